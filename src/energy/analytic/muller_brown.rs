@@ -1,0 +1,69 @@
+//! The potential of Müller and Brown, Theor. Chim. Acta 53, 75 (1979).
+
+use super::finite;
+use crate::energy::potential::{EnergyError, Pointwise};
+
+const AMPLITUDE: [f64; 4] = [-200.0, -100.0, -170.0, 15.0];
+const XX: [f64; 4] = [-1.0, -1.0, -6.5, 0.7];
+const XY: [f64; 4] = [0.0, 0.0, 11.0, 0.6];
+const YY: [f64; 4] = [-10.0, -10.0, -6.5, 0.7];
+const X: [f64; 4] = [1.0, 0.0, -0.5, -1.0];
+const Y: [f64; 4] = [0.0, 0.5, 1.5, 1.0];
+
+/// u = k·(V(x, y) + ½(z² + …)) with V the four-Gaussian surface of Müller and Brown.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MullerBrown {
+    /// k; 0.1 is the scaling of Noé et al. (2019).
+    pub scale: f64,
+    /// Number of coordinates; those after the second are harmonic.
+    pub dimension: usize,
+}
+
+impl Default for MullerBrown {
+    fn default() -> Self {
+        Self { scale: 0.1, dimension: 2 }
+    }
+}
+
+impl MullerBrown {
+    pub(super) fn checked(self) -> Result<Self, EnergyError> {
+        super::dimension(self.dimension, 2)?;
+        finite("scale", self.scale, true)?;
+        Ok(self)
+    }
+
+    pub(super) fn extent(&self) -> Vec<(f64, f64)> {
+        let mut extent = vec![(0.0, 1.0 / self.scale.sqrt()); self.dimension];
+        extent[0] = (-0.2, 0.6);
+        extent[1] = (0.8, 0.6);
+        extent
+    }
+}
+
+impl Pointwise for MullerBrown {
+    fn name(&self) -> &'static str {
+        "MullerBrown"
+    }
+
+    fn dimension(&self) -> usize {
+        self.dimension
+    }
+
+    fn value(&self, x: &[f64], gradient: Option<&mut [f64]>) -> f64 {
+        let (mut v, mut vx, mut vy) = (0.0, 0.0, 0.0);
+        for j in 0..4 {
+            let (dx, dy) = (x[0] - X[j], x[1] - Y[j]);
+            let term = AMPLITUDE[j] * (XX[j] * dx * dx + XY[j] * dx * dy + YY[j] * dy * dy).exp();
+            v += term;
+            vx += term * (2.0 * XX[j] * dx + XY[j] * dy);
+            vy += term * (XY[j] * dx + 2.0 * YY[j] * dy);
+        }
+        if let Some(gradient) = gradient {
+            gradient[0] = self.scale * vx;
+            gradient[1] = self.scale * vy;
+            gradient[2..].iter_mut().zip(&x[2..]).for_each(|(g, z)| *g = self.scale * z);
+        }
+        self.scale * (v + 0.5 * x[2..].iter().map(|z| z * z).sum::<f64>())
+    }
+}

@@ -1,0 +1,13 @@
+//! Potential energies: one trait, batched, in f64, with gradients.
+//!
+//! [`analytic`] holds the benchmark potentials with known answers; [`openmm`] holds molecular mechanics read from an
+//! OpenMM System XML. A [`System`] is a potential together with what is needed to speak of it: its units, its
+//! topology, and the digest that names it in every answer.
+
+pub mod analytic;
+pub mod openmm;
+mod potential;
+mod system;
+
+pub use potential::{EnergyError, EnergyScale, MOLAR_GAS_CONSTANT, Pointwise, Potential};
+pub use system::{System, SystemDefinition};

@@ -1,0 +1,1 @@
+//! Molecular mechanics from an OpenMM System XML, evaluated natively.

@@ -1,0 +1,134 @@
+//! A system: a potential with its units, its topology and the digest that names it.
+
+use super::analytic::AnalyticPotential;
+use super::openmm::{self, Topology};
+use super::potential::{EnergyError, EnergyScale, Potential};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+
+/// What a system is made from: small enough to store, complete enough to build it again anywhere.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SystemDefinition {
+    Analytic(AnalyticPotential),
+    OpenMm {
+        /// The text of OpenMM's `XmlSerializer.serialize(system)`.
+        system_xml: String,
+        /// A PDB file with the same atoms in the same order; its coordinates are a starting structure.
+        topology_pdb: Option<String>,
+    },
+}
+
+/// A potential energy surface that flows are trained on.
+#[derive(Clone, Debug)]
+pub struct System {
+    definition: SystemDefinition,
+    potential: Arc<dyn Potential>,
+    scale: EnergyScale,
+    topology: Option<Arc<Topology>>,
+    masses: Vec<f64>,
+    constraints: usize,
+    digest: String,
+}
+
+impl System {
+    /// Builds the system, or says which part of its definition is wrong or not supported.
+    pub fn build(definition: SystemDefinition) -> Result<Self, EnergyError> {
+        let mut hash = Sha256::new();
+        match &definition {
+            SystemDefinition::Analytic(analytic) => {
+                let text = serde_json::to_string(analytic)
+                    .map_err(|e| EnergyError::Definition(format!("the potential's parameters: {e}")))?;
+                hash.update(b"analytic\0");
+                hash.update(text.as_bytes());
+                let potential = analytic.build()?;
+                Ok(Self {
+                    potential,
+                    scale: EnergyScale::Reduced,
+                    topology: None,
+                    masses: Vec::new(),
+                    constraints: 0,
+                    digest: hex(&hash.finalize()),
+                    definition,
+                })
+            }
+            SystemDefinition::OpenMm { system_xml, topology_pdb } => {
+                hash.update(b"openmm\0");
+                hash.update(system_xml.as_bytes());
+                let system = openmm::read_system(system_xml)?;
+                let topology = topology_pdb.as_deref().map(Topology::from_pdb).transpose()?;
+                if let Some(topology) = &topology
+                    && topology.atoms.len() != system.masses.len()
+                {
+                    return Err(EnergyError::Definition(format!(
+                        "topology_pdb has {} atoms, but the system has {}; write both from the same OpenMM objects",
+                        topology.atoms.len(),
+                        system.masses.len()
+                    )));
+                }
+                Ok(Self {
+                    potential: Arc::new(system.potential),
+                    scale: EnergyScale::KilojoulePerMole,
+                    topology: topology.map(Arc::new),
+                    masses: system.masses,
+                    constraints: system.constraints.len(),
+                    digest: hex(&hash.finalize()),
+                    definition,
+                })
+            }
+        }
+    }
+
+    pub fn definition(&self) -> &SystemDefinition {
+        &self.definition
+    }
+
+    pub fn potential(&self) -> &Arc<dyn Potential> {
+        &self.potential
+    }
+
+    pub fn scale(&self) -> EnergyScale {
+        self.scale
+    }
+
+    pub fn topology(&self) -> Option<&Arc<Topology>> {
+        self.topology.as_ref()
+    }
+
+    /// Masses of the atoms in dalton; empty for a system without atoms.
+    pub fn masses(&self) -> &[f64] {
+        &self.masses
+    }
+
+    /// The number of atoms, if the system is made of atoms.
+    pub fn atoms(&self) -> Option<usize> {
+        (!self.masses.is_empty()).then_some(self.masses.len())
+    }
+
+    /// The number of constrained distances.
+    pub fn constraints(&self) -> usize {
+        self.constraints
+    }
+
+    /// The number of coordinates of a configuration (3N for N atoms).
+    pub fn dimension(&self) -> usize {
+        self.potential.dimension()
+    }
+
+    /// SHA-256 of the definition of the energy, in hexadecimal: what an answer names as the energy it used.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// The shape of `n` configurations: (n, atoms, 3) or (n, d).
+    pub fn shape(&self, n: usize) -> Vec<usize> {
+        match self.atoms() {
+            Some(atoms) => vec![n, atoms, 3],
+            None => vec![n, self.dimension()],
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
