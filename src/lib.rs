@@ -13,8 +13,8 @@
 //! | [`compute`] | devices, and fused kernels as candle custom operations |
 //! | [`math`] | counter-based random numbers, log-sum-exp, special functions |
 
-pub mod coords;
 pub mod compute;
+pub mod coords;
 pub mod energy;
 pub mod flow;
 pub mod math;

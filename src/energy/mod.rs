@@ -5,9 +5,11 @@
 //! topology, and the digest that names it in every answer.
 
 pub mod analytic;
+mod minimise;
 pub mod openmm;
 mod potential;
 mod system;
 
+pub use minimise::minimise;
 pub use potential::{EnergyError, EnergyScale, MOLAR_GAS_CONSTANT, Pointwise, Potential};
 pub use system::{System, SystemDefinition};

@@ -1,0 +1,60 @@
+//! Choosing the device that flows run on.
+
+use candle_core::Device;
+use std::fmt;
+use std::str::FromStr;
+
+/// What a user asks for: `auto` (the first CUDA device if there is one, else the CPU), `cpu`, or `cuda:N`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    #[default]
+    Auto,
+    Cpu,
+    Cuda(usize),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    #[error("'{0}' is not a device; use auto, cpu or cuda:N")]
+    Unknown(String),
+    #[error("cuda:{ordinal} cannot be opened ({reason}); use --device cpu, or a binary built with --features cuda")]
+    Unavailable { ordinal: usize, reason: String },
+}
+
+impl FromStr for DeviceChoice {
+    type Err = DeviceError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|n| n.parse().ok())
+                .map(Self::Cuda)
+                .ok_or_else(|| DeviceError::Unknown(text.to_string())),
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(n) => write!(f, "cuda:{n}"),
+        }
+    }
+}
+
+/// Opens the device. `Auto` never fails: without a usable CUDA device it is the CPU.
+pub fn open_device(choice: DeviceChoice) -> Result<Device, DeviceError> {
+    match choice {
+        DeviceChoice::Cpu => Ok(Device::Cpu),
+        DeviceChoice::Auto => Ok(Device::new_cuda(0).unwrap_or(Device::Cpu)),
+        DeviceChoice::Cuda(ordinal) => {
+            Device::new_cuda(ordinal).map_err(|e| DeviceError::Unavailable { ordinal, reason: e.to_string() })
+        }
+    }
+}

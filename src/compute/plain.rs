@@ -1,0 +1,269 @@
+//! The kernels' functions in plain candle operations: what runs on devices that have no fused kernel yet, and what the
+//! fused kernels are held against.
+
+use super::Direction;
+use super::affine::AffineTransform;
+use super::spline::{SplineKind, SplineTransform};
+use super::spline_element::{MIN_BIN, MIN_SLOPE, SLOPE_OFFSET};
+use candle_core::{D, DType, Result, Tensor};
+use std::f64::consts::PI;
+
+pub(super) fn features(x: &Tensor, columns: &[(usize, bool)], dtype: DType) -> Result<Tensor> {
+    let mut parts = Vec::with_capacity(columns.len());
+    for &(j, circular) in columns {
+        let column = x.narrow(1, j, 1)?;
+        if circular {
+            parts.push(column.cos()?);
+            parts.push(column.sin()?);
+        } else {
+            parts.push(column);
+        }
+    }
+    if parts.is_empty() {
+        return Tensor::zeros((x.dim(0)?, 0), dtype, x.device());
+    }
+    Tensor::cat(&parts, 1)?.to_dtype(dtype)
+}
+
+pub(super) fn affine(
+    transform: &AffineTransform,
+    x: &Tensor,
+    params: &Tensor,
+    direction: Direction,
+) -> Result<(Tensor, Tensor)> {
+    let m = transform.columns.len();
+    let params = params.to_dtype(DType::F64)?;
+    let s = ((params.narrow(1, 0, m)? / transform.bound)?.tanh()? * transform.bound)?;
+    let t = params.narrow(1, m, m)?;
+    let input = select(x, &transform.columns)?;
+    let (y, ladj) = match direction {
+        Direction::Forward => ((input * s.exp()?)?.add(&t)?, s.sum(1)?),
+        Direction::Inverse => (input.sub(&t)?.mul(&s.neg()?.exp()?)?, s.sum(1)?.neg()?),
+    };
+    Ok((replace(x, &transform.columns, &y)?, ladj))
+}
+
+pub(super) fn spline(
+    transform: &SplineTransform,
+    x: &Tensor,
+    params: &Tensor,
+    direction: Direction,
+) -> Result<(Tensor, Tensor)> {
+    let params = params.to_dtype(DType::F64)?;
+    let (mut out, mut ladj) = (x.clone(), x.narrow(1, 0, 1)?.squeeze(1)?.zeros_like()?);
+    for kind in [SplineKind::Linear, SplineKind::Circular] {
+        let group: Vec<_> = transform.columns.iter().filter(|c| c.kind == kind).collect();
+        if group.is_empty() {
+            continue;
+        }
+        let width = kind.parameters(transform.bins);
+        let columns: Vec<usize> = group.iter().map(|c| c.column).collect();
+        let indices: Vec<usize> = group.iter().flat_map(|c| c.offset..c.offset + width).collect();
+        let theta = select(&params, &indices)?.reshape((x.dim(0)?, columns.len(), width))?;
+        let input = select(x, &columns)?;
+        let (y, l) = spline_group(kind, transform.bins, transform.half(kind), &input, &theta, direction)?;
+        out = replace(&out, &columns, &y)?;
+        ladj = (ladj + l.sum(1)?)?;
+    }
+    Ok((out, ladj))
+}
+
+fn spline_group(
+    kind: SplineKind,
+    bins: usize,
+    half: f64,
+    input: &Tensor,
+    theta: &Tensor,
+    direction: Direction,
+) -> Result<(Tensor, Tensor)> {
+    let circular = kind == SplineKind::Circular;
+    let rotation = if circular { Some(theta.narrow(2, 3 * bins, 1)?.squeeze(2)?) } else { None };
+    let value = match (&rotation, direction) {
+        (Some(_), Direction::Forward) => wrap(input)?,
+        (Some(rotation), Direction::Inverse) => wrap(&input.sub(rotation)?)?,
+        (None, _) => input.clone(),
+    };
+    let inside = (value.ge(-half)? * value.lt(half)?)?;
+    let value = inside.where_cond(&value, &value.zeros_like()?)?;
+
+    let widths = sizes(&theta.narrow(2, 0, bins)?, bins, half)?;
+    let heights = sizes(&theta.narrow(2, bins, bins)?, bins, half)?;
+    let slopes = slopes(kind, bins, theta)?;
+    let (xs, ys) = (starts(&widths, bins, half)?, starts(&heights, bins, half)?);
+    let searched = if direction == Direction::Forward { &xs } else { &ys };
+    let passed = searched.narrow(2, 1, bins - 1)?.broadcast_le(&value.unsqueeze(2)?)?;
+    let index = passed.to_dtype(DType::F64)?.sum_keepdim(2)?.to_dtype(DType::U32)?;
+    let at = |table: &Tensor| table.contiguous()?.gather(&index, 2)?.squeeze(2);
+    let (x0, y0, w, h) = (at(&xs)?, at(&ys)?, at(&widths)?, at(&heights)?);
+    let (d0, d1) = (at(&slopes.narrow(2, 0, bins)?)?, at(&slopes.narrow(2, 1, bins)?)?);
+    let s = (&h / &w)?;
+    let curvature = ((&d0 + &d1)? - (&s * 2.0)?)?;
+
+    let u = match direction {
+        Direction::Forward => ((&value - &x0)? / &w)?,
+        Direction::Inverse => {
+            let rise = (&value - &y0)?;
+            let bend = (&rise * &curvature)?;
+            let a = ((&h * (&s - &d0)?)? + &bend)?;
+            let b = ((&h * &d0)? - &bend)?;
+            let c = (&s * &rise)?.neg()?;
+            let root = (b.sqr()? - ((&a * &c)? * 4.0)?)?.relu()?.sqrt()?;
+            ((&c * 2.0)? / (b.neg()? - root)?)?
+        }
+    };
+    let v = u.affine(-1.0, 1.0)?;
+    let uv = (&u * &v)?;
+    let den = (&s + (&curvature * &uv)?)?;
+    let p = (((&d1 * u.sqr()?)? + ((&s * &uv)? * 2.0)?)? + (&d0 * v.sqr()?)?)?;
+    let log_slope = ((s.sqr()? * p)? / den.sqr()?)?.log()?;
+    let (y, ladj) = match direction {
+        Direction::Forward => {
+            let num = ((&s * u.sqr()?)? + (&d0 * &uv)?)?;
+            ((&y0 + ((&h * num)? / den)?)?, log_slope)
+        }
+        Direction::Inverse => ((&x0 + (&u * &w)?)?, log_slope.neg()?),
+    };
+    let y = match (&rotation, direction) {
+        (Some(rotation), Direction::Forward) => wrap(&y.add(rotation)?)?,
+        (Some(_), Direction::Inverse) => wrap(&y)?,
+        (None, _) => inside.where_cond(&y, input)?,
+    };
+    let ladj = inside.where_cond(&ladj, &ladj.zeros_like()?)?;
+    Ok((y, ladj))
+}
+
+/// Widths or heights of the bins, from their logits.
+fn sizes(logits: &Tensor, bins: usize, half: f64) -> Result<Tensor> {
+    let p = candle_nn::ops::softmax(logits, D::Minus1)?;
+    p.affine(2.0 * half * (1.0 - bins as f64 * MIN_BIN), 2.0 * half * MIN_BIN)
+}
+
+/// Where each bin begins.
+fn starts(sizes: &Tensor, bins: usize, half: f64) -> Result<Tensor> {
+    let mut start = sizes.narrow(2, 0, 1)?.zeros_like()?.affine(1.0, -half)?;
+    let mut all = vec![start.clone()];
+    for k in 0..bins - 1 {
+        start = (start + sizes.narrow(2, k, 1)?)?;
+        all.push(start.clone());
+    }
+    Tensor::cat(&all, 2)
+}
+
+/// Slopes at the bins + 1 knots.
+fn slopes(kind: SplineKind, bins: usize, theta: &Tensor) -> Result<Tensor> {
+    let free = if kind == SplineKind::Linear { bins - 1 } else { bins };
+    let raw = theta.narrow(2, 2 * bins, free)?.affine(1.0, SLOPE_OFFSET)?;
+    let softplus = (raw.relu()? + (raw.abs()?.neg()?.exp()? + 1.0)?.log()?)?;
+    let inner = softplus.affine(1.0, MIN_SLOPE)?;
+    let ends = match kind {
+        SplineKind::Linear => inner.narrow(2, 0, 1)?.ones_like()?,
+        SplineKind::Circular => inner.narrow(2, 0, 1)?,
+    };
+    match kind {
+        SplineKind::Linear => Tensor::cat(&[&ends, &inner, &ends], 2),
+        SplineKind::Circular => Tensor::cat(&[&inner, &ends], 2),
+    }
+}
+
+fn wrap(angle: &Tensor) -> Result<Tensor> {
+    let turns = angle.affine(1.0 / (2.0 * PI), 0.5)?.floor()?;
+    angle - (turns * (2.0 * PI))?
+}
+
+fn select(x: &Tensor, columns: &[usize]) -> Result<Tensor> {
+    let index = Tensor::from_iter(columns.iter().map(|&c| c as u32), x.device())?;
+    x.contiguous()?.index_select(&index, 1)
+}
+
+/// x with some of its columns replaced.
+fn replace(x: &Tensor, columns: &[usize], values: &Tensor) -> Result<Tensor> {
+    let d = x.dim(1)?;
+    let mut order: Vec<usize> = (0..d).collect();
+    for (c, &j) in columns.iter().enumerate() {
+        order[j] = d + c;
+    }
+    select(&Tensor::cat(&[x, values], 1)?, &order)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compute::features::FeatureMap;
+    use crate::math::{Purpose, Randoms};
+    use candle_core::{Device, Var};
+
+    fn random(seed: u64, shape: (usize, usize), scale: f64) -> Var {
+        let mut random = Randoms::new(seed, Purpose::Validation, 0);
+        let values: Vec<f64> = (0..shape.0 * shape.1).map(|_| scale * random.normal()).collect();
+        Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu).unwrap()).unwrap()
+    }
+
+    fn assert_close(fused: &Tensor, plain: &Tensor, what: &str) {
+        let scale = plain.abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap().max(1.0);
+        let gap = (fused - plain).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
+        assert!(gap <= 1e-9 * scale, "{what}: fused and plain differ by {gap:e}");
+    }
+
+    /// Values, and gradients of a random linear form of (y, ladj), of both writings of one function.
+    fn compare(
+        x: &Var,
+        params: &Var,
+        fused: impl Fn(&Tensor, &Tensor) -> Result<(Tensor, Tensor)>,
+        plain: impl Fn(&Tensor, &Tensor) -> Result<(Tensor, Tensor)>,
+    ) {
+        let weights = random(5, x.dims2().unwrap(), 1.0);
+        let run = |f: &dyn Fn(&Tensor, &Tensor) -> Result<(Tensor, Tensor)>| {
+            let (y, ladj) = f(x, params).unwrap();
+            let loss = (y.mul(&weights).unwrap().sum_all().unwrap() + ladj.sqr().unwrap().sum_all().unwrap()).unwrap();
+            let grads = loss.backward().unwrap();
+            (y, ladj, grads.get(x).unwrap().clone(), grads.get(params).unwrap().clone())
+        };
+        let (a, b) = (run(&fused), run(&plain));
+        assert_close(&a.0, &b.0, "output");
+        assert_close(&a.1, &b.1, "ladj");
+        assert_close(&a.2, &b.2, "gradient of the input");
+        assert_close(&a.3, &b.3, "gradient of the parameters");
+    }
+
+    #[test]
+    fn fused_kernels_equal_plain_expressions() {
+        let x = random(1, (300, 5), 1.5);
+        for direction in [Direction::Forward, Direction::Inverse] {
+            let transform = AffineTransform { columns: vec![0, 2, 3].into(), bound: 1.5 };
+            let params = random(2, (300, transform.parameters()), 1.0);
+            compare(
+                &x,
+                &params,
+                |x, p| transform.apply(x, p, direction),
+                |x, p| affine(&transform, x, p, direction),
+            );
+            let columns = [(0, SplineKind::Circular), (2, SplineKind::Linear), (4, SplineKind::Circular)];
+            let transform = SplineTransform::new(&columns, 7, 2.0);
+            let params = random(3, (300, transform.parameters()), 1.0);
+            compare(
+                &x,
+                &params,
+                |x, p| transform.apply(x, p, direction),
+                |x, p| spline(&transform, x, p, direction),
+            );
+        }
+    }
+
+    #[test]
+    fn fused_features_equal_plain_features() {
+        let x = random(1, (70, 4), 1.0);
+        let columns = vec![(3, true), (0, false), (1, true)];
+        let ladj = |x: &Tensor| x.narrow(1, 0, 1)?.squeeze(1);
+        let map = FeatureMap::new(columns.clone(), DType::F64);
+        let unused = random(2, (70, 1), 1.0);
+        let with = |f: Tensor, x: &Tensor, p: &Tensor| -> Result<(Tensor, Tensor)> {
+            Ok((f.narrow(1, 0, 4)?.add(&f.narrow(1, 1, 4)?)?, (ladj(x)? + p.squeeze(1)?)?))
+        };
+        compare(
+            &x,
+            &unused,
+            |x, p| with(map.apply(x)?, x, p),
+            |x, p| with(features(x, &columns, DType::F64)?, x, p),
+        );
+    }
+}

@@ -1,0 +1,170 @@
+//! Choosing coordinates for a system.
+
+use super::cartesian::CartesianCoordinates;
+use super::internal::{InternalCoordinate, InternalCoordinates, InternalQuantity};
+use super::transform::{CoordinateKind, CoordinateTransform, CoordinatesError};
+use super::zmatrix::ZMatrix;
+use crate::energy::{System, SystemDefinition, minimise};
+use crate::math::special::wrap_angle;
+use std::sync::Arc;
+
+/// Atoms lighter than this (dalton) are hydrogens, even with their masses repartitioned.
+const HYDROGEN_MASS: f64 = 4.5;
+
+/// A torsion is confined if data never leave this distance (radian) from their mean direction: half a turn away, where
+/// the coordinate ends, is then out of reach.
+const CONFINED: f64 = 1.3;
+
+/// The largest component of the gradient (kJ/mol/nm) that a minimised structure may have.
+const MINIMISED: f64 = 1.0;
+
+/// Spreads outside of these are not physical: bonds in nm, angles and torsions in radian.
+fn plausible_scale(quantity: InternalQuantity) -> (f64, f64) {
+    match quantity {
+        InternalQuantity::Bond => (5e-4, 0.02),
+        InternalQuantity::Angle => (5e-3, 0.3),
+        InternalQuantity::Torsion => (1e-2, 0.5),
+    }
+}
+
+/// Coordinates for a system at a temperature, scaled to `data` (configurations, rows of the system's dimension) if there
+/// are any, else to the potential: its extent, or the curvature of its minimum-energy structure.
+pub fn choose_coordinates(
+    system: &System,
+    data: Option<&[f64]>,
+    temperature: f64,
+) -> Result<Arc<dyn CoordinateTransform>, CoordinatesError> {
+    if system.atoms().is_some() && system.potential().is_rigid_invariant() {
+        return Ok(Arc::new(internal(system, data, temperature)?));
+    }
+    let extent = match (data, system.definition()) {
+        (Some(data), _) => moments(data, system.dimension())?,
+        (None, SystemDefinition::Analytic(potential)) => potential.extent(),
+        (None, SystemDefinition::OpenMm { .. }) => {
+            return Err(CoordinatesError::Unsuitable("this system needs a dataset to scale its coordinates to".into()));
+        }
+    };
+    Ok(Arc::new(CartesianCoordinates::new(&extent)?))
+}
+
+/// Mean and standard deviation of each column.
+fn moments(data: &[f64], d: usize) -> Result<Vec<(f64, f64)>, CoordinatesError> {
+    let n = (data.len() / d) as f64;
+    let mean: Vec<f64> = (0..d).map(|j| data.iter().skip(j).step_by(d).sum::<f64>() / n).collect();
+    (0..d)
+        .map(|j| {
+            let variance = data.iter().skip(j).step_by(d).map(|x| (x - mean[j]).powi(2)).sum::<f64>() / n;
+            if variance > 0.0 {
+                Ok((mean[j], variance.sqrt()))
+            } else {
+                Err(CoordinatesError::Unsuitable(format!("coordinate {j} of the dataset never changes")))
+            }
+        })
+        .collect()
+}
+
+fn internal(
+    system: &System,
+    data: Option<&[f64]>,
+    temperature: f64,
+) -> Result<InternalCoordinates, CoordinatesError> {
+    if system.constraints() > 0 {
+        return Err(CoordinatesError::Unsuitable(format!(
+            "the system has {} constraints, which flows cannot respect yet; write the system with constraints=None",
+            system.constraints()
+        )));
+    }
+    let heavy: Vec<bool> = system.masses().iter().map(|&m| m > HYDROGEN_MASS).collect();
+    let mut bonds = system.bonds().to_vec();
+    if let Some(topology) = system.topology() {
+        bonds.extend(&topology.bonds);
+    }
+    let zmatrix = ZMatrix::from_bonds(heavy.len(), &bonds, &heavy)?;
+    let coordinates = match data {
+        Some(data) => scaled_to_data(&zmatrix, data, system.dimension()),
+        None => scaled_to_minimum(system, &zmatrix, temperature)?,
+    };
+    InternalCoordinates::new(zmatrix, coordinates)
+}
+
+fn scaled_to_data(zmatrix: &ZMatrix, data: &[f64], d: usize) -> Vec<InternalCoordinate> {
+    let frames: Vec<Vec<f64>> = data.chunks_exact(d).map(|x| InternalCoordinates::measure(zmatrix, x)).collect();
+    let n = frames.len() as f64;
+    InternalCoordinates::quantities(zmatrix)
+        .into_iter()
+        .enumerate()
+        .map(|(k, quantity)| {
+            let values = || frames.iter().map(|f| f[k]);
+            let (low, high) = plausible_scale(quantity);
+            let spread = |deviation: &dyn Fn(f64) -> f64| {
+                (values().map(|v| deviation(v).powi(2)).sum::<f64>() / n).sqrt().clamp(low, high)
+            };
+            if quantity != InternalQuantity::Torsion {
+                let centre = values().sum::<f64>() / n;
+                let scale = spread(&|v| v - centre);
+                return InternalCoordinate { quantity, kind: CoordinateKind::Real, centre, scale };
+            }
+            let centre = values().map(f64::sin).sum::<f64>().atan2(values().map(f64::cos).sum());
+            if values().all(|v| wrap_angle(v - centre).abs() < CONFINED) {
+                let scale = spread(&|v| wrap_angle(v - centre));
+                InternalCoordinate { quantity, kind: CoordinateKind::Real, centre, scale }
+            } else {
+                InternalCoordinate { quantity, kind: CoordinateKind::Circular, centre, scale: 1.0 }
+            }
+        })
+        .collect()
+}
+
+/// Centres at the minimum-energy structure, scales from the curvature of the reduced potential there.
+fn scaled_to_minimum(
+    system: &System,
+    zmatrix: &ZMatrix,
+    temperature: f64,
+) -> Result<Vec<InternalCoordinate>, CoordinatesError> {
+    let unsuitable = |reason: String| CoordinatesError::Unsuitable(reason);
+    let Some(topology) = system.topology() else {
+        return Err(unsuitable("a molecule needs a topology_pdb with a structure, or a dataset, to start from".into()));
+    };
+    let mut x = topology.positions.clone();
+    minimise(system.potential().as_ref(), &mut x, MINIMISED).map_err(|e| unsuitable(e.to_string()))?;
+    let values = InternalCoordinates::measure(zmatrix, &x);
+    let improper = |k: usize| k < 3 || zmatrix.rows[k / 3 - 1].improper;
+    let mut coordinates: Vec<InternalCoordinate> = InternalCoordinates::quantities(zmatrix)
+        .into_iter()
+        .enumerate()
+        .map(|(k, quantity)| {
+            let circular = quantity == InternalQuantity::Torsion && !improper(k);
+            let kind = if circular { CoordinateKind::Circular } else { CoordinateKind::Real };
+            InternalCoordinate { quantity, kind, centre: values[k], scale: 1.0 }
+        })
+        .collect();
+    let transform = InternalCoordinates::new(zmatrix.clone(), coordinates.clone())?;
+    let beta = 1.0 / system.scale().kt(temperature);
+    let gradient = |k: usize, y: f64| {
+        let d = coordinates.len();
+        let (mut point, mut out) = (vec![0.0; d], vec![0.0; d]);
+        point[k] = y;
+        let mut positions = vec![0.0; system.dimension()];
+        transform.to_positions(&point, &mut positions);
+        let mut force = vec![0.0; system.dimension()];
+        system.potential().evaluate(&positions, &mut [0.0], Some(&mut force)).map_err(|e| unsuitable(e.to_string()))?;
+        force.iter_mut().for_each(|f| *f *= beta);
+        transform.pull_back(&point, &positions, &mut force, &mut out);
+        Ok::<f64, CoordinatesError>(out[k])
+    };
+    let mut scales = Vec::with_capacity(coordinates.len());
+    for (k, coordinate) in coordinates.iter().enumerate() {
+        let (low, high) = plausible_scale(coordinate.quantity);
+        let step = low;
+        let curvature = (gradient(k, step)? - gradient(k, -step)?) / (2.0 * step);
+        scales.push(if coordinate.kind == CoordinateKind::Circular {
+            1.0
+        } else if curvature > 0.0 {
+            (1.0 / curvature.sqrt()).clamp(low, high)
+        } else {
+            high
+        });
+    }
+    coordinates.iter_mut().zip(scales).for_each(|(c, scale)| c.scale = scale);
+    Ok(coordinates)
+}

@@ -1,0 +1,21 @@
+//! The coordinates that flows work in, and the target density in them.
+//!
+//! A transform carries a flow's coordinates y to positions x and back, with the log-determinant of that map in f64.
+//! Molecules use internal coordinates of a Z-matrix, which leave out the six rigid motions; everything else uses scaled
+//! Cartesian coordinates.
+
+mod cartesian;
+mod choose;
+mod geometry;
+mod internal;
+mod target;
+mod transform;
+mod zmatrix;
+
+pub use cartesian::CartesianCoordinates;
+pub use choose::choose_coordinates;
+pub use geometry::{angle, dihedral, distance};
+pub use internal::{InternalCoordinate, InternalCoordinates, InternalQuantity};
+pub use target::{ReducedTarget, TargetBatch};
+pub use transform::{CoordinateKind, CoordinateTransform, CoordinatesError, CoordinatesSpec};
+pub use zmatrix::{ZMatrix, ZMatrixRow};

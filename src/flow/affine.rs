@@ -1,0 +1,31 @@
+//! Affine coupling: RealNVP (Dinh, Sohl-Dickstein and Bengio 2017).
+
+use super::bijector::Bijector;
+use super::conditioner::Conditioner;
+use super::spec::CouplingSpec;
+use crate::coords::CoordinateKind;
+use crate::compute::Direction;
+use crate::compute::affine::AffineTransform;
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+
+/// Forward: y = x·exp(s) + t, with (s, t) from the passed coordinates and |s| ≤ bound, so that no step of training can
+/// make the map singular.
+#[derive(Debug)]
+pub struct AffineCoupling {
+    conditioner: Conditioner,
+    transform: AffineTransform,
+}
+
+impl AffineCoupling {
+    pub fn new(spec: &CouplingSpec, bound: f64, kinds: &[CoordinateKind], vb: &VarBuilder<'_>) -> Result<Self> {
+        let transform = AffineTransform { columns: spec.transformed.clone().into(), bound };
+        Ok(Self { conditioner: spec.conditioner(kinds, transform.parameters(), vb)?, transform })
+    }
+}
+
+impl Bijector for AffineCoupling {
+    fn apply(&self, input: &Tensor, direction: Direction) -> Result<(Tensor, Tensor)> {
+        self.transform.apply(input, &self.conditioner.forward(input)?, direction)
+    }
+}

@@ -1,0 +1,88 @@
+//! Families of flows by a few numbers, expanded to a full description.
+
+use super::conditioner::ConditionerSpec;
+use super::error::FlowError;
+use super::prior::Prior;
+use super::spec::{CouplingSpec, FlowSpec, LayerSpec};
+use crate::coords::CoordinateKind;
+use crate::compute::bias_activation::Activation;
+use crate::math::{Purpose, Randoms};
+
+const MAX_COUPLINGS: usize = 256;
+
+/// Which coupling layers a flow is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ArchitectureKind {
+    /// Additive couplings only: volume preserving.
+    Nice,
+    /// Additive couplings and one global affine layer: constant Jacobian.
+    NiceScaled,
+    /// Affine couplings and one global affine layer.
+    RealNvp,
+    /// Rational-quadratic spline couplings and one global affine layer.
+    Spline,
+}
+
+/// A family and its size.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Architecture {
+    pub kind: ArchitectureKind,
+    /// The number of coupling layers.
+    pub couplings: usize,
+    /// Widths of each conditioner's hidden layers.
+    pub hidden: Vec<usize>,
+    pub activation: Activation,
+    /// Bins of each spline.
+    pub bins: usize,
+    /// Half width of the domain of splines on real coordinates, in units of a coordinate's spread.
+    pub spline_bound: f64,
+    /// Bound on the log scale of an affine coupling.
+    pub log_scale_bound: f64,
+}
+
+impl Architecture {
+    /// The full description for coordinates of the given kinds. Consecutive coupling layers transform complementary
+    /// halves; which coordinates are in a half is drawn anew from the seed for each pair of layers. A flow in one
+    /// dimension has nothing to condition on: its couplings are unconditional.
+    pub fn expand(&self, kinds: &[CoordinateKind], seed: u64) -> Result<FlowSpec, FlowError> {
+        if self.couplings == 0 || self.couplings > MAX_COUPLINGS {
+            return Err(FlowError::Spec(format!(
+                "couplings is {}; it must be from 1 to {MAX_COUPLINGS}",
+                self.couplings
+            )));
+        }
+        let d = kinds.len();
+        let mut layers = Vec::with_capacity(self.couplings + 1);
+        let mut half = Vec::new();
+        for i in 0..self.couplings {
+            let transformed = if d == 1 {
+                vec![0]
+            } else if i % 2 == 0 {
+                let mut first = Randoms::new(seed, Purpose::Architecture, i as u64).permutation(d);
+                first.truncate(d / 2);
+                first.sort_unstable();
+                half = first;
+                half.clone()
+            } else {
+                (0..d).filter(|j| half.binary_search(j).is_err()).collect()
+            };
+            let conditioner = ConditionerSpec { hidden: self.hidden.clone(), activation: self.activation };
+            let coupling = CouplingSpec { transformed, conditioner };
+            layers.push(match self.kind {
+                ArchitectureKind::Nice | ArchitectureKind::NiceScaled => LayerSpec::Additive { coupling },
+                ArchitectureKind::RealNvp => LayerSpec::Affine { coupling, bound: self.log_scale_bound },
+                ArchitectureKind::Spline => {
+                    LayerSpec::Spline { coupling, bins: self.bins, bound: self.spline_bound }
+                }
+            });
+        }
+        if self.kind != ArchitectureKind::Nice {
+            layers.push(LayerSpec::GlobalAffine);
+        }
+        let spec = FlowSpec { coordinates: kinds.to_vec(), prior: Prior::natural(kinds), layers };
+        spec.check()?;
+        Ok(spec)
+    }
+}

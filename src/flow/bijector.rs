@@ -1,0 +1,18 @@
+//! What every bijector can do.
+
+use crate::compute::Direction;
+use candle_core::{Result, Tensor};
+use std::fmt::Debug;
+
+/// An invertible map between latents and configurations, with the logarithm of its Jacobian's determinant.
+///
+/// Inputs and outputs are (n, d) in f64, ladj is (n) in f64, log |det ∂output/∂input| of the direction that is run.
+/// Each direction is differentiable in its input and in the bijector's weights.
+pub trait Bijector: Debug + Send + Sync {
+    fn apply(&self, input: &Tensor, direction: Direction) -> Result<(Tensor, Tensor)>;
+
+    /// Whether ladj is the same for all inputs, so that the latent's temperature scales exactly (§4.4 of the note).
+    fn has_constant_jacobian(&self) -> bool {
+        false
+    }
+}

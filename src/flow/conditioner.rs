@@ -1,0 +1,88 @@
+//! The network of a coupling layer: from the coordinates that pass through to the parameters of the transform.
+
+use super::error::FlowError;
+use crate::coords::CoordinateKind;
+use crate::compute::bias_activation::{Activation, bias_activation};
+use crate::compute::features::FeatureMap;
+use candle_core::{Module, Result, Tensor};
+use candle_nn::{Init, Linear, VarBuilder, init};
+
+const MAX_HIDDEN_LAYERS: usize = 16;
+const MAX_HIDDEN_WIDTH: usize = 8192;
+
+/// A multilayer perceptron by the widths of its hidden layers.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConditionerSpec {
+    pub hidden: Vec<usize>,
+    pub activation: Activation,
+}
+
+impl ConditionerSpec {
+    pub(super) fn check(&self, layer: usize) -> std::result::Result<(), FlowError> {
+        if self.hidden.len() > MAX_HIDDEN_LAYERS || self.hidden.iter().any(|w| !(1..=MAX_HIDDEN_WIDTH).contains(w)) {
+            return Err(FlowError::Spec(format!(
+                "layer {layer}: hidden must be at most {MAX_HIDDEN_LAYERS} widths from 1 to {MAX_HIDDEN_WIDTH}"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// A multilayer perceptron whose last layer starts at zero, so that a new coupling layer is the identity.
+#[derive(Debug)]
+pub(super) enum Conditioner {
+    Network {
+        features: FeatureMap,
+        layers: Vec<Dense>,
+    },
+    /// Without any coordinate to look at, a conditioner is a learned constant.
+    Constant(Tensor),
+}
+
+#[derive(Debug)]
+pub(super) struct Dense {
+    linear: Linear,
+    bias: Tensor,
+    activation: Activation,
+}
+
+impl Conditioner {
+    /// From the coordinates named by `passed` to `outputs` numbers.
+    pub fn new(
+        spec: &ConditionerSpec,
+        kinds: &[CoordinateKind],
+        passed: &[usize],
+        outputs: usize,
+        vb: VarBuilder<'_>,
+    ) -> Result<Self> {
+        if passed.is_empty() {
+            return Ok(Self::Constant(vb.pp("output").get_with_hints(outputs, "bias", Init::Const(0.0))?));
+        }
+        let columns = passed.iter().map(|&j| (j, kinds[j] == CoordinateKind::Circular)).collect();
+        let features = FeatureMap::new(columns, vb.dtype());
+        let mut width = features.width();
+        let mut dense = |vb: VarBuilder<'_>, outputs: usize, init: Init, activation: Activation| {
+            let weight = vb.get_with_hints((outputs, width), "weight", init)?;
+            let bias = vb.get_with_hints(outputs, "bias", Init::Const(0.0))?;
+            width = outputs;
+            Result::Ok(Dense { linear: Linear::new(weight, None), bias, activation })
+        };
+        let mut layers = Vec::with_capacity(spec.hidden.len() + 1);
+        for (i, &hidden) in spec.hidden.iter().enumerate() {
+            layers.push(dense(vb.pp("hidden").pp(i), hidden, init::DEFAULT_KAIMING_NORMAL, spec.activation)?);
+        }
+        layers.push(dense(vb.pp("output"), outputs, Init::Const(0.0), Activation::Identity)?);
+        Ok(Self::Network { features, layers })
+    }
+
+    /// Parameters (n, outputs) for coordinates x (n, d).
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Constant(output) => output.unsqueeze(0)?.broadcast_as((x.dim(0)?, output.dim(0)?))?.contiguous(),
+            Self::Network { features, layers } => layers.iter().try_fold(features.apply(x)?, |h, layer| {
+                bias_activation(&layer.linear.forward(&h)?, &layer.bias, layer.activation)
+            }),
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! One scale and one shift a coordinate, the same for all inputs: the rescaling layer of NICE (Dinh, Krueger and Bengio
+//! 2014, §3.3), and §4.4 of the note.
+
+use super::bijector::Bijector;
+use crate::coords::CoordinateKind;
+use crate::compute::Direction;
+use candle_core::{DType, Result, Tensor};
+use candle_nn::{Init, VarBuilder};
+
+/// Forward: y = x·exp(s) + t on real coordinates; circular ones are left alone.
+#[derive(Debug)]
+pub struct GlobalAffine {
+    log_scale: Tensor,
+    shift: Tensor,
+    /// One where the coordinate is real, zero where it is circular.
+    real: Tensor,
+}
+
+impl GlobalAffine {
+    pub fn new(kinds: &[CoordinateKind], vb: &VarBuilder<'_>) -> Result<Self> {
+        let d = kinds.len();
+        let real = kinds.iter().map(|&k| if k == CoordinateKind::Real { 1.0 } else { 0.0 });
+        Ok(Self {
+            log_scale: vb.get_with_hints(d, "log_scale", Init::Const(0.0))?,
+            shift: vb.get_with_hints(d, "shift", Init::Const(0.0))?,
+            real: Tensor::from_iter(real.collect::<Vec<f64>>(), vb.device())?,
+        })
+    }
+}
+
+impl Bijector for GlobalAffine {
+    fn apply(&self, input: &Tensor, direction: Direction) -> Result<(Tensor, Tensor)> {
+        let s = self.log_scale.to_dtype(DType::F64)?.mul(&self.real)?;
+        let t = self.shift.to_dtype(DType::F64)?.mul(&self.real)?;
+        let n = input.dim(0)?;
+        let ladj = s.sum_all()?.broadcast_as(n)?;
+        match direction {
+            Direction::Forward => Ok((input.broadcast_mul(&s.exp()?)?.broadcast_add(&t)?, ladj)),
+            Direction::Inverse => Ok((input.broadcast_sub(&t)?.broadcast_mul(&s.neg()?.exp()?)?, ladj.neg()?)),
+        }
+    }
+
+    fn has_constant_jacobian(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,31 @@
+//! Normalizing flows: a prior, and the bijectors that carry it to the configurations.
+//!
+//! One bijector a file. All obey one trait and pass one generic test suite (`tests/bijectors.rs`). Direction: *forward*
+//! carries a latent to a configuration (sampling); *inverse* carries a configuration to its latent (the f of the
+//! founding note). Coordinates and log-determinants are f64 throughout; only conditioners have a precision of their own.
+
+mod additive;
+mod affine;
+mod architecture;
+mod bijector;
+mod conditioner;
+mod coupling;
+mod error;
+mod global_affine;
+mod normalizing_flow;
+mod parameters;
+mod permutation;
+mod prior;
+mod spec;
+mod spline;
+
+pub use architecture::{Architecture, ArchitectureKind};
+pub use bijector::Bijector;
+pub use conditioner::ConditionerSpec;
+pub use error::FlowError;
+pub use normalizing_flow::Flow;
+pub use prior::{Prior, PriorComponent};
+pub use spec::{CouplingSpec, FlowSpec, LayerSpec};
+
+pub use crate::compute::Direction;
+pub use crate::coords::CoordinateKind;

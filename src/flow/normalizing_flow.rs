@@ -1,0 +1,123 @@
+//! A flow: a prior and its bijectors.
+
+use super::additive::AdditiveCoupling;
+use super::affine::AffineCoupling;
+use super::bijector::Bijector;
+use super::error::FlowError;
+use super::global_affine::GlobalAffine;
+use super::parameters::{Initialiser, Loaded};
+use super::permutation::Permutation;
+use super::prior::Prior;
+use super::spec::{FlowSpec, LayerSpec};
+use super::spline::SplineCoupling;
+use crate::compute::Direction;
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::VarBuilder;
+use std::collections::{BTreeMap, HashMap};
+
+/// A normalizing flow, p(x) = q(f(x))·|det ∂f/∂x| (equation 9 of the note; f is the inverse direction).
+#[derive(Debug)]
+pub struct Flow {
+    spec: FlowSpec,
+    bijectors: Vec<Box<dyn Bijector>>,
+    device: Device,
+}
+
+impl Flow {
+    /// A new flow whose weights are drawn from the seed, with its trainable variables by path. `dtype` (f32 or f64) is
+    /// the precision of conditioners.
+    pub fn initialise(
+        spec: FlowSpec,
+        seed: u64,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<(Self, BTreeMap<String, Var>), FlowError> {
+        let initialiser = Initialiser::new(seed);
+        let vb = VarBuilder::from_backend(Box::new(initialiser.clone()), dtype, device.clone());
+        let flow = Self::build(spec, vb, device)?;
+        Ok((flow, initialiser.into_variables()))
+    }
+
+    /// A flow with the given weights, by path; it is not trainable, and keeps no graph of operations.
+    pub fn from_weights(
+        spec: FlowSpec,
+        weights: HashMap<String, Tensor>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self, FlowError> {
+        let vb = VarBuilder::from_backend(Box::new(Loaded { tensors: weights }), dtype, device.clone());
+        Self::build(spec, vb, device).map_err(|e| match e {
+            FlowError::Tensor(e) => FlowError::Weights(e.to_string()),
+            other => other,
+        })
+    }
+
+    fn build(spec: FlowSpec, vb: VarBuilder<'_>, device: &Device) -> Result<Self, FlowError> {
+        spec.check()?;
+        let kinds = &spec.coordinates;
+        let mut bijectors: Vec<Box<dyn Bijector>> = Vec::with_capacity(spec.layers.len());
+        for (i, layer) in spec.layers.iter().enumerate() {
+            let vb = vb.pp("layers").pp(i);
+            bijectors.push(match layer {
+                LayerSpec::Permutation { order } => Box::new(Permutation::new(order, device)?),
+                LayerSpec::GlobalAffine => Box::new(GlobalAffine::new(kinds, &vb)?),
+                LayerSpec::Additive { coupling } => Box::new(AdditiveCoupling::new(coupling, kinds, &vb)?),
+                LayerSpec::Affine { coupling, bound } => Box::new(AffineCoupling::new(coupling, *bound, kinds, &vb)?),
+                LayerSpec::Spline { coupling, bins, bound } => {
+                    Box::new(SplineCoupling::new(coupling, *bins, *bound, kinds, &vb)?)
+                }
+            });
+        }
+        Ok(Self { spec, bijectors, device: device.clone() })
+    }
+
+    pub fn spec(&self) -> &FlowSpec {
+        &self.spec
+    }
+
+    pub fn prior(&self) -> &Prior {
+        &self.spec.prior
+    }
+
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Runs all bijectors: (output (n, d), ladj (n)), both f64.
+    pub fn apply(&self, input: &Tensor, direction: Direction) -> Result<(Tensor, Tensor), FlowError> {
+        let mut x = input.clone();
+        let mut total: Option<Tensor> = None;
+        let mut run = |bijector: &dyn Bijector| -> candle_core::Result<()> {
+            let (y, ladj) = bijector.apply(&x, direction)?;
+            x = y;
+            total = Some(match total.take() {
+                None => ladj,
+                Some(total) => (total + ladj)?,
+            });
+            Ok(())
+        };
+        match direction {
+            Direction::Forward => self.bijectors.iter().try_for_each(|b| run(b.as_ref()))?,
+            Direction::Inverse => self.bijectors.iter().rev().try_for_each(|b| run(b.as_ref()))?,
+        }
+        let ladj = match total {
+            Some(ladj) => ladj,
+            None => Tensor::zeros(input.dim(0)?, DType::F64, &self.device)?,
+        };
+        Ok((x, ladj))
+    }
+
+    /// [`Flow::apply`] on numbers in host memory: rows of d in, (rows of d, ladj) out.
+    pub fn apply_rows(&self, input: &[f64], direction: Direction) -> Result<(Vec<f64>, Vec<f64>), FlowError> {
+        let d = self.spec.dimension();
+        let input = Tensor::from_slice(input, (input.len() / d, d), &self.device)?;
+        let (output, ladj) = self.apply(&input, direction)?;
+        Ok((output.flatten_all()?.to_vec1()?, ladj.to_vec1()?))
+    }
+
+    /// Whether every bijector's Jacobian is constant, so that scaling the latent's variance by τ changes the
+    /// temperature by τ with no error of its own (§4.3 and §4.4 of the note).
+    pub fn has_constant_jacobian(&self) -> bool {
+        self.bijectors.iter().all(|b| b.has_constant_jacobian())
+    }
+}

@@ -1,0 +1,142 @@
+//! The distribution of latents: independent components, Gaussian or uniform.
+
+use super::error::FlowError;
+use crate::coords::CoordinateKind;
+use crate::math::Randoms;
+use crate::math::special::HALF_LOG_TWO_PI;
+use candle_core::{Result, Tensor};
+use std::f64::consts::PI;
+
+/// One latent coordinate's distribution.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum PriorComponent {
+    /// N(0, 1); at a latent temperature τ, N(0, τ).
+    Gaussian,
+    /// Uniform on [low, high), at every latent temperature.
+    Uniform { low: f64, high: f64 },
+}
+
+/// A product of independent components, one for each latent coordinate.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Prior {
+    components: Vec<PriorComponent>,
+}
+
+impl Prior {
+    /// A standard normal in d dimensions.
+    pub fn gaussian(d: usize) -> Self {
+        Self { components: vec![PriorComponent::Gaussian; d] }
+    }
+
+    /// Uniform on a cube [low, high)^d.
+    pub fn uniform(d: usize, low: f64, high: f64) -> Self {
+        Self { components: vec![PriorComponent::Uniform { low, high }; d] }
+    }
+
+    pub fn product(components: Vec<PriorComponent>) -> Self {
+        Self { components }
+    }
+
+    /// The natural prior: Gaussian on the line, uniform on the circle.
+    pub fn natural(kinds: &[CoordinateKind]) -> Self {
+        Self::product(
+            kinds
+                .iter()
+                .map(|kind| match kind {
+                    CoordinateKind::Real => PriorComponent::Gaussian,
+                    CoordinateKind::Circular => PriorComponent::Uniform { low: -PI, high: PI },
+                })
+                .collect(),
+        )
+    }
+
+    pub fn components(&self) -> &[PriorComponent] {
+        &self.components
+    }
+
+    pub(super) fn check(&self, kinds: &[CoordinateKind]) -> std::result::Result<(), FlowError> {
+        if self.components.len() != kinds.len() {
+            return Err(FlowError::Spec(format!(
+                "the prior has {} components for {} coordinates",
+                self.components.len(),
+                kinds.len()
+            )));
+        }
+        for (i, (component, kind)) in self.components.iter().zip(kinds).enumerate() {
+            match (component, kind) {
+                (PriorComponent::Uniform { low, high }, kind) => {
+                    if !(low.is_finite() && high.is_finite() && low < high) {
+                        return Err(FlowError::Spec(format!("prior component {i}: [{low}, {high}) is not an interval")));
+                    }
+                    if *kind == CoordinateKind::Circular && (*low < -PI || *high > PI) {
+                        return Err(FlowError::Spec(format!("prior component {i}: the circle is [−π, π)")));
+                    }
+                }
+                (PriorComponent::Gaussian, CoordinateKind::Real) => {}
+                (PriorComponent::Gaussian, CoordinateKind::Circular) => {
+                    return Err(FlowError::Spec(format!("prior component {i}: a Gaussian cannot live on a circle")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Draws one latent at latent temperature τ.
+    pub fn sample(&self, random: &mut Randoms, tau: f64, latent: &mut [f64]) {
+        let width = tau.sqrt();
+        for (z, component) in latent.iter_mut().zip(&self.components) {
+            *z = match component {
+                PriorComponent::Gaussian => width * random.normal(),
+                PriorComponent::Uniform { low, high } => low + (high - low) * random.uniform(),
+            };
+        }
+    }
+
+    /// log q_τ(z) of one latent; −∞ outside of the support.
+    pub fn log_prob(&self, latent: &[f64], tau: f64) -> f64 {
+        latent
+            .iter()
+            .zip(&self.components)
+            .map(|(&z, component)| match component {
+                PriorComponent::Gaussian => -0.5 * (z * z / tau + tau.ln()) - HALF_LOG_TWO_PI,
+                PriorComponent::Uniform { low, high } if (*low..*high).contains(&z) => -(high - low).ln(),
+                PriorComponent::Uniform { .. } => f64::NEG_INFINITY,
+            })
+            .sum()
+    }
+
+    /// log q₁(z) (n) of latents (n, d), differentiable. Latents outside of the support of a uniform component count as
+    /// inside: their density has no slope to follow, and [`Prior::log_prob`] says −∞ where a weight is made of it.
+    pub fn training_log_prob(&self, latents: &Tensor) -> Result<Tensor> {
+        let mut constant = 0.0;
+        let gaussian: Vec<f64> = self
+            .components
+            .iter()
+            .map(|component| match component {
+                PriorComponent::Gaussian => {
+                    constant -= HALF_LOG_TWO_PI;
+                    1.0
+                }
+                PriorComponent::Uniform { low, high } => {
+                    constant -= (high - low).ln();
+                    0.0
+                }
+            })
+            .collect();
+        let gaussian = Tensor::from_vec(gaussian, (self.components.len(), 1), latents.device())?;
+        latents.sqr()?.matmul(&gaussian)?.squeeze(1)?.affine(-0.5, constant)
+    }
+
+    /// The differential entropy of the prior at latent temperature τ, in nats.
+    pub fn entropy(&self, tau: f64) -> f64 {
+        self.components
+            .iter()
+            .map(|component| match component {
+                PriorComponent::Gaussian => 0.5 + HALF_LOG_TWO_PI + 0.5 * tau.ln(),
+                PriorComponent::Uniform { low, high } => (high - low).ln(),
+            })
+            .sum()
+    }
+}

@@ -1,0 +1,109 @@
+//! The description of a flow, stored with its weights.
+
+use super::conditioner::ConditionerSpec;
+use super::error::FlowError;
+use super::prior::Prior;
+use crate::compute::spline::MAX_BINS;
+use crate::coords::CoordinateKind;
+
+/// A flow: its coordinates, its prior, and its layers in the order of the forward direction.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlowSpec {
+    pub coordinates: Vec<CoordinateKind>,
+    pub prior: Prior,
+    pub layers: Vec<LayerSpec>,
+}
+
+/// One bijector.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum LayerSpec {
+    /// Coordinate `i` of the output is coordinate `order[i]` of the input.
+    Permutation { order: Vec<usize> },
+    /// One scale and one shift for each real coordinate, the same for all inputs.
+    GlobalAffine,
+    /// NICE's additive coupling: volume preserving.
+    Additive { coupling: CouplingSpec },
+    /// RealNVP's affine coupling, with log scales within ± `bound`.
+    Affine { coupling: CouplingSpec, bound: f64 },
+    /// Rational-quadratic splines: on [−`bound`, `bound`] for real coordinates, on the whole circle for circular ones.
+    Spline { coupling: CouplingSpec, bins: usize, bound: f64 },
+}
+
+/// Which coordinates a coupling layer transforms; the others decide how, and are passed through.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CouplingSpec {
+    /// Indices of the transformed coordinates, ascending.
+    pub transformed: Vec<usize>,
+    pub conditioner: ConditionerSpec,
+}
+
+impl FlowSpec {
+    /// The number of coordinates.
+    pub fn dimension(&self) -> usize {
+        self.coordinates.len()
+    }
+
+    /// That the description is consistent.
+    pub fn check(&self) -> Result<(), FlowError> {
+        let d = self.dimension();
+        let fail = |reason: String| Err(FlowError::Spec(reason));
+        if d == 0 {
+            return fail("a flow needs at least one coordinate".into());
+        }
+        self.prior.check(&self.coordinates)?;
+        for (i, layer) in self.layers.iter().enumerate() {
+            match layer {
+                LayerSpec::Permutation { order } => {
+                    let mut sorted = order.clone();
+                    sorted.sort_unstable();
+                    if sorted != (0..d).collect::<Vec<_>>() {
+                        return fail(format!("layer {i}: order is not a permutation of 0 to {}", d - 1));
+                    }
+                    if order.iter().enumerate().any(|(to, &from)| self.coordinates[to] != self.coordinates[from]) {
+                        return fail(format!("layer {i}: the permutation mixes real and circular coordinates"));
+                    }
+                }
+                LayerSpec::GlobalAffine => {}
+                LayerSpec::Additive { coupling } => self.check_coupling(i, coupling, true)?,
+                LayerSpec::Affine { coupling, bound } => {
+                    self.check_coupling(i, coupling, true)?;
+                    check_positive(i, "bound", *bound)?;
+                }
+                LayerSpec::Spline { coupling, bins, bound } => {
+                    self.check_coupling(i, coupling, false)?;
+                    check_positive(i, "bound", *bound)?;
+                    if !(2..=MAX_BINS).contains(bins) {
+                        return fail(format!("layer {i}: bins is {bins}; it must be from 2 to {MAX_BINS}"));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_coupling(&self, layer: usize, coupling: &CouplingSpec, real_only: bool) -> Result<(), FlowError> {
+        let t = &coupling.transformed;
+        let d = self.dimension();
+        if t.is_empty() || !t.is_sorted_by(|a, b| a < b) || t.iter().any(|&j| j >= d) {
+            return Err(FlowError::Spec(format!(
+                "layer {layer}: transformed must be ascending indices below {d}, at least one"
+            )));
+        }
+        if real_only && t.iter().any(|&j| self.coordinates[j] == CoordinateKind::Circular) {
+            return Err(FlowError::Spec(format!(
+                "layer {layer}: affine and additive couplings cannot transform circular coordinates; use splines"
+            )));
+        }
+        coupling.conditioner.check(layer)
+    }
+}
+
+fn check_positive(layer: usize, name: &str, value: f64) -> Result<(), FlowError> {
+    if value.is_finite() && value > 0.0 {
+        return Ok(());
+    }
+    Err(FlowError::Spec(format!("layer {layer}: {name} is {value}; it must be a positive finite number")))
+}

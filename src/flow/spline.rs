@@ -1,0 +1,44 @@
+//! Rational-quadratic spline coupling (Durkan et al. 2019), circular for angles (Rezende et al. 2020).
+
+use super::bijector::Bijector;
+use super::conditioner::Conditioner;
+use super::spec::CouplingSpec;
+use crate::coords::CoordinateKind;
+use crate::compute::Direction;
+use crate::compute::spline::{SplineKind, SplineTransform};
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+
+/// Each transformed coordinate goes through a monotone spline whose knots come from the passed coordinates.
+#[derive(Debug)]
+pub struct SplineCoupling {
+    conditioner: Conditioner,
+    transform: SplineTransform,
+}
+
+impl SplineCoupling {
+    pub fn new(
+        spec: &CouplingSpec,
+        bins: usize,
+        bound: f64,
+        kinds: &[CoordinateKind],
+        vb: &VarBuilder<'_>,
+    ) -> Result<Self> {
+        let columns: Vec<_> = spec
+            .transformed
+            .iter()
+            .map(|&j| match kinds[j] {
+                CoordinateKind::Real => (j, SplineKind::Linear),
+                CoordinateKind::Circular => (j, SplineKind::Circular),
+            })
+            .collect();
+        let transform = SplineTransform::new(&columns, bins, bound);
+        Ok(Self { conditioner: spec.conditioner(kinds, transform.parameters(), vb)?, transform })
+    }
+}
+
+impl Bijector for SplineCoupling {
+    fn apply(&self, input: &Tensor, direction: Direction) -> Result<(Tensor, Tensor)> {
+        self.transform.apply(input, &self.conditioner.forward(input)?, direction)
+    }
+}

@@ -1,0 +1,25 @@
+//! A Boltzmann generator: a system, the coordinates that a flow works in, and the flow.
+
+use super::artifact::ModelCard;
+use crate::coords::ReducedTarget;
+use crate::flow::Flow;
+
+/// A trained flow with all that is needed to sample its system and to weight the samples.
+#[derive(Debug)]
+pub struct Generator {
+    pub target: ReducedTarget,
+    pub flow: Flow,
+    pub card: ModelCard,
+}
+
+impl Generator {
+    /// The temperature that the flow was trained at, in the unit of the system's scale.
+    pub fn temperature(&self) -> f64 {
+        self.card.temperature
+    }
+
+    /// k_B·T at a temperature, in the system's energy unit.
+    pub fn kt(&self, temperature: f64) -> f64 {
+        self.target.system().scale().kt(temperature)
+    }
+}

@@ -1,0 +1,149 @@
+//! Importance sampling: independent samples with exact log weights.
+
+use super::generator::Generator;
+use super::method::Method;
+use crate::energy::EnergyError;
+use crate::flow::{Direction, FlowError};
+use crate::math::{Purpose, Randoms};
+
+/// Samples are computed in tiles of this many, aligned to their index. A matrix product may round differently for
+/// another number of rows; with fixed tiles a sample has the same bits whatever batch it is asked for in.
+pub const TILE: usize = 512;
+
+/// What a sample's address is made of, besides its index and its model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SampleKey {
+    /// In the unit of the system's scale.
+    pub temperature: f64,
+    pub method: Method,
+    pub seed: u64,
+    pub purpose: Purpose,
+}
+
+/// n weighted samples, in the order of their index.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WeightedBatch {
+    pub first_index: u64,
+    /// Latents z (n, d).
+    pub latents: Vec<f64>,
+    /// Flow coordinates y (n, d).
+    pub coordinates: Vec<f64>,
+    /// Positions x (n, D) in the system's length unit.
+    pub positions: Vec<f64>,
+    /// Potential energies U (n) in the system's energy unit.
+    pub energies: Vec<f64>,
+    /// Reduced energies U/kT (n).
+    pub reduced_energies: Vec<f64>,
+    /// log p(x) (n) of the distribution that was sampled from; NaN outside of the coordinates' domain.
+    pub log_probs: Vec<f64>,
+    /// log w = −U/kT − log p(x) (n), never clipped; −∞ where the energy or the density is not finite.
+    pub log_weights: Vec<f64>,
+}
+
+impl WeightedBatch {
+    /// The number n of samples.
+    pub fn len(&self) -> usize {
+        self.log_weights.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.log_weights.is_empty()
+    }
+}
+
+/// Why samples could not be drawn.
+#[derive(Debug, thiserror::Error)]
+pub enum SampleError {
+    #[error(transparent)]
+    Flow(#[from] FlowError),
+    #[error(transparent)]
+    Energy(#[from] EnergyError),
+    #[error("sample indices end at 2^64 − 1; ask for fewer samples from a smaller first index")]
+    IndexOverflow,
+}
+
+impl Generator {
+    /// The tile of [`TILE`] samples that begins at index `tile · TILE`.
+    pub fn tile(&self, key: &SampleKey, tile: u64) -> Result<WeightedBatch, SampleError> {
+        let first_index = tile.checked_mul(TILE as u64).ok_or(SampleError::IndexOverflow)?;
+        let d = self.target.dimension();
+        let tau = self.latent_temperature(key);
+        let prior = self.flow.prior();
+        let mut latents = vec![0.0; TILE * d];
+        let mut log_prior = vec![0.0; TILE];
+        for (i, (z, log_q)) in latents.chunks_exact_mut(d).zip(&mut log_prior).enumerate() {
+            let index = first_index.checked_add(i as u64).ok_or(SampleError::IndexOverflow)?;
+            prior.sample(&mut Randoms::new(key.seed, key.purpose, index), tau, z);
+            *log_q = prior.log_prob(z, tau);
+        }
+        let (coordinates, flow_ladj) = self.flow.apply_rows(&latents, Direction::Forward)?;
+        let target = self.target.evaluate(&coordinates)?;
+        let kt = self.kt(key.temperature);
+        let mut batch = WeightedBatch {
+            first_index,
+            latents,
+            coordinates,
+            reduced_energies: target.energies.iter().map(|u| u / kt).collect(),
+            energies: target.energies,
+            positions: target.positions,
+            ..WeightedBatch::default()
+        };
+        for (i, log_q) in log_prior.into_iter().enumerate() {
+            let outside = target.ladj[i] == f64::NEG_INFINITY;
+            let log_p = if outside { f64::NAN } else { log_q - flow_ladj[i] - target.ladj[i] };
+            let log_w = -batch.reduced_energies[i] - log_p;
+            batch.log_probs.push(log_p);
+            batch.log_weights.push(if log_w.is_finite() { log_w } else { f64::NEG_INFINITY });
+        }
+        Ok(batch)
+    }
+
+    /// Samples first_index … first_index + n − 1.
+    pub fn samples(&self, key: &SampleKey, first_index: u64, n: usize) -> Result<WeightedBatch, SampleError> {
+        let end = first_index.checked_add(n as u64).ok_or(SampleError::IndexOverflow)?;
+        let mut out = WeightedBatch { first_index, ..WeightedBatch::default() };
+        let tile_length = TILE as u64;
+        for tile in first_index / tile_length..end.div_ceil(tile_length) {
+            let batch = self.tile(key, tile)?;
+            let from = (first_index.max(batch.first_index) - batch.first_index) as usize;
+            let to = (end - batch.first_index).min(tile_length) as usize;
+            out.extend(&batch, from, to);
+        }
+        Ok(out)
+    }
+
+    /// log p_τ(x) (n) of positions x (n, D): the density that [`Generator::tile`] samples from.
+    pub fn log_prob(&self, key: &SampleKey, positions: &[f64]) -> Result<Vec<f64>, SampleError> {
+        let tau = self.latent_temperature(key);
+        let d = self.target.dimension();
+        let (coordinates, ladj) = self.target.to_coordinates(positions);
+        let (latents, flow_ladj) = self.flow.apply_rows(&coordinates, Direction::Inverse)?;
+        let log_q = latents.chunks_exact(d).map(|z| self.flow.prior().log_prob(z, tau));
+        Ok(log_q.zip(flow_ladj).zip(ladj).map(|((q, f), c)| q + f - c).collect())
+    }
+
+    /// The variance of the latents: τ = T/T₀ if they are scaled (§4.2 of the note), else one.
+    fn latent_temperature(&self, key: &SampleKey) -> f64 {
+        match key.method {
+            Method::Reweighting => 1.0,
+            Method::LatentScaling => key.temperature / self.temperature(),
+        }
+    }
+}
+
+impl WeightedBatch {
+    /// Appends samples `from..to` of another batch.
+    fn extend(&mut self, other: &Self, from: usize, to: usize) {
+        let rows = |target: &mut Vec<f64>, source: &[f64]| {
+            let width = source.len() / other.len();
+            target.extend_from_slice(&source[from * width..to * width]);
+        };
+        rows(&mut self.latents, &other.latents);
+        rows(&mut self.coordinates, &other.coordinates);
+        rows(&mut self.positions, &other.positions);
+        rows(&mut self.energies, &other.energies);
+        rows(&mut self.reduced_energies, &other.reduced_energies);
+        rows(&mut self.log_probs, &other.log_probs);
+        rows(&mut self.log_weights, &other.log_weights);
+    }
+}

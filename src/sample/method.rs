@@ -1,0 +1,55 @@
+//! How a temperature is reached, and choosing the better way by trying both.
+
+use super::generator::Generator;
+use super::importance::{SampleError, SampleKey, TILE};
+use crate::math::Purpose;
+use crate::thermo::{WeightAccumulator, WeightSummary};
+
+/// Samples of each method in the pilot.
+pub const PILOT_SAMPLES: u64 = 8 * TILE as u64;
+
+/// The pilot's seed. It is fixed, so that the choice is a property of the model and the temperature.
+const PILOT_SEED: u64 = 0x70_69_6c_6f_74;
+
+/// How a temperature other than the trained one is reached. At the trained one both are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Samples of the trained temperature, weighted to the one asked for.
+    Reweighting,
+    /// Gaussian latents of variance τ = T/T₀, with their exact log p_τ (§4 of the note).
+    LatentScaling,
+}
+
+/// The outcome of a pilot.
+#[derive(Clone, Debug)]
+pub struct MethodChoice {
+    pub method: Method,
+    pub reweighting: WeightSummary,
+    pub latent_scaling: WeightSummary,
+}
+
+impl Generator {
+    /// Draws a pilot batch by each method and picks the better one. Weights whose tail is too heavy (k̂ over its
+    /// threshold) make an effective sample size that cannot be believed, so the tail is compared first.
+    pub fn choose_method(&self, temperature: f64) -> Result<MethodChoice, SampleError> {
+        let pilot = |method| -> Result<WeightSummary, SampleError> {
+            let key = SampleKey { temperature, method, seed: PILOT_SEED, purpose: Purpose::Pilot };
+            let mut weights = WeightAccumulator::default();
+            for tile in 0..PILOT_SAMPLES / TILE as u64 {
+                self.tile(&key, tile)?.log_weights.into_iter().for_each(|w| weights.add(w));
+            }
+            Ok(weights.summary())
+        };
+        let reweighting = pilot(Method::Reweighting)?;
+        let latent_scaling =
+            if temperature == self.temperature() { reweighting.clone() } else { pilot(Method::LatentScaling)? };
+        let heavy = |s: &WeightSummary| s.pareto_k > s.pareto_k_threshold;
+        let scaling_wins = match (heavy(&reweighting), heavy(&latent_scaling)) {
+            (true, false) => true,
+            (false, true) => false,
+            _ => latent_scaling.effective_samples > reweighting.effective_samples,
+        };
+        let method = if scaling_wins { Method::LatentScaling } else { Method::Reweighting };
+        Ok(MethodChoice { method, reweighting, latent_scaling })
+    }
+}

@@ -1,0 +1,13 @@
+//! Weighted samples from a trained generator.
+//!
+//! A sample has an address: number i of (model, temperature, method, seed) is the same in every batch, on every replica.
+
+mod artifact;
+mod generator;
+mod importance;
+mod method;
+
+pub use artifact::{ArtifactError, ModelCard};
+pub use generator::Generator;
+pub use importance::{SampleError, SampleKey, TILE, WeightedBatch};
+pub use method::{Method, MethodChoice, PILOT_SAMPLES};

@@ -1,0 +1,171 @@
+//! How far a set of log weights is to be trusted.
+
+use super::pareto::{pareto_k, pareto_k_threshold, tail_length};
+use crate::math::LogSumExp;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// The most weights kept for the Pareto fit: the tail of 480 million samples.
+const MAX_TAIL: usize = 65_536;
+
+/// A running account of log weights, in memory that grows with the square root of their number.
+///
+/// The tail is kept in a heap whose capacity grows with the samples seen; an early weight that falls out of it could
+/// only come back into the tail if weights grew smaller as sampling goes on, which independent samples do not do.
+#[derive(Clone, Debug, Default)]
+pub struct WeightAccumulator {
+    samples: u64,
+    non_finite: u64,
+    sum: LogSumExp,
+    sum_of_squares: LogSumExp,
+    largest: f64,
+    sum_of_negative_logs: f64,
+    tail: BinaryHeap<Reverse<Ordered>>,
+}
+
+/// f64 in the total order of IEEE 754.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Ordered(f64);
+
+impl Eq for Ordered {}
+
+impl Ord for Ordered {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+impl PartialOrd for Ordered {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// What is known of n weighted samples. Logarithms are natural.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightSummary {
+    /// The number n of samples.
+    pub samples: u64,
+    /// Samples whose energy or density was infinite or not a number. Their weight is zero, and they count in n.
+    pub non_finite: u64,
+    /// Kish's effective sample size (Σw)²/Σw².
+    pub effective_samples: f64,
+    /// Shape k̂ of the weights' tail; NaN if there are too few samples or all weights are equal.
+    pub pareto_k: f64,
+    /// Above this k̂, standard errors of n samples cannot be trusted.
+    pub pareto_k_threshold: f64,
+    /// Share of the largest weight in the sum.
+    pub largest_share: f64,
+    /// log of the mean weight: the estimate of log Z.
+    pub log_z: f64,
+    /// Standard error of `log_z` by the delta method.
+    pub log_z_standard_error: f64,
+    /// The reverse Kullback-Leibler bound −⟨log w⟩ ≥ −log Z (equations 25, 26 and 43 of the note); +∞ if any weight is
+    /// zero.
+    pub free_energy_bound: f64,
+}
+
+impl WeightAccumulator {
+    /// Adds the log weight of a sample; −∞ for one that counts but has no weight.
+    pub fn add(&mut self, log_weight: f64) {
+        self.samples += 1;
+        if log_weight == f64::NEG_INFINITY {
+            self.non_finite += 1;
+            self.sum_of_negative_logs = f64::INFINITY;
+            return;
+        }
+        if self.sum.value() == f64::NEG_INFINITY || log_weight > self.largest {
+            self.largest = log_weight;
+        }
+        self.sum.add(log_weight);
+        self.sum_of_squares.add(2.0 * log_weight);
+        self.sum_of_negative_logs -= log_weight;
+        self.keep_in_tail(log_weight);
+    }
+
+    fn keep_in_tail(&mut self, log_weight: f64) {
+        let capacity = (2 * tail_length(self.samples) + 64).min(MAX_TAIL);
+        if self.tail.len() < capacity {
+            self.tail.push(Reverse(Ordered(log_weight)));
+        } else if self.tail.peek().is_some_and(|smallest| log_weight > smallest.0.0) {
+            self.tail.pop();
+            self.tail.push(Reverse(Ordered(log_weight)));
+        }
+    }
+
+    /// The number of samples added.
+    pub fn samples(&self) -> u64 {
+        self.samples
+    }
+
+    /// Kish's effective sample size; zero for no samples.
+    pub fn effective_samples(&self) -> f64 {
+        let sum = self.sum.value();
+        if sum == f64::NEG_INFINITY { 0.0 } else { (2.0 * sum - self.sum_of_squares.value()).exp() }
+    }
+
+    pub fn summary(&self) -> WeightSummary {
+        let n = self.samples as f64;
+        let effective_samples = self.effective_samples();
+        let weightless = effective_samples == 0.0;
+        WeightSummary {
+            samples: self.samples,
+            non_finite: self.non_finite,
+            effective_samples,
+            pareto_k: pareto_k(self.samples, self.tail.iter().map(|w| w.0.0).collect()),
+            pareto_k_threshold: pareto_k_threshold(self.samples),
+            largest_share: if weightless { f64::NAN } else { (self.largest - self.sum.value()).exp() },
+            log_z: self.sum.value() - n.ln(),
+            log_z_standard_error: if weightless {
+                f64::INFINITY
+            } else {
+                ((n / effective_samples - 1.0).max(0.0) / (n - 1.0)).sqrt()
+            },
+            free_energy_bound: self.sum_of_negative_logs / n,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::math::{Purpose, Randoms};
+
+    #[test]
+    fn equal_weights_are_all_effective() {
+        let mut account = WeightAccumulator::default();
+        (0..1000).for_each(|_| account.add(-3.0));
+        let s = account.summary();
+        assert!((s.effective_samples - 1000.0).abs() < 1e-6);
+        assert!((s.log_z + 3.0).abs() < 1e-12 && s.log_z_standard_error < 1e-6);
+        assert!((s.largest_share - 1e-3).abs() < 1e-9 && (s.free_energy_bound - 3.0).abs() < 1e-12);
+    }
+
+    /// w = exp(σξ − σ²/2): ESS/n = exp(−σ²), log Z = 0. Bounds are five standard errors of 200,000 samples.
+    #[test]
+    fn log_normal_weights_have_their_known_efficiency() {
+        let sigma = 0.7f64;
+        let mut account = WeightAccumulator::default();
+        let mut random = Randoms::new(4, Purpose::Validation, 0);
+        let n = 200_000;
+        (0..n).for_each(|_| account.add(sigma * random.normal() - 0.5 * sigma * sigma));
+        let s = account.summary();
+        assert!((s.effective_samples / f64::from(n) - (-sigma * sigma).exp()).abs() < 0.02);
+        assert!(s.log_z.abs() < 5.0 * s.log_z_standard_error);
+        let expected = (((sigma * sigma).exp() - 1.0) / f64::from(n)).sqrt();
+        assert!((s.log_z_standard_error / expected - 1.0).abs() < 0.05);
+        assert!(s.pareto_k < 0.5);
+        assert!((s.free_energy_bound - 0.5 * sigma * sigma).abs() < 0.01);
+    }
+
+    #[test]
+    fn weightless_samples_count_and_are_reported() {
+        let mut account = WeightAccumulator::default();
+        [0.0, f64::NEG_INFINITY, 0.0, f64::NEG_INFINITY].into_iter().for_each(|w| account.add(w));
+        let s = account.summary();
+        assert_eq!((s.samples, s.non_finite), (4, 2));
+        assert!((s.log_z - 0.5f64.ln()).abs() < 1e-12);
+        assert_eq!(s.free_energy_bound, f64::INFINITY);
+        assert_eq!(WeightAccumulator::default().effective_samples(), 0.0);
+    }
+}

@@ -1,0 +1,64 @@
+//! Plans for users who name a system and nothing else.
+
+use super::adam::AdamSettings;
+use super::plan::{Budget, EnergyCut, Stage, TrainingPlan, Validation};
+use super::schedule::{Ramp, RampShape};
+use crate::compute::bias_activation::Activation;
+use crate::energy::System;
+use crate::flow::{Architecture, ArchitectureKind};
+
+/// A plan that suits a system: by its dimension, its kind, and whether there are data.
+pub fn default_plan(system: &System, temperature: f64, has_data: bool) -> TrainingPlan {
+    let d = system.dimension();
+    let molecule = system.atoms().is_some();
+    let architecture = Architecture {
+        kind: ArchitectureKind::Spline,
+        couplings: if molecule { 8 } else { 6 },
+        hidden: if molecule || d > 8 { vec![128, 128] } else { vec![32, 32] },
+        activation: Activation::Silu,
+        bins: if molecule { 8 } else { 16 },
+        spline_bound: 5.0,
+        log_scale_bound: 2.0,
+    };
+    let stage = |steps, batch, ml: f64, kl: f64, factor: Ramp, lr: Ramp| Stage {
+        steps,
+        batch,
+        maximum_likelihood: Ramp::constant(ml),
+        reverse_kl: Ramp::constant(kl),
+        temperature_factor: factor,
+        learning_rate: lr,
+    };
+    let still = Ramp::constant(1.0);
+    let flat = Ramp::constant;
+    let decay = |from, to| Ramp::new(from, to, RampShape::Cosine);
+    let stages = match (molecule, has_data) {
+        (true, true) => vec![
+            stage(1500, 512, 1.0, 0.0, still, flat(1e-3)),
+            stage(6000, 512, 0.2, 1.0, still, decay(5e-4, 1e-5)),
+        ],
+        (true, false) => vec![
+            stage(4000, 512, 0.0, 1.0, Ramp::new(4.0, 1.0, RampShape::Exponential), flat(5e-4)),
+            stage(4000, 512, 0.0, 1.0, still, decay(5e-4, 1e-5)),
+        ],
+        (false, true) => vec![
+            stage(500, 512, 1.0, 0.0, still, flat(1e-3)),
+            stage(2500, 512, 0.2, 1.0, still, decay(1e-3, 1e-5)),
+        ],
+        (false, false) => vec![
+            stage(1500, 512, 0.0, 1.0, Ramp::new(4.0, 1.0, RampShape::Exponential), flat(2e-3)),
+            stage(1500, 512, 0.0, 1.0, still, decay(2e-3, 1e-5)),
+        ],
+    };
+    TrainingPlan {
+        temperature,
+        seed: 0,
+        architecture,
+        stages,
+        adam: AdamSettings::default(),
+        gradient_clip: 10.0,
+        energy_cut: EnergyCut { high: 1e3, max: 1e20 },
+        budget: Budget::default(),
+        validation: Validation { every: 100, samples: 2048 },
+        checkpoint_every: 250,
+    }
+}

@@ -1,0 +1,223 @@
+//! The run around the step: checkpoints, progress, budgets and the end.
+
+use super::checkpoint::CheckpointError;
+use super::trainer::{StepReport, TrainError, Trainer};
+use crate::flow::Flow;
+use crate::math::Purpose;
+use crate::sample::{ArtifactError, Generator, Method, ModelCard, SampleError, SampleKey, TILE};
+use crate::thermo::{WeightAccumulator, WeightSummary};
+use candle_core::Tensor;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
+
+/// What the run is told between steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Directive {
+    Continue,
+    /// Write a checkpoint and stop, to go on later.
+    Release,
+    /// Stop for good.
+    Cancel,
+}
+
+/// Who watches a run and keeps its checkpoints.
+pub trait Observer {
+    /// Called before each step, and free to wait there for the device.
+    fn directive(&mut self) -> Directive;
+
+    /// Called every `validation.every` steps.
+    fn progress(&mut self, progress: &Progress);
+
+    /// Must not return before the checkpoint is safe.
+    fn checkpoint(&mut self, step: u64, bytes: Vec<u8>) -> Result<(), String>;
+}
+
+/// A run as seen from outside.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Progress {
+    pub step: u64,
+    pub total_steps: u64,
+    pub last: StepReport,
+    /// Weights of samples at the plan's temperature; log Z among them.
+    pub weights: WeightSummary,
+    /// ⟨log p⟩ of held-out data, if there are data.
+    pub held_out_log_prob: Option<f64>,
+    pub steps_per_second: f64,
+    /// Seconds of training so far, over all attempts.
+    pub seconds: f64,
+    /// Seconds left, if all stages are run to their end or to the budget of seconds.
+    pub seconds_left: f64,
+    pub samples: u64,
+    pub energy_evaluations: u64,
+    /// Samples left out of gradients because their energy was not finite.
+    pub non_finite: u64,
+    pub skipped_steps: u64,
+}
+
+/// Why a run is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// All stages are done.
+    Completed,
+    /// The budget is spent; the model is that of the last step.
+    BudgetSpent,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum Outcome {
+    Finished { reason: StopReason, card: ModelCard, model: Vec<u8> },
+    Released,
+    Cancelled,
+}
+
+/// Why a run could not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    #[error(transparent)]
+    Sample(#[from] SampleError),
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error("the checkpoint could not be kept: {0}")]
+    NotKept(String),
+}
+
+/// Runs a trainer from where it stands to its end.
+pub fn run(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome, RunError> {
+    let mut clock = Clock { last: Instant::now(), rate: 0.0 };
+    let mut last_checkpoint = trainer.counters.step;
+    let reason = loop {
+        match observer.directive() {
+            Directive::Continue => {}
+            Directive::Cancel => return Ok(Outcome::Cancelled),
+            Directive::Release => {
+                save(trainer, observer)?;
+                return Ok(Outcome::Released);
+            }
+        }
+        clock.last = Instant::now();
+        if trainer.budget_spent() {
+            break StopReason::BudgetSpent;
+        }
+        let Some(report) = trainer.step()? else { break StopReason::Completed };
+        clock.tick(trainer);
+        let step = trainer.counters.step;
+        if step.is_multiple_of(trainer.plan.validation.every) {
+            let progress = measure(trainer, report, clock.rate)?;
+            observer.progress(&progress);
+        }
+        if step - last_checkpoint >= trainer.plan.checkpoint_every {
+            save(trainer, observer)?;
+            last_checkpoint = step;
+        }
+    };
+    finish(trainer, reason)
+}
+
+struct Clock {
+    last: Instant,
+    rate: f64,
+}
+
+impl Clock {
+    /// Adds the time of the step to the run's, and follows the rate of steps.
+    fn tick(&mut self, trainer: &mut Trainer) {
+        let seconds = self.last.elapsed().as_secs_f64();
+        trainer.counters.seconds += seconds;
+        let rate = 1.0 / seconds.max(1e-9);
+        self.rate = if self.rate == 0.0 { rate } else { 0.95 * self.rate + 0.05 * rate };
+    }
+}
+
+fn save(trainer: &Trainer, observer: &mut dyn Observer) -> Result<(), RunError> {
+    observer.checkpoint(trainer.counters.step, trainer.checkpoint()?).map_err(RunError::NotKept)
+}
+
+impl Trainer {
+    fn budget_spent(&self) -> bool {
+        let (budget, spent) = (&self.plan.budget, &self.counters);
+        budget.steps.is_some_and(|limit| spent.step >= limit)
+            || budget.samples.is_some_and(|limit| spent.samples >= limit)
+            || budget.energy_evaluations.is_some_and(|limit| spent.energy_evaluations >= limit)
+            || budget.seconds.is_some_and(|limit| spent.seconds >= limit)
+    }
+
+    /// The weights as they are now, free of the training graph.
+    fn frozen(&self) -> BTreeMap<String, Tensor> {
+        self.variables.iter().map(|(name, var)| (name.clone(), var.as_tensor().detach())).collect()
+    }
+
+    fn card(&self) -> ModelCard {
+        ModelCard {
+            energy_digest: self.target.system().digest().to_string(),
+            energy_scale: self.target.system().scale(),
+            coordinates: self.target.coordinates().description(),
+            temperature: self.plan.temperature,
+            data_digest: self.data_digest(),
+            seed: self.plan.seed,
+            training: self.plan.stages.iter().map(|s| s.to_string()).collect(),
+            steps: self.counters.step,
+            samples: self.counters.samples,
+            energy_evaluations: self.counters.energy_evaluations,
+            seconds: self.counters.seconds,
+            effective_sample_fraction: f64::NAN,
+            pareto_k: None,
+            data_log_prob: None,
+        }
+    }
+
+    /// Weights of `validation.samples` samples under the flow as it is, always of the same latents.
+    fn validate(&self) -> Result<WeightSummary, RunError> {
+        let frozen: HashMap<String, Tensor> = self.frozen().into_iter().collect();
+        let dtype = frozen.values().map(Tensor::dtype).next().unwrap_or(candle_core::DType::F32);
+        let flow = Flow::from_weights(self.flow.spec().clone(), frozen, dtype, self.flow.device())
+            .map_err(TrainError::from)?;
+        let generator = Generator { target: self.target.clone(), flow, card: self.card() };
+        let key = SampleKey {
+            temperature: self.plan.temperature,
+            method: Method::Reweighting,
+            seed: self.plan.seed,
+            purpose: Purpose::Validation,
+        };
+        let mut weights = WeightAccumulator::default();
+        for tile in 0..self.plan.validation.samples.div_ceil(TILE as u64) {
+            generator.tile(&key, tile)?.log_weights.into_iter().for_each(|w| weights.add(w));
+        }
+        Ok(weights.summary())
+    }
+}
+
+fn measure(trainer: &Trainer, last: StepReport, rate: f64) -> Result<Progress, RunError> {
+    let (counters, plan) = (&trainer.counters, &trainer.plan);
+    let steps = plan.budget.steps.map_or(plan.total_steps(), |limit| limit.min(plan.total_steps()));
+    let by_steps = steps.saturating_sub(counters.step) as f64 / rate;
+    let by_time = plan.budget.seconds.map_or(f64::INFINITY, |limit| (limit - counters.seconds).max(0.0));
+    Ok(Progress {
+        step: counters.step,
+        total_steps: steps,
+        last,
+        weights: trainer.validate()?,
+        held_out_log_prob: trainer.held_out_log_prob()?,
+        steps_per_second: rate,
+        seconds: counters.seconds,
+        seconds_left: by_steps.min(by_time),
+        samples: counters.samples,
+        energy_evaluations: counters.energy_evaluations,
+        non_finite: counters.non_finite,
+        skipped_steps: counters.skipped_steps,
+    })
+}
+
+fn finish(trainer: &Trainer, reason: StopReason) -> Result<Outcome, RunError> {
+    let weights = trainer.validate()?;
+    let mut card = trainer.card();
+    card.effective_sample_fraction = weights.effective_samples / weights.samples as f64;
+    card.pareto_k = weights.pareto_k.is_finite().then_some(weights.pareto_k);
+    card.data_log_prob = trainer.held_out_log_prob()?;
+    let model = Generator::encode(&trainer.target, trainer.flow.spec(), &trainer.frozen(), &card)?;
+    Ok(Outcome::Finished { reason, card, model })
+}

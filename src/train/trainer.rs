@@ -1,0 +1,275 @@
+//! The state of a training run, and the pure step from one state to the next.
+
+use super::adam::Adam;
+use super::plan::TrainingPlan;
+use super::{maximum_likelihood, reverse_kl};
+use crate::coords::{CoordinatesError, ReducedTarget, choose_coordinates};
+use crate::energy::{EnergyError, System};
+use crate::flow::{Flow, FlowError};
+use crate::math::{Purpose, Randoms};
+use candle_core::{DType, Device, Tensor, Var};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Conditioners are trained and run in this precision.
+const PRECISION: DType = DType::F32;
+
+/// One in this many frames of the data is kept from training, to measure log p on.
+const HELD_OUT: usize = 20;
+
+/// Steps in a row that may end in a gradient that is not finite before the run is given up.
+const MAX_BAD_STEPS: u32 = 50;
+
+/// Why training cannot begin or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    #[error("{0}")]
+    Plan(String),
+    #[error(transparent)]
+    Coordinates(#[from] CoordinatesError),
+    #[error(transparent)]
+    Energy(#[from] EnergyError),
+    #[error(transparent)]
+    Flow(#[from] FlowError),
+    #[error("tensor operation failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+    #[error("{0} steps in a row gave a gradient that is not finite; lower the learning rate or energy_cut.high")]
+    Diverged(u32),
+}
+
+/// Configurations to train on.
+#[derive(Clone, Debug)]
+pub struct TrainingData {
+    /// Frames (n, D) in the system's length unit.
+    pub positions: Vec<f64>,
+    /// SHA-256 of the data, for the model card.
+    pub digest: String,
+}
+
+/// Data in flow coordinates, split into what is trained on and what is held out.
+#[derive(Debug)]
+struct PreparedData {
+    training: Vec<f64>,
+    held_out: Vec<f64>,
+    held_out_ladj: Vec<f64>,
+    digest: String,
+}
+
+/// A training run at a step.
+#[derive(Debug)]
+pub struct Trainer {
+    pub(super) plan: TrainingPlan,
+    pub(super) target: ReducedTarget,
+    pub(super) flow: Flow,
+    pub(super) variables: BTreeMap<String, Var>,
+    pub(super) adam: Adam,
+    pub(super) counters: Counters,
+    data: Option<PreparedData>,
+    bad_steps: u32,
+}
+
+/// What a run has spent and met so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Counters {
+    pub step: u64,
+    pub samples: u64,
+    pub energy_evaluations: u64,
+    pub seconds: f64,
+    pub skipped_steps: u64,
+    pub non_finite: u64,
+}
+
+/// What one step did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepReport {
+    pub stage: usize,
+    /// −⟨log p⟩ over the data batch, if the step used one.
+    pub maximum_likelihood: Option<f64>,
+    /// ⟨u − ladj⟩ over the latent batch, if the step used one.
+    pub reverse_kl: Option<f64>,
+    pub gradient_norm: f64,
+    pub learning_rate: f64,
+    /// Whether the update was left out because its gradient was not finite.
+    pub skipped: bool,
+}
+
+impl Trainer {
+    /// A run at its beginning: coordinates chosen for the system, weights drawn from the plan's seed.
+    pub fn new(
+        plan: TrainingPlan,
+        system: System,
+        data: Option<TrainingData>,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
+        plan.check().map_err(TrainError::Plan)?;
+        if plan.needs_data() && data.is_none() {
+            return Err(TrainError::Plan(
+                "a stage has a maximum_likelihood weight, but there is no dataset; name one, or use reverse_kl only".into(),
+            ));
+        }
+        let positions = data.as_ref().map(|d| d.positions.as_slice());
+        let coordinates = choose_coordinates(&system, positions, plan.temperature)?;
+        let spec = plan.architecture.expand(coordinates.kinds(), plan.seed)?;
+        let target = ReducedTarget::new(system, Arc::clone(&coordinates));
+        let (flow, variables) = Flow::initialise(spec, plan.seed, PRECISION, device)?;
+        let adam = Adam::new(plan.adam, &variables)?;
+        let data = data.map(|data| prepare(&target, data)).transpose()?;
+        Ok(Self { plan, target, flow, variables, adam, counters: Counters::default(), data, bad_steps: 0 })
+    }
+
+    pub fn plan(&self) -> &TrainingPlan {
+        &self.plan
+    }
+
+    pub fn target(&self) -> &ReducedTarget {
+        &self.target
+    }
+
+    /// Steps done so far.
+    pub fn steps_done(&self) -> u64 {
+        self.counters.step
+    }
+
+    pub(super) fn data_digest(&self) -> Option<String> {
+        self.data.as_ref().map(|d| d.digest.clone())
+    }
+
+    /// Makes one step; nothing when the plan's stages are done. The random numbers of a step depend on the seed and the
+    /// step's number alone.
+    pub fn step(&mut self) -> Result<Option<StepReport>, TrainError> {
+        let Some((stage_index, stage, fraction)) = self.plan.stage_at(self.counters.step) else { return Ok(None) };
+        let (w_ml, w_kl) = (stage.maximum_likelihood.at(fraction), stage.reverse_kl.at(fraction));
+        let temperature = self.plan.temperature * stage.temperature_factor.at(fraction);
+        let learning_rate = stage.learning_rate.at(fraction);
+        let batch = stage.batch;
+        let mut report = StepReport {
+            stage: stage_index,
+            maximum_likelihood: None,
+            reverse_kl: None,
+            gradient_norm: 0.0,
+            learning_rate,
+            skipped: false,
+        };
+        let mut loss: Option<Tensor> = None;
+        let mut add = |term: Tensor, weight: f64| -> Result<(), TrainError> {
+            let term = (term * weight)?;
+            loss = Some(match loss.take() {
+                None => term,
+                Some(sum) => (sum + term)?,
+            });
+            Ok(())
+        };
+        if w_ml > 0.0
+            && let Some(data) = &self.data
+        {
+            let y = data.draw(self.plan.seed, self.counters.step, batch, self.target.dimension());
+            let y = Tensor::from_vec(y, (batch, self.target.dimension()), self.flow.device())?;
+            let term = maximum_likelihood::loss(&self.flow, &y)?;
+            report.maximum_likelihood = Some(term.to_scalar::<f64>()?);
+            self.counters.samples += batch as u64;
+            add(term, w_ml)?;
+        }
+        if w_kl > 0.0 {
+            let z = self.latents(batch)?;
+            let kl = reverse_kl::loss(&self.flow, &self.target, &z, temperature, &self.plan.energy_cut)?;
+            report.reverse_kl = Some(kl.value);
+            self.counters.samples += batch as u64;
+            self.counters.energy_evaluations += batch as u64;
+            self.counters.non_finite += kl.non_finite as u64;
+            add(kl.surrogate, w_kl)?;
+        }
+        if let Some(loss) = loss {
+            self.update(&loss, &mut report)?;
+        }
+        self.counters.step += 1;
+        Ok(Some(report))
+    }
+
+    fn update(&mut self, loss: &Tensor, report: &mut StepReport) -> Result<(), TrainError> {
+        let mut store = loss.backward()?;
+        let mut gradients = BTreeMap::new();
+        let mut square = 0.0;
+        for (name, var) in &self.variables {
+            if let Some(gradient) = store.remove(var) {
+                square += gradient.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+                gradients.insert(name.clone(), gradient);
+            }
+        }
+        report.gradient_norm = square.sqrt();
+        if !report.gradient_norm.is_finite() {
+            report.skipped = true;
+            self.counters.skipped_steps += 1;
+            self.bad_steps += 1;
+            if self.bad_steps >= MAX_BAD_STEPS {
+                return Err(TrainError::Diverged(self.bad_steps));
+            }
+            return Ok(());
+        }
+        self.bad_steps = 0;
+        let scale = (self.plan.gradient_clip / report.gradient_norm).min(1.0);
+        self.adam.update(&self.variables, &gradients, scale, report.learning_rate)?;
+        Ok(())
+    }
+
+    fn latents(&self, batch: usize) -> Result<Tensor, TrainError> {
+        let d = self.target.dimension();
+        let mut rows = vec![0.0; batch * d];
+        for (i, row) in rows.chunks_exact_mut(d).enumerate() {
+            let index = self.counters.step * (1 << 16) + i as u64;
+            self.flow.prior().sample(&mut Randoms::new(self.plan.seed, Purpose::TrainingLatent, index), 1.0, row);
+        }
+        Ok(Tensor::from_vec(rows, (batch, d), self.flow.device())?)
+    }
+
+    /// ⟨log p(x)⟩ of the held-out data under the flow as it is.
+    pub(super) fn held_out_log_prob(&self) -> Result<Option<f64>, TrainError> {
+        let Some(data) = &self.data else { return Ok(None) };
+        let d = self.target.dimension();
+        let rows = data.held_out.len() / d;
+        let mut sum = 0.0;
+        for (y, ladj) in data.held_out.chunks(4096 * d).zip(data.held_out_ladj.chunks(4096)) {
+            let y = Tensor::from_slice(y, (ladj.len(), d), self.flow.device())?;
+            let n = ladj.len() as f64;
+            sum -= n * maximum_likelihood::loss(&self.flow, &y)?.to_scalar::<f64>()? + ladj.iter().sum::<f64>();
+        }
+        Ok(Some(sum / rows as f64))
+    }
+}
+
+fn prepare(target: &ReducedTarget, data: TrainingData) -> Result<PreparedData, TrainError> {
+    let d = target.dimension();
+    let (y, ladj) = target.to_coordinates(&data.positions);
+    if let Some(row) = y.chunks_exact(d).position(|row| row.iter().any(|v| !v.is_finite())) {
+        return Err(TrainError::Plan(format!(
+            "frame {row} of the dataset has no finite internal coordinates: atoms coincide or lie on a line"
+        )));
+    }
+    let mut prepared =
+        PreparedData { training: Vec::new(), held_out: Vec::new(), held_out_ladj: Vec::new(), digest: data.digest };
+    for (i, (row, ladj)) in y.chunks_exact(d).zip(ladj).enumerate() {
+        if i % HELD_OUT == HELD_OUT - 1 {
+            prepared.held_out.extend_from_slice(row);
+            prepared.held_out_ladj.push(ladj);
+        } else {
+            prepared.training.extend_from_slice(row);
+        }
+    }
+    if prepared.held_out_ladj.is_empty() {
+        return Err(TrainError::Plan(format!("the dataset has fewer than {HELD_OUT} frames; give it more")));
+    }
+    Ok(prepared)
+}
+
+impl PreparedData {
+    /// A batch of frames drawn with replacement, as rows.
+    fn draw(&self, seed: u64, step: u64, batch: usize, d: usize) -> Vec<f64> {
+        let frames = (self.training.len() / d) as u64;
+        let mut random = Randoms::new(seed, Purpose::TrainingData, step);
+        let mut rows = Vec::with_capacity(batch * d);
+        for _ in 0..batch {
+            let frame = random.below(frames) as usize;
+            rows.extend_from_slice(&self.training[frame * d..(frame + 1) * d]);
+        }
+        rows
+    }
+}

@@ -1,0 +1,221 @@
+//! One generic suite that every bijector passes: inverse, ladj against a dense f64 Jacobian, gradients against finite
+//! differences, save and load.
+
+use boltzflow::flow::{
+    ConditionerSpec, CoordinateKind, CouplingSpec, Direction, Flow, FlowError, FlowSpec, LayerSpec, Prior,
+};
+use boltzflow::math::{Purpose, Randoms};
+use candle_core::{DType, Device, Tensor, Var};
+use std::collections::{BTreeMap, HashMap};
+
+const N: usize = 40;
+const DEVICE: Device = Device::Cpu;
+
+fn coupling(transformed: &[usize]) -> CouplingSpec {
+    let conditioner = ConditionerSpec { hidden: vec![9, 7], activation: Default::default() };
+    CouplingSpec { transformed: transformed.to_vec(), conditioner }
+}
+
+/// Every layer on its own, and one flow of all of them.
+fn cases() -> Vec<(&'static str, FlowSpec)> {
+    use CoordinateKind::{Circular as C, Real as R};
+    let spec = |kinds: &[CoordinateKind], layers: Vec<LayerSpec>| FlowSpec {
+        coordinates: kinds.to_vec(),
+        prior: Prior::natural(kinds),
+        layers,
+    };
+    let mixed = [R, C, R, C, C, R];
+    let spline = |transformed: &[usize]| LayerSpec::Spline { coupling: coupling(transformed), bins: 6, bound: 3.0 };
+    vec![
+        ("permutation", spec(&mixed, vec![LayerSpec::Permutation { order: vec![5, 3, 0, 4, 1, 2] }])),
+        ("global affine", spec(&mixed, vec![LayerSpec::GlobalAffine])),
+        ("additive", spec(&[R; 5], vec![LayerSpec::Additive { coupling: coupling(&[1, 4]) }])),
+        ("affine", spec(&[R; 5], vec![LayerSpec::Affine { coupling: coupling(&[0, 2, 3]), bound: 1.2 }])),
+        ("spline, linear", spec(&[R; 4], vec![spline(&[1, 2])])),
+        ("spline, circular", spec(&[C; 4], vec![spline(&[0, 3])])),
+        ("spline, mixed", spec(&mixed, vec![spline(&[0, 1, 4])])),
+        ("spline, unconditional", spec(&[R, C], vec![spline(&[0, 1])])),
+        (
+            "all of them",
+            spec(
+                &mixed,
+                vec![
+                    LayerSpec::GlobalAffine,
+                    spline(&[0, 1, 2]),
+                    LayerSpec::Permutation { order: vec![2, 4, 5, 1, 3, 0] },
+                    LayerSpec::Affine { coupling: coupling(&[0, 5]), bound: 2.0 },
+                    LayerSpec::Additive { coupling: coupling(&[2]) },
+                    spline(&[3, 4, 5]),
+                ],
+            ),
+        ),
+    ]
+}
+
+/// A flow with weights far from their initial values.
+fn randomised(spec: &FlowSpec, dtype: DType) -> (Flow, BTreeMap<String, Var>) {
+    let (flow, variables) = Flow::initialise(spec.clone(), 3, dtype, &DEVICE).unwrap();
+    for (i, var) in variables.values().enumerate() {
+        let mut random = Randoms::new(17, Purpose::Validation, i as u64);
+        let values: Vec<f64> = (0..var.elem_count()).map(|_| 0.5 * random.normal()).collect();
+        var.set(&Tensor::from_vec(values, var.shape(), &DEVICE).unwrap().to_dtype(dtype).unwrap()).unwrap();
+    }
+    (flow, variables)
+}
+
+fn inputs(spec: &FlowSpec, n: usize) -> Vec<f64> {
+    let d = spec.dimension();
+    let mut rows = vec![0.0; n * d];
+    for (i, row) in rows.chunks_mut(d).enumerate() {
+        spec.prior.sample(&mut Randoms::new(29, Purpose::Validation, i as u64), 2.0, row);
+    }
+    rows
+}
+
+/// The distance between two values of a coordinate, on the circle if it is one.
+fn distance(kind: CoordinateKind, a: f64, b: f64) -> f64 {
+    let gap = (a - b).abs();
+    if kind == CoordinateKind::Circular { gap.min(2.0 * std::f64::consts::PI - gap) } else { gap }
+}
+
+/// log |det| by LU decomposition with partial pivoting.
+fn log_abs_det(mut m: Vec<Vec<f64>>) -> f64 {
+    let d = m.len();
+    let mut log = 0.0;
+    for k in 0..d {
+        let pivot = (k..d).max_by(|&a, &b| m[a][k].abs().total_cmp(&m[b][k].abs())).unwrap();
+        m.swap(k, pivot);
+        log += m[k][k].abs().ln();
+        for i in k + 1..d {
+            let factor = m[i][k] / m[k][k];
+            for j in k..d {
+                m[i][j] -= factor * m[k][j];
+            }
+        }
+    }
+    log
+}
+
+#[test]
+fn inverse_undoes_forward() {
+    for (name, spec) in cases() {
+        // An f32 conditioner sees coordinates rounded to f32: its inverse is as exact as those are. What rounding does
+        // in the steepest direction is bounded by the Jacobian.
+        for (dtype, tolerance) in [(DType::F64, 1e-9), (DType::F32, 2e-4)] {
+            let (flow, _) = randomised(&spec, dtype);
+            let z = inputs(&spec, N);
+            for (first, second) in [(Direction::Forward, Direction::Inverse), (Direction::Inverse, Direction::Forward)] {
+                let (x, ladj) = flow.apply_rows(&z, first).unwrap();
+                let (back, ladj_back) = flow.apply_rows(&x, second).unwrap();
+                for (i, (a, b)) in z.iter().zip(&back).enumerate() {
+                    let (row, column) = (i / spec.dimension(), i % spec.dimension());
+                    let tolerance = tolerance * ladj[row].abs().exp();
+                    let gap = distance(spec.coordinates[column], *a, *b);
+                    assert!(gap < tolerance, "{name}, {dtype:?}: {a} came back as {b}");
+                }
+                for (a, b) in ladj.iter().zip(&ladj_back) {
+                    let tolerance = 10.0 * tolerance * a.abs().exp();
+                    assert!((a + b).abs() < tolerance, "{name}, {dtype:?}: ladj {a} and {b}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn ladj_is_that_of_the_dense_jacobian() {
+    for (name, spec) in cases() {
+        let (flow, _) = randomised(&spec, DType::F64);
+        let d = spec.dimension();
+        for direction in [Direction::Forward, Direction::Inverse] {
+            let x = Var::from_tensor(&Tensor::from_vec(inputs(&spec, N), (N, d), &DEVICE).unwrap()).unwrap();
+            let (y, ladj) = flow.apply(&x, direction).unwrap();
+            let rows: Vec<Vec<Vec<f64>>> = (0..d)
+                .map(|j| {
+                    let column = y.narrow(1, j, 1).unwrap().sum_all().unwrap();
+                    column.backward().unwrap().get(&x).unwrap().to_vec2::<f64>().unwrap()
+                })
+                .collect();
+            for (i, ladj) in ladj.to_vec1::<f64>().unwrap().into_iter().enumerate() {
+                let dense = log_abs_det(rows.iter().map(|row| row[i].clone()).collect());
+                assert!((ladj - dense).abs() < 1e-9, "{name}, {direction:?}: ladj {ladj}, dense {dense}");
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_are_those_of_finite_differences() {
+    let h = 1e-6;
+    for (name, spec) in cases() {
+        let (flow, mut variables) = randomised(&spec, DType::F64);
+        let d = spec.dimension();
+        for direction in [Direction::Forward, Direction::Inverse] {
+            let x = Var::from_tensor(&Tensor::from_vec(inputs(&spec, N), (N, d), &DEVICE).unwrap()).unwrap();
+            variables.insert("the input".into(), x.clone());
+            let weights = Tensor::from_vec(inputs(&spec, N), (N, d), &DEVICE).unwrap().cos().unwrap();
+            let loss = || {
+                let (y, ladj) = flow.apply(&x, direction).unwrap();
+                // Sine, so that an angle that crosses the seam does not jump.
+                let y = y.sin().unwrap().mul(&weights).unwrap().sum_all().unwrap();
+                (y + ladj.sqr().unwrap().sum_all().unwrap()).unwrap()
+            };
+            let grads = loss().backward().unwrap();
+            let mut checked = 0;
+            for (path, var) in &variables {
+                // What no transformed coordinate depends on has no gradient, and must have no influence.
+                let grad = match grads.get(var) {
+                    Some(grad) => grad.flatten_all().unwrap().to_vec1::<f64>().unwrap(),
+                    None => vec![0.0; var.elem_count()],
+                };
+                let base = var.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+                let set = |k: usize, delta: f64| {
+                    let mut values = base.clone();
+                    values[k] += delta;
+                    var.set(&Tensor::from_vec(values, var.shape(), &DEVICE).unwrap()).unwrap();
+                    loss().to_scalar::<f64>().unwrap()
+                };
+                for k in (0..base.len()).step_by(base.len().div_ceil(12)) {
+                    let numeric = (set(k, h) - set(k, -h)) / (2.0 * h);
+                    set(k, 0.0);
+                    let tolerance = 1e-4 * (1.0 + numeric.abs());
+                    assert!(
+                        (numeric - grad[k]).abs() < tolerance,
+                        "{name}, {direction:?}, {path}[{k}]: gradient {}, finite difference {numeric}",
+                        grad[k]
+                    );
+                    checked += 1;
+                }
+            }
+            assert!(checked >= 12);
+        }
+    }
+}
+
+#[test]
+fn weights_survive_saving_and_misfits_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, spec) in cases() {
+        let (flow, variables) = randomised(&spec, DType::F32);
+        let path = folder.path().join("weights.safetensors");
+        let tensors: HashMap<String, Tensor> =
+            variables.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+        candle_core::safetensors::save(&tensors, &path).unwrap();
+        let spec_text = serde_json::to_string(&spec).unwrap();
+        let load = |tensors| Flow::from_weights(serde_json::from_str(&spec_text).unwrap(), tensors, DType::F32, &DEVICE);
+        let loaded = load(candle_core::safetensors::load(&path, &DEVICE).unwrap()).unwrap();
+        let z = inputs(&spec, N);
+        let run = |flow: &Flow| flow.apply_rows(&z, Direction::Forward).unwrap();
+        assert_eq!(run(&flow), run(&loaded), "{name}");
+        if let Some(missing) = tensors.keys().next() {
+            let mut fewer = tensors.clone();
+            fewer.remove(missing);
+            let error = load(fewer).unwrap_err();
+            assert!(matches!(error, FlowError::Weights(_)) && error.to_string().contains(missing), "{error}");
+            let mut misshapen = tensors.clone();
+            misshapen.insert(missing.clone(), Tensor::zeros((3, 2, 1), DType::F32, &DEVICE).unwrap());
+            let error = load(misshapen).unwrap_err();
+            assert!(error.to_string().contains(missing), "{error}");
+        }
+    }
+}
