@@ -28,6 +28,7 @@ pub struct System {
     topology: Option<Arc<Topology>>,
     masses: Vec<f64>,
     constraints: usize,
+    bonds: Vec<(usize, usize)>,
     digest: String,
 }
 
@@ -48,6 +49,7 @@ impl System {
                     topology: None,
                     masses: Vec::new(),
                     constraints: 0,
+                    bonds: Vec::new(),
                     digest: hex(&hash.finalize()),
                     definition,
                 })
@@ -66,12 +68,14 @@ impl System {
                         system.masses.len()
                     )));
                 }
+                let bonds = system.potential.bonds();
                 Ok(Self {
                     potential: Arc::new(system.potential),
                     scale: EnergyScale::KilojoulePerMole,
                     topology: topology.map(Arc::new),
                     masses: system.masses,
                     constraints: system.constraints.len(),
+                    bonds,
                     digest: hex(&hash.finalize()),
                     definition,
                 })
@@ -108,6 +112,12 @@ impl System {
     /// The number of constrained distances.
     pub fn constraints(&self) -> usize {
         self.constraints
+    }
+
+    /// The pairs of atoms that the energy binds to each other, or a constraint does: the smaller index first, sorted, each
+    /// once; empty for a system without atoms.
+    pub fn bonds(&self) -> &[(usize, usize)] {
+        &self.bonds
     }
 
     /// The number of coordinates of a configuration (3N for N atoms).
