@@ -4,6 +4,12 @@
 //!
 //! | floor | what lives there |
 //! |---|---|
+//! | [`server`] | one gRPC service a file, layers, health, the admin port |
+//! | [`scheduler`] | workers that take jobs from the queue, under leases |
+//! | [`engine`] | loaded models, and turns on the device |
+//! | [`store`] | the database and the artifacts |
+//! | [`metrics`] | Prometheus metrics, by name |
+//! | [`contract`] | messages of the gRPC contract, and their conversion |
 //! | [`train`] | objectives, optimizer, the pure training step, and the run around it |
 //! | [`sample`] | trained generators, weighted batches, importance sampling |
 //! | [`thermo`] | effective sample size, Pareto diagnostics, free energies, profiles, bootstrap |
@@ -14,10 +20,16 @@
 //! | [`math`] | counter-based random numbers, log-sum-exp, special functions |
 
 pub mod compute;
+pub mod contract;
 pub mod coords;
 pub mod energy;
+pub mod engine;
 pub mod flow;
 pub mod math;
+pub mod metrics;
 pub mod sample;
+pub mod scheduler;
+pub mod server;
+pub mod store;
 pub mod thermo;
 pub mod train;

@@ -1,6 +1,6 @@
 //! y = activation(x + bias), the end of a dense layer, in one pass over memory.
 
-use super::rows::{ROWS_PER_BLOCK, Real, Rows, row_contiguous, with_rows};
+use super::rows::{ROWS_PER_BLOCK, Real, Rows, row_contiguous, vectorised, with_rows};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
@@ -19,6 +19,7 @@ pub enum Activation {
 }
 
 impl Activation {
+    #[inline(always)]
     fn value<T: Real>(self, x: T) -> T {
         let one = T::one();
         match self {
@@ -35,6 +36,7 @@ impl Activation {
         }
     }
 
+    #[inline(always)]
     fn derivative<T: Real>(self, x: T) -> T {
         let one = T::one();
         match self {
@@ -85,19 +87,15 @@ impl BiasActivation {
             return y;
         }
         y.par_chunks_mut(ROWS_PER_BLOCK * x.width).enumerate().for_each(|(block, out)| {
-            for (r, out) in out.chunks_mut(x.width).enumerate() {
-                for ((y, &x), &b) in out.iter_mut().zip(x.row(block * ROWS_PER_BLOCK + r)).zip(bias) {
-                    *y = self.activation.value(x + b);
-                }
-            }
+            forward_block(self.activation, x, bias, block * ROWS_PER_BLOCK, out);
         });
         y
     }
 
     fn backward<T: Real>(&self, x: &Tensor, bias: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor)> {
         let bias = bias.to_vec1::<T>()?;
-        let (gx, gb, count, width) = with_rows::<T, _>(x, |x| {
-            with_rows::<T, _>(grad, |grad| {
+        let (gx, gb, count, width) = with_rows::<T, _>(x, |ref x| {
+            with_rows::<T, _>(grad, |ref grad| {
                 let (count, width) = (x.count, x.width);
                 let mut gx = vec![T::zero(); count * width];
                 let blocks: Vec<Vec<T>> = gx
@@ -105,14 +103,8 @@ impl BiasActivation {
                     .enumerate()
                     .map(|(block, out)| {
                         let mut sum = vec![T::zero(); width];
-                        for (r, out) in out.chunks_mut(width).enumerate() {
-                            let i = block * ROWS_PER_BLOCK + r;
-                            for (j, out) in out.iter_mut().enumerate() {
-                                let g = grad.row(i)[j] * self.activation.derivative(x.row(i)[j] + bias[j]);
-                                *out = g;
-                                sum[j] += g;
-                            }
-                        }
+                        let first = block * ROWS_PER_BLOCK;
+                        backward_block(self.activation, x, &bias, grad, first, out, &mut sum);
                         sum
                     })
                     .collect();
@@ -124,6 +116,42 @@ impl BiasActivation {
             })
         })?;
         Ok((Tensor::from_vec(gx, (count, width), grad.device())?, Tensor::from_vec(gb, width, grad.device())?))
+    }
+}
+
+vectorised! {
+    fn forward_block / forward_block_plain [T: Real] (
+        activation: Activation,
+        x: &Rows<'_, T>,
+        bias: &[T],
+        first: usize,
+        out: &mut [T],
+    ) {
+        for (r, out) in out.chunks_mut(x.width).enumerate() {
+            for ((y, &x), &b) in out.iter_mut().zip(x.row(first + r)).zip(bias) {
+                *y = activation.value(x + b);
+            }
+        }
+    }
+}
+
+vectorised! {
+    fn backward_block / backward_block_plain [T: Real] (
+        activation: Activation,
+        x: &Rows<'_, T>,
+        bias: &[T],
+        grad: &Rows<'_, T>,
+        first: usize,
+        out: &mut [T],
+        sum: &mut [T],
+    ) {
+        for (r, out) in out.chunks_mut(x.width).enumerate() {
+            let terms = x.row(first + r).iter().zip(bias).zip(grad.row(first + r));
+            for (((&x, &b), &g), (out, sum)) in terms.zip(out.iter_mut().zip(sum.iter_mut())) {
+                *out = g * activation.derivative(x + b);
+                *sum += *out;
+            }
+        }
     }
 }
 

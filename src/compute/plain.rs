@@ -4,7 +4,7 @@
 use super::Direction;
 use super::affine::AffineTransform;
 use super::spline::{SplineKind, SplineTransform};
-use super::spline_element::{MIN_BIN, MIN_SLOPE, SLOPE_OFFSET};
+use super::spline_element::{MIN_BIN, MIN_SLOPE};
 use candle_core::{D, DType, Result, Tensor};
 use std::f64::consts::PI;
 
@@ -152,9 +152,8 @@ fn starts(sizes: &Tensor, bins: usize, half: f64) -> Result<Tensor> {
 /// Slopes at the bins + 1 knots.
 fn slopes(kind: SplineKind, bins: usize, theta: &Tensor) -> Result<Tensor> {
     let free = if kind == SplineKind::Linear { bins - 1 } else { bins };
-    let raw = theta.narrow(2, 2 * bins, free)?.affine(1.0, SLOPE_OFFSET)?;
-    let softplus = (raw.relu()? + (raw.abs()?.neg()?.exp()? + 1.0)?.log()?)?;
-    let inner = softplus.affine(1.0, MIN_SLOPE)?;
+    let raw = theta.narrow(2, 2 * bins, free)?;
+    let inner = (&raw + raw.sqr()?.affine(1.0, 4.0)?.sqrt()?)?.affine(0.5 * (1.0 - MIN_SLOPE), MIN_SLOPE)?;
     let ends = match kind {
         SplineKind::Linear => inner.narrow(2, 0, 1)?.ones_like()?,
         SplineKind::Circular => inner.narrow(2, 0, 1)?,

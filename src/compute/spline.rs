@@ -2,7 +2,7 @@
 
 use super::Direction;
 use super::affine::{check_parameters, unpack};
-use super::rows::{ROWS_PER_BLOCK, Real, Rows, row_contiguous, with_rows};
+use super::rows::{ROWS_PER_BLOCK, Real, Rows, row_contiguous, vectorised, with_rows};
 use super::spline_element::Knots;
 pub use super::spline_element::{MAX_BINS, SplineKind};
 use crate::math::special::wrap_angle;
@@ -67,6 +67,26 @@ impl SplineTransform {
     }
 }
 
+/// Calls a function that needs room for the bins, with as little of it as will do.
+macro_rules! with_room {
+    ($bins:expr, $k:ident => $call:expr) => {
+        match $bins {
+            ..=8 => {
+                const $k: usize = 8;
+                $call
+            }
+            9..=16 => {
+                const $k: usize = 16;
+                $call
+            }
+            _ => {
+                const $k: usize = MAX_BINS;
+                $call
+            }
+        }
+    };
+}
+
 struct SplineOp {
     transform: SplineTransform,
     direction: Direction,
@@ -77,25 +97,19 @@ impl SplineOp {
         let d = x.width;
         let mut out = vec![0.0; x.count * (d + 1)];
         out.par_chunks_mut(ROWS_PER_BLOCK * (d + 1)).enumerate().for_each(|(block, out)| {
-            for (r, out) in out.chunks_mut(d + 1).enumerate() {
-                let i = block * ROWS_PER_BLOCK + r;
-                out[..d].copy_from_slice(x.row(i));
-                for column in self.transform.columns.iter() {
-                    let (y, ladj) = self.element(out[column.column], column, params.row(i));
-                    out[column.column] = y;
-                    out[d] += ladj;
-                }
-            }
+            let first = block * ROWS_PER_BLOCK;
+            with_room!(self.transform.bins, K => forward_block::<T, K>(self, x, params, first, out));
         });
         out
     }
 
-    fn element<T: Real>(&self, x: f64, column: &SplineColumn, params: &[T]) -> (f64, f64) {
+    #[inline(always)]
+    fn element<T: Real, const K: usize>(&self, x: f64, column: &SplineColumn, params: &[T]) -> (f64, f64) {
         let half = self.transform.half(column.kind);
         if column.kind == SplineKind::Linear && !(-half..half).contains(&x) {
             return (x, 0.0);
         }
-        let knots = Knots::new(&params[column.offset..], column.kind, self.transform.bins, half);
+        let knots = Knots::<T, K>::new(&params[column.offset..], column.kind, self.transform.bins, half);
         let circular = column.kind == SplineKind::Circular;
         match self.direction {
             Direction::Forward => {
@@ -112,22 +126,19 @@ impl SplineOp {
     }
 
     fn backward<T: Real>(&self, x: &Tensor, params: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor)> {
-        let (gx, gp, n, d, p) = with_rows::<f64, _>(x, |x| {
-            with_rows::<T, _>(params, |params| {
-                with_rows::<f64, _>(grad, |grad| {
+        let (gx, gp, n, d, p) = with_rows::<f64, _>(x, |ref x| {
+            with_rows::<T, _>(params, |ref params| {
+                with_rows::<f64, _>(grad, |ref grad| {
                     let (n, d, width) = (x.count, x.width, params.width);
                     let mut gx = vec![0.0; n * d];
                     let mut gp = vec![T::zero(); n * width];
-                    gx.par_chunks_mut(d).zip(gp.par_chunks_mut(width)).enumerate().with_min_len(ROWS_PER_BLOCK).for_each(
-                        |(i, (gx, gp))| {
-                            let g = grad.row(i);
-                            gx.copy_from_slice(&g[..d]);
-                            for c in self.transform.columns.iter() {
-                                let j = c.column;
-                                gx[j] = self.backward_element(x.row(i)[j], c, params.row(i), g[j], g[d], gp);
-                            }
-                        },
-                    );
+                    gx.par_chunks_mut(ROWS_PER_BLOCK * d)
+                        .zip(gp.par_chunks_mut(ROWS_PER_BLOCK * width))
+                        .enumerate()
+                        .for_each(|(block, (gx, gp))| {
+                            let first = block * ROWS_PER_BLOCK;
+                            with_room!(self.transform.bins, K => backward_block::<T, K>(self, x, params, grad, first, gx, gp));
+                        });
                     Ok((gx, gp, n, d, width))
                 })
             })
@@ -136,7 +147,8 @@ impl SplineOp {
     }
 
     /// The gradient with respect to the input; that of the parameters is added to `gp`.
-    fn backward_element<T: Real>(
+    #[inline(always)]
+    fn backward_element<T: Real, const K: usize>(
         &self,
         input: f64,
         column: &SplineColumn,
@@ -150,7 +162,7 @@ impl SplineOp {
             return grad_output;
         }
         let bins = self.transform.bins;
-        let knots = Knots::new(&params[column.offset..], column.kind, bins, half);
+        let knots = Knots::<T, K>::new(&params[column.offset..], column.kind, bins, half);
         let gp = &mut gp[column.offset..column.offset + column.kind.parameters(bins)];
         let circular = column.kind == SplineKind::Circular;
         match self.direction {
@@ -174,6 +186,47 @@ impl SplineOp {
                     gp[3 * bins] -= T::from_f64(gy);
                 }
                 gy
+            }
+        }
+    }
+}
+
+vectorised! {
+    fn forward_block / forward_block_plain [T: Real, const K: usize] (
+        op: &SplineOp,
+        x: &Rows<'_, f64>,
+        params: &Rows<'_, T>,
+        first: usize,
+        out: &mut [f64],
+    ) {
+        let d = x.width;
+        for (r, out) in out.chunks_mut(d + 1).enumerate() {
+            out[..d].copy_from_slice(x.row(first + r));
+            for column in op.transform.columns.iter() {
+                let (y, ladj) = op.element::<T, K>(out[column.column], column, params.row(first + r));
+                out[column.column] = y;
+                out[d] += ladj;
+            }
+        }
+    }
+}
+
+vectorised! {
+    fn backward_block / backward_block_plain [T: Real, const K: usize] (
+        op: &SplineOp,
+        x: &Rows<'_, f64>,
+        params: &Rows<'_, T>,
+        grad: &Rows<'_, f64>,
+        first: usize,
+        gx: &mut [f64],
+        gp: &mut [T],
+    ) {
+        let d = x.width;
+        for (r, (gx, gp)) in gx.chunks_mut(d).zip(gp.chunks_mut(params.width)).enumerate() {
+            let (x, params, g) = (x.row(first + r), params.row(first + r), grad.row(first + r));
+            gx.copy_from_slice(&g[..d]);
+            for c in op.transform.columns.iter() {
+                gx[c.column] = op.backward_element::<T, K>(x[c.column], c, params, g[c.column], g[d], gp);
             }
         }
     }

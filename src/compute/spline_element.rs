@@ -16,9 +16,6 @@ pub(super) const MIN_BIN: f64 = 1e-3;
 /// Smallest slope at a knot.
 pub(super) const MIN_SLOPE: f64 = 1e-3;
 
-/// Where a parameter of zero gives a slope of exactly one: log(exp(1 − MIN_SLOPE) − 1).
-pub(super) const SLOPE_OFFSET: f64 = 0.539_742_417_236_952_2;
-
 /// How a coordinate's domain ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SplineKind {
@@ -50,16 +47,16 @@ pub struct Bin {
     d1: f64,
 }
 
-/// A spline's knots, read from the conditioner's output.
-pub struct Knots<'a, T> {
+/// A spline's knots, read from the conditioner's output; K is room for the number of bins.
+pub struct Knots<'a, T, const K: usize> {
     params: &'a [T],
     kind: SplineKind,
     bins: usize,
     /// Half the length of the domain.
     half: f64,
     /// Softmax of the width and height parameters.
-    p_width: [f64; MAX_BINS],
-    p_height: [f64; MAX_BINS],
+    p_width: [f64; K],
+    p_height: [f64; K],
 }
 
 /// Gradient of a loss with respect to the raw parameters of the bin's shape.
@@ -72,7 +69,8 @@ struct BinGradient {
     d1: f64,
 }
 
-impl<'a, T: Real> Knots<'a, T> {
+impl<'a, T: Real, const K: usize> Knots<'a, T, K> {
+    #[inline(always)]
     pub fn new(params: &'a [T], kind: SplineKind, bins: usize, half: f64) -> Self {
         Self {
             params,
@@ -85,6 +83,7 @@ impl<'a, T: Real> Knots<'a, T> {
     }
 
     /// The rotation of a circular spline.
+    #[inline(always)]
     pub fn rotation(&self) -> f64 {
         match self.kind {
             SplineKind::Linear => 0.0,
@@ -92,6 +91,7 @@ impl<'a, T: Real> Knots<'a, T> {
         }
     }
 
+    #[inline(always)]
     fn slope_parameter(&self, knot: usize) -> Option<usize> {
         match self.kind {
             SplineKind::Linear if knot == 0 || knot == self.bins => None,
@@ -100,14 +100,16 @@ impl<'a, T: Real> Knots<'a, T> {
         }
     }
 
+    #[inline(always)]
     fn slope(&self, knot: usize) -> f64 {
         match self.slope_parameter(knot) {
             None => 1.0,
-            Some(i) => MIN_SLOPE + softplus(self.params[i].to_f64() + SLOPE_OFFSET),
+            Some(i) => slope(self.params[i].to_f64()),
         }
     }
 
     /// The bin that contains `value` on the x axis (`on_x`) or on the y axis.
+    #[inline(always)]
     pub fn locate(&self, value: f64, on_x: bool) -> Bin {
         let scale = 2.0 * self.half;
         let free = 1.0 - self.bins as f64 * MIN_BIN;
@@ -128,6 +130,7 @@ impl<'a, T: Real> Knots<'a, T> {
 
     /// Adds to `grad` (laid out as the parameters) the gradient of a·g(x) + b·log g'(x), and returns its derivative
     /// with respect to x.
+    #[inline(always)]
     pub fn accumulate(&self, bin: &Bin, x: f64, a: f64, b: f64, grad: &mut [T]) -> f64 {
         let (gx, g) = bin.gradient(x, a, b);
         let free = 2.0 * self.half * (1.0 - self.bins as f64 * MIN_BIN);
@@ -136,7 +139,7 @@ impl<'a, T: Real> Knots<'a, T> {
         softmax_backward(&self.p_height[..self.bins], bin.index, g.y0 * free, g.h * free, heights);
         for (knot, gradient) in [(bin.index, g.d0), (bin.index + 1, g.d1)] {
             if let Some(i) = self.slope_parameter(knot) {
-                grad[i] += T::from_f64(gradient * sigmoid(self.params[i].to_f64() + SLOPE_OFFSET));
+                grad[i] += T::from_f64(gradient * slope_derivative(self.params[i].to_f64()));
             }
         }
         gx
@@ -145,6 +148,7 @@ impl<'a, T: Real> Knots<'a, T> {
 
 impl Bin {
     /// (g(x), log g'(x)).
+    #[inline(always)]
     pub fn evaluate(&self, x: f64) -> (f64, f64) {
         let u = ((x - self.x0) / self.w).clamp(0.0, 1.0);
         let s = self.h / self.w;
@@ -157,6 +161,7 @@ impl Bin {
     /// (x, log g'(x)) where g(x) = y.
     ///
     /// The discriminant is never negative for slopes and heights that are positive; rounding can make it −10⁻¹⁷.
+    #[inline(always)]
     pub fn invert(&self, y: f64) -> (f64, f64) {
         let s = self.h / self.w;
         let rise = (y - self.y0).clamp(0.0, self.h);
@@ -170,6 +175,7 @@ impl Bin {
         (self.x0 + u * self.w, self.log_slope(u, uv, s, s + curvature * uv))
     }
 
+    #[inline(always)]
     fn log_slope(&self, u: f64, uv: f64, s: f64, denominator: f64) -> f64 {
         let v = 1.0 - u;
         let ratio = s / denominator;
@@ -177,10 +183,12 @@ impl Bin {
     }
 
     /// d log g'(x)/dx.
+    #[inline(always)]
     pub fn log_slope_derivative(&self, x: f64) -> f64 {
         self.gradient(x, 0.0, 1.0).0
     }
 
+    #[inline(always)]
     fn gradient(&self, x: f64, a: f64, b: f64) -> (f64, BinGradient) {
         let Self { w, h, d0, d1, .. } = *self;
         let u = ((x - self.x0) / w).clamp(0.0, 1.0);
@@ -211,17 +219,20 @@ impl Bin {
     }
 }
 
-fn softmax<T: Real>(logits: &[T]) -> [f64; MAX_BINS] {
-    let mut out = [0.0; MAX_BINS];
+#[inline(always)]
+fn softmax<T: Real, const K: usize>(logits: &[T]) -> [f64; K] {
     let mut max = logits[0];
     for &l in logits {
-        if l > max {
-            max = l;
-        }
+        max = if l > max { l } else { max };
     }
+    let mut exponentials = [T::zero(); K];
+    for (e, &l) in exponentials.iter_mut().zip(logits) {
+        *e = (l - max).exponential();
+    }
+    let mut out = [0.0; K];
     let mut sum = 0.0;
-    for (o, &l) in out.iter_mut().zip(logits) {
-        *o = (l - max).exponential().to_f64();
+    for (o, e) in out.iter_mut().zip(&exponentials[..logits.len()]) {
+        *o = e.to_f64();
         sum += *o;
     }
     let scale = 1.0 / sum;
@@ -230,6 +241,7 @@ fn softmax<T: Real>(logits: &[T]) -> [f64; MAX_BINS] {
 }
 
 /// Adds the gradient through softmax, where sizes before `index` have gradient `before` and the one at it `at`.
+#[inline(always)]
 fn softmax_backward<T: Real>(p: &[f64], index: usize, before: f64, at: f64, grad: &mut [T]) {
     let mean = p[..index].iter().sum::<f64>() * before + p[index] * at;
     for (i, (g, &p)) in grad.iter_mut().zip(p).enumerate() {
@@ -242,10 +254,14 @@ fn softmax_backward<T: Real>(p: &[f64], index: usize, before: f64, at: f64, grad
     }
 }
 
-fn softplus(x: f64) -> f64 {
-    x.max(0.0) + (-x.abs()).exp().ln_1p()
+/// A knot's slope from its parameter p: positive, one at p = 0, and like p for large p (the "squareplus" of Barron 2021,
+/// which needs no transcendental function).
+#[inline(always)]
+fn slope(p: f64) -> f64 {
+    MIN_SLOPE + (1.0 - MIN_SLOPE) * 0.5 * (p + (p * p + 4.0).sqrt())
 }
 
-fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + (-x).exp())
+#[inline(always)]
+fn slope_derivative(p: f64) -> f64 {
+    (1.0 - MIN_SLOPE) * 0.5 * (1.0 + p / (p * p + 4.0).sqrt())
 }

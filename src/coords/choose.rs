@@ -47,6 +47,29 @@ pub fn choose_coordinates(
     Ok(Arc::new(CartesianCoordinates::new(&extent)?))
 }
 
+/// The kinds of coordinates that a system will have, without the work of scaling them; or why it cannot have any. Data
+/// may later turn a torsion that never goes round into a real coordinate.
+pub fn preview_kinds(system: &System, has_data: bool) -> Result<Vec<CoordinateKind>, CoordinatesError> {
+    if system.atoms().is_none() || !system.potential().is_rigid_invariant() {
+        return Ok(vec![CoordinateKind::Real; system.dimension()]);
+    }
+    if !has_data && system.topology().is_none() {
+        return Err(no_structure());
+    }
+    let zmatrix = zmatrix(system)?;
+    Ok(InternalCoordinates::quantities(&zmatrix).into_iter().enumerate().map(|(k, q)| kind(&zmatrix, k, q)).collect())
+}
+
+/// A proper torsion goes round; an improper one is stiff.
+fn kind(zmatrix: &ZMatrix, k: usize, quantity: InternalQuantity) -> CoordinateKind {
+    let improper = k < 3 || zmatrix.rows[k / 3 - 1].improper;
+    if quantity == InternalQuantity::Torsion && !improper { CoordinateKind::Circular } else { CoordinateKind::Real }
+}
+
+fn no_structure() -> CoordinatesError {
+    CoordinatesError::Unsuitable("a molecule needs a topology_pdb with a structure, or a dataset, to start from".into())
+}
+
 /// Mean and standard deviation of each column.
 fn moments(data: &[f64], d: usize) -> Result<Vec<(f64, f64)>, CoordinatesError> {
     let n = (data.len() / d) as f64;
@@ -68,6 +91,15 @@ fn internal(
     data: Option<&[f64]>,
     temperature: f64,
 ) -> Result<InternalCoordinates, CoordinatesError> {
+    let zmatrix = zmatrix(system)?;
+    let coordinates = match data {
+        Some(data) => scaled_to_data(&zmatrix, data, system.dimension()),
+        None => scaled_to_minimum(system, &zmatrix, temperature)?,
+    };
+    InternalCoordinates::new(zmatrix, coordinates)
+}
+
+fn zmatrix(system: &System) -> Result<ZMatrix, CoordinatesError> {
     if system.constraints() > 0 {
         return Err(CoordinatesError::Unsuitable(format!(
             "the system has {} constraints, which flows cannot respect yet; write the system with constraints=None",
@@ -79,12 +111,7 @@ fn internal(
     if let Some(topology) = system.topology() {
         bonds.extend(&topology.bonds);
     }
-    let zmatrix = ZMatrix::from_bonds(heavy.len(), &bonds, &heavy)?;
-    let coordinates = match data {
-        Some(data) => scaled_to_data(&zmatrix, data, system.dimension()),
-        None => scaled_to_minimum(system, &zmatrix, temperature)?,
-    };
-    InternalCoordinates::new(zmatrix, coordinates)
+    ZMatrix::from_bonds(heavy.len(), &bonds, &heavy)
 }
 
 fn scaled_to_data(zmatrix: &ZMatrix, data: &[f64], d: usize) -> Vec<InternalCoordinate> {
@@ -123,19 +150,16 @@ fn scaled_to_minimum(
 ) -> Result<Vec<InternalCoordinate>, CoordinatesError> {
     let unsuitable = |reason: String| CoordinatesError::Unsuitable(reason);
     let Some(topology) = system.topology() else {
-        return Err(unsuitable("a molecule needs a topology_pdb with a structure, or a dataset, to start from".into()));
+        return Err(no_structure());
     };
     let mut x = topology.positions.clone();
     minimise(system.potential().as_ref(), &mut x, MINIMISED).map_err(|e| unsuitable(e.to_string()))?;
     let values = InternalCoordinates::measure(zmatrix, &x);
-    let improper = |k: usize| k < 3 || zmatrix.rows[k / 3 - 1].improper;
     let mut coordinates: Vec<InternalCoordinate> = InternalCoordinates::quantities(zmatrix)
         .into_iter()
         .enumerate()
         .map(|(k, quantity)| {
-            let circular = quantity == InternalQuantity::Torsion && !improper(k);
-            let kind = if circular { CoordinateKind::Circular } else { CoordinateKind::Real };
-            InternalCoordinate { quantity, kind, centre: values[k], scale: 1.0 }
+            InternalCoordinate { quantity, kind: kind(zmatrix, k, quantity), centre: values[k], scale: 1.0 }
         })
         .collect();
     let transform = InternalCoordinates::new(zmatrix.clone(), coordinates.clone())?;

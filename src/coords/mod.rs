@@ -13,7 +13,7 @@ mod transform;
 mod zmatrix;
 
 pub use cartesian::CartesianCoordinates;
-pub use choose::choose_coordinates;
+pub use choose::{choose_coordinates, preview_kinds};
 pub use geometry::{angle, dihedral, distance};
 pub use internal::{InternalCoordinate, InternalCoordinates, InternalQuantity};
 pub use target::{ReducedTarget, TargetBatch};

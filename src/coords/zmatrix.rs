@@ -41,12 +41,12 @@ impl ZMatrix {
                 neighbours[j].push(i);
             }
         }
-        let sizes: Vec<usize> = neighbours.iter().map(Vec::len).collect();
-        // Heavy and well-connected atoms first: they carry the torsions that matter.
-        for list in &mut neighbours {
-            list.sort_by_key(|&j| (!heavy[j], std::cmp::Reverse(sizes[j]), j));
-        }
         let root = Self::root(&neighbours, heavy)?;
+        let branch = branch_sizes(root, &neighbours);
+        // The longest branch of heavy atoms first: so the torsions of a chain are those of its backbone.
+        for list in &mut neighbours {
+            list.sort_by_key(|&j| (!heavy[j], std::cmp::Reverse(branch[j]), j));
+        }
         Self::grow(root, &neighbours)
     }
 
@@ -148,6 +148,29 @@ impl ZMatrix {
         }
         Ok(())
     }
+}
+
+/// The number of atoms on the far side of each atom, as seen from the root along shortest paths.
+fn branch_sizes(root: usize, neighbours: &[Vec<usize>]) -> Vec<usize> {
+    let mut order = vec![root];
+    let mut parent = vec![usize::MAX; neighbours.len()];
+    parent[root] = root;
+    let mut next = 0;
+    while next < order.len() {
+        let atom = order[next];
+        next += 1;
+        for &j in &neighbours[atom] {
+            if parent[j] == usize::MAX {
+                parent[j] = atom;
+                order.push(j);
+            }
+        }
+    }
+    let mut sizes = vec![1; neighbours.len()];
+    for &atom in order.iter().skip(1).rev() {
+        sizes[parent[atom]] += sizes[atom];
+    }
+    sizes
 }
 
 /// The number of bonds from one atom to each other; `usize::MAX` for atoms out of reach.

@@ -98,20 +98,6 @@ impl Generator {
         Ok(batch)
     }
 
-    /// Samples first_index … first_index + n − 1.
-    pub fn samples(&self, key: &SampleKey, first_index: u64, n: usize) -> Result<WeightedBatch, SampleError> {
-        let end = first_index.checked_add(n as u64).ok_or(SampleError::IndexOverflow)?;
-        let mut out = WeightedBatch { first_index, ..WeightedBatch::default() };
-        let tile_length = TILE as u64;
-        for tile in first_index / tile_length..end.div_ceil(tile_length) {
-            let batch = self.tile(key, tile)?;
-            let from = (first_index.max(batch.first_index) - batch.first_index) as usize;
-            let to = (end - batch.first_index).min(tile_length) as usize;
-            out.extend(&batch, from, to);
-        }
-        Ok(out)
-    }
-
     /// log p_τ(x) (n) of positions x (n, D): the density that [`Generator::tile`] samples from.
     pub fn log_prob(&self, key: &SampleKey, positions: &[f64]) -> Result<Vec<f64>, SampleError> {
         let tau = self.latent_temperature(key);
@@ -128,6 +114,50 @@ impl Generator {
             Method::Reweighting => 1.0,
             Method::LatentScaling => key.temperature / self.temperature(),
         }
+    }
+}
+
+/// A position in the sequence of samples of a key.
+#[derive(Clone, Debug)]
+pub struct SampleCursor {
+    key: SampleKey,
+    next_index: u64,
+    tile: Option<WeightedBatch>,
+}
+
+impl SampleCursor {
+    pub fn new(key: SampleKey, first_index: u64) -> Self {
+        Self { key, next_index: first_index, tile: None }
+    }
+
+    /// The index of the next sample.
+    pub fn next_index(&self) -> u64 {
+        self.next_index
+    }
+
+    /// The next n samples. What `turn` gives is held while a tile is computed.
+    pub fn take<G>(
+        &mut self,
+        generator: &Generator,
+        n: usize,
+        mut turn: impl FnMut() -> G,
+    ) -> Result<WeightedBatch, SampleError> {
+        let end = self.next_index.checked_add(n as u64).ok_or(SampleError::IndexOverflow)?;
+        let mut out = WeightedBatch { first_index: self.next_index, ..WeightedBatch::default() };
+        while self.next_index < end {
+            let number = self.next_index / TILE as u64;
+            if self.tile.as_ref().is_none_or(|tile| tile.first_index / TILE as u64 != number) {
+                let _turn = turn();
+                self.tile = Some(generator.tile(&self.key, number)?);
+            }
+            if let Some(tile) = &self.tile {
+                let from = (self.next_index - tile.first_index) as usize;
+                let to = (end - tile.first_index).min(TILE as u64) as usize;
+                out.extend(tile, from, to);
+                self.next_index += (to - from) as u64;
+            }
+        }
+        Ok(out)
     }
 }
 

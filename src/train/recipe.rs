@@ -33,8 +33,8 @@ pub fn default_plan(system: &System, temperature: f64, has_data: bool) -> Traini
     let decay = |from, to| Ramp::new(from, to, RampShape::Cosine);
     let stages = match (molecule, has_data) {
         (true, true) => vec![
-            stage(1500, 512, 1.0, 0.0, still, flat(1e-3)),
-            stage(6000, 512, 0.2, 1.0, still, decay(5e-4, 1e-5)),
+            stage(400, 512, 1.0, 0.0, still, decay(1e-3, 3e-4)),
+            stage(7000, 512, 0.1, 1.0, still, decay(5e-4, 1e-5)),
         ],
         (true, false) => vec![
             stage(4000, 512, 0.0, 1.0, Ramp::new(4.0, 1.0, RampShape::Exponential), flat(5e-4)),

@@ -15,8 +15,6 @@ pub(super) struct ReverseKl {
     pub value: f64,
     /// Samples left out of the gradient because their energy or its gradient is not finite.
     pub non_finite: usize,
-    /// The lowest potential energy in the batch.
-    pub lowest_energy: f64,
 }
 
 /// The objective on latents z (n, d), for energies at `temperature`.
@@ -55,6 +53,5 @@ pub(super) fn loss(
         surrogate,
         value: value * scale,
         non_finite: n - finite as usize,
-        lowest_energy: batch.energies.iter().copied().fold(f64::INFINITY, f64::min),
     })
 }

@@ -1,0 +1,205 @@
+//! Training tasks: from a request, with all that it leaves out chosen for the system, and back.
+
+use super::FieldError;
+use super::v1;
+use crate::compute::bias_activation::Activation;
+use crate::energy::System;
+use crate::flow::ArchitectureKind;
+use crate::train::{Ramp, RampShape, Stage, TrainingPlan, default_plan};
+
+/// Where the fields of a training task are in a request.
+const PREFIX: &str = "job.training.";
+
+/// The plan of a task: what it says, and the default for the system where it says nothing.
+pub fn training_plan(task: &v1::TrainingTask, system: &System, temperature: f64) -> Result<TrainingPlan, FieldError> {
+    let mut plan = default_plan(system, temperature, !task.dataset.is_empty());
+    plan.seed = task.seed;
+    if let Some(architecture) = &task.architecture {
+        read_architecture(architecture, &mut plan)?;
+    }
+    if !task.stages.is_empty() {
+        plan.stages = task.stages.iter().enumerate().map(|(i, s)| stage(i, s)).collect::<Result<_, _>>()?;
+    }
+    if let Some(adam) = &task.adam {
+        set(&mut plan.adam.beta1, adam.beta1);
+        set(&mut plan.adam.beta2, adam.beta2);
+        set(&mut plan.adam.epsilon, adam.epsilon);
+    }
+    set(&mut plan.gradient_clip, task.gradient_clip);
+    if let Some(cut) = &task.energy_cut {
+        set(&mut plan.energy_cut.high, cut.high);
+        set(&mut plan.energy_cut.max, cut.max);
+    }
+    if let Some(budget) = &task.budget {
+        plan.budget.steps = limit("budget.steps", budget.steps)?;
+        plan.budget.samples = limit("budget.samples", budget.samples)?;
+        plan.budget.energy_evaluations = limit("budget.energy_evaluations", budget.energy_evaluations)?;
+        plan.budget.seconds = (budget.seconds != 0.0).then_some(budget.seconds);
+    }
+    count("validation_every", task.validation_every, &mut plan.validation.every)?;
+    count("validation_samples", task.validation_samples, &mut plan.validation.samples)?;
+    count("checkpoint_every", task.checkpoint_every, &mut plan.checkpoint_every)?;
+    plan.check().map_err(|sentence| FieldError::from_sentence(PREFIX, &sentence))?;
+    Ok(plan)
+}
+
+/// Zero in a message means the default.
+fn set(target: &mut f64, value: f64) {
+    if value != 0.0 {
+        *target = value;
+    }
+}
+
+fn invalid(field: &str, reason: impl Into<String>) -> FieldError {
+    FieldError::invalid(format!("{PREFIX}{field}"), reason)
+}
+
+fn limit(field: &str, value: i64) -> Result<Option<u64>, FieldError> {
+    match u64::try_from(value) {
+        Ok(0) => Ok(None),
+        Ok(n) => Ok(Some(n)),
+        Err(_) => Err(invalid(field, format!("{value} is negative; use 0 for no limit"))),
+    }
+}
+
+fn count(field: &str, value: i64, target: &mut u64) -> Result<(), FieldError> {
+    if let Some(n) = limit(field, value)? {
+        *target = n;
+    }
+    Ok(())
+}
+
+fn read_architecture(message: &v1::FlowArchitecture, plan: &mut TrainingPlan) -> Result<(), FieldError> {
+    let target = &mut plan.architecture;
+    let unknown = |field: &str, value: i32| invalid(field, format!("{value} is not a value that exists"));
+    match v1::FlowKind::try_from(message.kind) {
+        Ok(v1::FlowKind::Unspecified) => {}
+        Ok(v1::FlowKind::Nice) => target.kind = ArchitectureKind::Nice,
+        Ok(v1::FlowKind::NiceScaled) => target.kind = ArchitectureKind::NiceScaled,
+        Ok(v1::FlowKind::Realnvp) => target.kind = ArchitectureKind::RealNvp,
+        Ok(v1::FlowKind::Spline) => target.kind = ArchitectureKind::Spline,
+        Err(_) => return Err(unknown("architecture.kind", message.kind)),
+    }
+    match v1::Activation::try_from(message.activation) {
+        Ok(v1::Activation::Unspecified) => {}
+        Ok(v1::Activation::Silu) => target.activation = Activation::Silu,
+        Ok(v1::Activation::Relu) => target.activation = Activation::Relu,
+        Ok(v1::Activation::Tanh) => target.activation = Activation::Tanh,
+        Err(_) => return Err(unknown("architecture.activation", message.activation)),
+    }
+    let size = |field: &str, value: i64| {
+        usize::try_from(value).map_err(|_| invalid(field, format!("{value} is negative; use 0 for the default")))
+    };
+    match size("architecture.couplings", message.couplings)? {
+        0 => {}
+        n => target.couplings = n,
+    }
+    match size("architecture.bins", message.bins)? {
+        0 => {}
+        n => target.bins = n,
+    }
+    if !message.hidden.is_empty() {
+        let widths = message.hidden.iter().map(|&w| size("architecture.hidden", w));
+        target.hidden = widths.collect::<Result<_, _>>()?;
+    }
+    set(&mut target.spline_bound, message.spline_bound);
+    set(&mut target.log_scale_bound, message.log_scale_bound);
+    Ok(())
+}
+
+fn stage(i: usize, message: &v1::TrainingStage) -> Result<Stage, FieldError> {
+    let name = |field: &str| format!("stages[{i}].{field}");
+    let Some(steps) = limit(&name("steps"), message.steps)? else {
+        return Err(invalid(&name("steps"), "it is 0; leave the stage out"));
+    };
+    let mut batch = 512;
+    count(&name("batch"), message.batch, &mut batch)?;
+    Ok(Stage {
+        steps,
+        batch: usize::try_from(batch).unwrap_or(usize::MAX),
+        maximum_likelihood: ramp(&name("maximum_likelihood"), message.maximum_likelihood.as_ref(), Ramp::constant(0.0))?,
+        reverse_kl: ramp(&name("reverse_kl"), message.reverse_kl.as_ref(), Ramp::constant(0.0))?,
+        temperature_factor: ramp(&name("temperature_factor"), message.temperature_factor.as_ref(), Ramp::constant(1.0))?,
+        learning_rate: ramp(
+            &name("learning_rate"),
+            message.learning_rate.as_ref(),
+            Ramp::new(1e-3, 1e-5, RampShape::Cosine),
+        )?,
+    })
+}
+
+fn ramp(field: &str, message: Option<&v1::Ramp>, default: Ramp) -> Result<Ramp, FieldError> {
+    let Some(message) = message else { return Ok(default) };
+    let shape = match v1::RampShape::try_from(message.shape) {
+        Ok(v1::RampShape::Unspecified | v1::RampShape::Linear) => RampShape::Linear,
+        Ok(v1::RampShape::Exponential) => RampShape::Exponential,
+        Ok(v1::RampShape::Cosine) => RampShape::Cosine,
+        Err(_) => return Err(invalid(&format!("{field}.shape"), format!("{} is not a RampShape", message.shape))),
+    };
+    Ok(Ramp { start: message.start, end: message.end, shape })
+}
+
+/// The task of a plan, with nothing left out.
+pub fn training_task(plan: &TrainingPlan, system: &str, dataset: Option<&str>, model_id: &str) -> v1::TrainingTask {
+    let architecture = &plan.architecture;
+    let kind = match architecture.kind {
+        ArchitectureKind::Nice => v1::FlowKind::Nice,
+        ArchitectureKind::NiceScaled => v1::FlowKind::NiceScaled,
+        ArchitectureKind::RealNvp => v1::FlowKind::Realnvp,
+        ArchitectureKind::Spline => v1::FlowKind::Spline,
+    };
+    let activation = match architecture.activation {
+        Activation::Identity => v1::Activation::Unspecified,
+        Activation::Silu => v1::Activation::Silu,
+        Activation::Relu => v1::Activation::Relu,
+        Activation::Tanh => v1::Activation::Tanh,
+    };
+    v1::TrainingTask {
+        system: format!("systems/{system}"),
+        dataset: dataset.map(|d| format!("datasets/{d}")).unwrap_or_default(),
+        temperature: plan.temperature,
+        seed: plan.seed,
+        architecture: Some(v1::FlowArchitecture {
+            kind: kind.into(),
+            couplings: architecture.couplings as i64,
+            hidden: architecture.hidden.iter().map(|&w| w as i64).collect(),
+            activation: activation.into(),
+            bins: architecture.bins as i64,
+            spline_bound: architecture.spline_bound,
+            log_scale_bound: architecture.log_scale_bound,
+        }),
+        stages: plan.stages.iter().map(stage_message).collect(),
+        adam: Some(v1::Adam { beta1: plan.adam.beta1, beta2: plan.adam.beta2, epsilon: plan.adam.epsilon }),
+        gradient_clip: plan.gradient_clip,
+        energy_cut: Some(v1::EnergyCut { high: plan.energy_cut.high, max: plan.energy_cut.max }),
+        budget: Some(v1::Budget {
+            steps: plan.budget.steps.unwrap_or(0) as i64,
+            samples: plan.budget.samples.unwrap_or(0) as i64,
+            energy_evaluations: plan.budget.energy_evaluations.unwrap_or(0) as i64,
+            seconds: plan.budget.seconds.unwrap_or(0.0),
+        }),
+        validation_every: plan.validation.every as i64,
+        validation_samples: plan.validation.samples as i64,
+        checkpoint_every: plan.checkpoint_every as i64,
+        model_id: model_id.to_string(),
+    }
+}
+
+fn stage_message(stage: &Stage) -> v1::TrainingStage {
+    let ramp = |r: &Ramp| {
+        let shape = match r.shape {
+            RampShape::Linear => v1::RampShape::Linear,
+            RampShape::Exponential => v1::RampShape::Exponential,
+            RampShape::Cosine => v1::RampShape::Cosine,
+        };
+        Some(v1::Ramp { start: r.start, end: r.end, shape: shape.into() })
+    };
+    v1::TrainingStage {
+        steps: stage.steps as i64,
+        batch: stage.batch as i64,
+        maximum_likelihood: ramp(&stage.maximum_likelihood),
+        reverse_kl: ramp(&stage.reverse_kl),
+        temperature_factor: ramp(&stage.temperature_factor),
+        learning_rate: ramp(&stage.learning_rate),
+    }
+}

@@ -1,0 +1,80 @@
+//! Weights, estimates and model cards.
+
+use super::energy_unit;
+use super::v1;
+use crate::sample::ModelCard;
+use crate::thermo::{Estimate, WeightSummary};
+
+pub fn weight_summary(summary: &WeightSummary) -> v1::WeightSummary {
+    let reliable = summary.pareto_k.is_finite() && summary.pareto_k <= summary.pareto_k_threshold;
+    v1::WeightSummary {
+        samples: summary.samples,
+        non_finite: summary.non_finite,
+        effective_samples: summary.effective_samples,
+        effective_fraction: summary.effective_samples / summary.samples.max(1) as f64,
+        pareto_k: summary.pareto_k,
+        pareto_k_threshold: summary.pareto_k_threshold,
+        largest_share: summary.largest_share,
+        log_z: summary.log_z,
+        log_z_standard_error: summary.log_z_standard_error,
+        free_energy_bound: summary.free_energy_bound,
+        reliable,
+        warning: warning(summary),
+    }
+}
+
+/// What a user of these weights must know.
+fn warning(s: &WeightSummary) -> String {
+    let mut sentences = Vec::new();
+    if s.samples > 0 && s.effective_samples == 0.0 {
+        sentences.push("No sample has any weight: the model does not cover this density.".to_string());
+    } else if s.pareto_k.is_nan() {
+        sentences.push("There are too few different weights to judge their tail.".to_string());
+    } else if s.pareto_k > s.pareto_k_threshold {
+        sentences.push(format!(
+            "The weights have a heavy tail (k = {:.2}, over {:.2}): the standard errors cannot be trusted.",
+            s.pareto_k, s.pareto_k_threshold
+        ));
+    }
+    if s.non_finite > 0 {
+        sentences.push(format!("{} samples have an energy or density that is not finite, and no weight.", s.non_finite));
+    }
+    sentences.join(" ")
+}
+
+pub fn estimate(estimate: &Estimate) -> v1::Estimate {
+    v1::Estimate {
+        value: estimate.value,
+        standard_error: estimate.standard_error,
+        interval_low: estimate.interval.0,
+        interval_high: estimate.interval.1,
+    }
+}
+
+pub fn card_message(card: &ModelCard, flow_dimension: usize) -> v1::ModelCard {
+    v1::ModelCard {
+        energy_digest: card.energy_digest.clone(),
+        energy_unit: energy_unit(card.energy_scale).into(),
+        coordinates: card.coordinates.clone(),
+        temperature: card.temperature,
+        data_digest: card.data_digest.clone().unwrap_or_default(),
+        seed: card.seed,
+        training: card.training.clone(),
+        steps: card.steps as i64,
+        samples: card.samples as i64,
+        energy_evaluations: card.energy_evaluations as i64,
+        seconds: card.seconds,
+        effective_sample_fraction: card.effective_sample_fraction,
+        pareto_k: card.pareto_k.unwrap_or(f64::NAN),
+        held_out_log_prob: card.data_log_prob,
+        flow_dimension: flow_dimension as i64,
+    }
+}
+
+/// What is known of a model's coverage.
+pub fn coverage(card: &ModelCard) -> v1::Coverage {
+    match card.data_log_prob {
+        Some(log_prob) if log_prob.is_finite() => v1::Coverage::HeldOutData,
+        _ => v1::Coverage::Unverified,
+    }
+}

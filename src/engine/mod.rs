@@ -1,0 +1,43 @@
+//! The engine: loaded models, the device that they run on, and the threads that compute.
+//!
+//! Nothing here runs on an async thread. Sampling and training take turns on the device ([`DeviceSlot`]): a sampler
+//! holds it for one tile, training for one step, and samplers go first.
+
+mod device_slot;
+mod estimation;
+mod models;
+mod sampling;
+
+pub use device_slot::{DeviceSlot, Priority, SlotGuard};
+pub use estimation::{EstimateItem, EstimateRequest, TemperatureEstimate};
+pub use models::{EngineError, LoadedModel, Models};
+pub use sampling::{SampleItem, SampleRequest, StopCause, StreamError};
+
+use candle_core::Device;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// What computes: a device, its slot, the models on it, and room for so many streams at a time.
+#[derive(Clone)]
+pub struct Engine {
+    pub device: Device,
+    pub slot: Arc<DeviceSlot>,
+    pub models: Arc<Models>,
+    streams: Arc<Semaphore>,
+}
+
+impl Engine {
+    pub fn new(device: Device, models: Models, max_streams: usize) -> Self {
+        Self {
+            device,
+            slot: Arc::new(DeviceSlot::default()),
+            models: Arc::new(models),
+            streams: Arc::new(Semaphore::new(max_streams)),
+        }
+    }
+
+    /// Room for one stream, held until it is dropped; nothing if all are taken.
+    pub fn admit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.streams).try_acquire_owned().ok()
+    }
+}

@@ -1,0 +1,112 @@
+//! Models in memory.
+
+use crate::sample::{ArtifactError, Generator, MethodChoice, SampleError};
+use crate::store::{Artifacts, ArtifactsError, ModelDocument, ResourceKind, Store, StoreError};
+use candle_core::Device;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The most temperatures for which a model's pilot is remembered.
+const MAX_PILOTS: usize = 256;
+
+/// Why a model cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the file of model '{id}' cannot be read: {source}")]
+    Artifacts { id: String, source: ArtifactsError },
+    #[error("model '{id}': {source}")]
+    Damaged { id: String, source: ArtifactError },
+    #[error(transparent)]
+    Sample(#[from] SampleError),
+    #[error("the computation ended without an answer")]
+    Lost,
+}
+
+/// A model ready to sample.
+#[derive(Debug)]
+pub struct LoadedModel {
+    pub id: String,
+    /// SHA-256 of its file.
+    pub digest: String,
+    pub generator: Generator,
+    pilots: Mutex<HashMap<u64, MethodChoice>>,
+}
+
+impl LoadedModel {
+    /// The better method for a temperature. The pilot is run once for each temperature; it takes the device, so that
+    /// the caller must hold it.
+    pub fn choose_method(&self, temperature: f64) -> Result<MethodChoice, SampleError> {
+        let key = temperature.to_bits();
+        if let Some(choice) = self.pilots.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(choice.clone());
+        }
+        let choice = self.generator.choose_method(temperature)?;
+        let mut pilots = self.pilots.lock().unwrap_or_else(PoisonError::into_inner);
+        if pilots.len() >= MAX_PILOTS {
+            pilots.clear();
+        }
+        pilots.insert(key, choice.clone());
+        Ok(choice)
+    }
+}
+
+/// The models in memory: the most recently used ones.
+pub struct Models {
+    store: Arc<dyn Store>,
+    artifacts: Artifacts,
+    device: Device,
+    capacity: usize,
+    /// From the least to the most recently used.
+    loaded: Mutex<Vec<Arc<LoadedModel>>>,
+}
+
+impl Models {
+    pub fn new(store: Arc<dyn Store>, artifacts: Artifacts, device: Device, capacity: usize) -> Self {
+        Self { store, artifacts, device, capacity: capacity.max(1), loaded: Mutex::default() }
+    }
+
+    /// A model by id, from memory or from its file.
+    pub async fn get(&self, id: &str) -> Result<Arc<LoadedModel>, EngineError> {
+        let document: ModelDocument = self.store.get_resource(ResourceKind::Model, id).await?.read()?;
+        if let Some(model) = self.find(id, &document.digest) {
+            return Ok(model);
+        }
+        let bytes = self
+            .artifacts
+            .get(&document.artifact)
+            .await
+            .map_err(|source| EngineError::Artifacts { id: id.to_string(), source })?;
+        let device = self.device.clone();
+        let generator = tokio::task::spawn_blocking(move || Generator::decode(&bytes, &device))
+            .await
+            .map_err(|_| EngineError::Lost)?
+            .map_err(|source| EngineError::Damaged { id: id.to_string(), source })?;
+        let model = Arc::new(LoadedModel {
+            id: id.to_string(),
+            digest: document.digest,
+            generator,
+            pilots: Mutex::default(),
+        });
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if loaded.len() >= self.capacity {
+            loaded.remove(0);
+        }
+        loaded.push(Arc::clone(&model));
+        Ok(model)
+    }
+
+    fn find(&self, id: &str, digest: &str) -> Option<Arc<LoadedModel>> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = loaded.iter().position(|m| m.id == id && m.digest == digest)?;
+        let model = loaded.remove(at);
+        loaded.push(Arc::clone(&model));
+        Some(model)
+    }
+
+    /// The number of models in memory.
+    pub fn count(&self) -> usize {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}

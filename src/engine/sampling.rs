@@ -1,0 +1,176 @@
+//! Streams of samples, computed on a thread of their own.
+
+use super::models::{EngineError, LoadedModel};
+use super::{Engine, Priority};
+use crate::math::Purpose;
+use crate::sample::{Method, MethodChoice, SampleCursor, SampleError, SampleKey, WeightedBatch};
+use crate::thermo::{WeightAccumulator, WeightSummary};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_util::sync::CancellationToken;
+
+/// What is asked of a stream. It ends at whichever limit comes first.
+#[derive(Clone, Debug)]
+pub struct SampleRequest {
+    pub temperature: f64,
+    /// Nothing lets a pilot choose.
+    pub method: Option<Method>,
+    pub seed: u64,
+    pub first_index: u64,
+    pub count: Option<u64>,
+    pub target_effective_samples: Option<f64>,
+    pub max_duration: Option<Duration>,
+    /// Samples in a batch.
+    pub batch: usize,
+    pub forces: bool,
+}
+
+/// Why a stream or an estimation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopCause {
+    Count,
+    TargetReached,
+    MaxDuration,
+}
+
+/// What a stream is made of, in this order: one start, batches, one end.
+#[derive(Debug)]
+pub enum SampleItem {
+    Started {
+        method: Method,
+        /// The pilot's outcome, if there was one.
+        choice: Option<MethodChoice>,
+    },
+    Batch {
+        batch: WeightedBatch,
+        /// Forces (n, D), if asked for.
+        forces: Option<Vec<f64>>,
+        samples: u64,
+        effective_samples: f64,
+    },
+    Finished {
+        weights: WeightSummary,
+        next_index: u64,
+        cause: StopCause,
+        seconds: f64,
+    },
+}
+
+/// Why a stream broke off.
+#[derive(Debug)]
+pub enum StreamError {
+    Engine(EngineError),
+    /// The server drains; the stream can be resumed from this index.
+    Draining { next_index: u64 },
+}
+
+impl From<SampleError> for StreamError {
+    fn from(error: SampleError) -> Self {
+        Self::Engine(error.into())
+    }
+}
+
+impl Engine {
+    /// Starts a stream. The channel holds one item: a reader that stops reading stops the computation, and dropping the
+    /// receiver ends it. The permit is held until then.
+    pub fn stream_samples(
+        &self,
+        model: Arc<LoadedModel>,
+        request: SampleRequest,
+        permit: OwnedSemaphorePermit,
+        draining: CancellationToken,
+    ) -> mpsc::Receiver<Result<SampleItem, StreamError>> {
+        let (sender, receiver) = mpsc::channel(1);
+        let engine = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let mut send = |item| sender.blocking_send(Ok(item)).is_ok();
+            if let Err(error) = engine.produce_samples(&model, &request, &draining, &mut send) {
+                // Nobody listens if the client has gone away.
+                let _ = sender.blocking_send(Err(error));
+            }
+        });
+        receiver
+    }
+
+    /// Sends items until a limit is reached or `send` says that nobody listens.
+    fn produce_samples(
+        &self,
+        model: &LoadedModel,
+        request: &SampleRequest,
+        draining: &CancellationToken,
+        send: &mut dyn FnMut(SampleItem) -> bool,
+    ) -> Result<(), StreamError> {
+        let begin = Instant::now();
+        let generator = &model.generator;
+        let (method, choice) = self.method_for(model, request.temperature, request.method)?;
+        let key =
+            SampleKey { temperature: request.temperature, method, seed: request.seed, purpose: Purpose::Sample };
+        if !send(SampleItem::Started { method, choice }) {
+            return Ok(());
+        }
+        let mut cursor = SampleCursor::new(key, request.first_index);
+        let mut weights = WeightAccumulator::default();
+        let cause = loop {
+            let left = request.count.map(|count| count - weights.samples());
+            if left == Some(0) {
+                break StopCause::Count;
+            }
+            if request.target_effective_samples.is_some_and(|target| weights.effective_samples() >= target) {
+                break StopCause::TargetReached;
+            }
+            if request.max_duration.is_some_and(|limit| begin.elapsed() >= limit) {
+                break StopCause::MaxDuration;
+            }
+            if draining.is_cancelled() {
+                return Err(StreamError::Draining { next_index: cursor.next_index() });
+            }
+            let n = left.map_or(request.batch, |left| (request.batch as u64).min(left) as usize);
+            let batch = cursor.take(generator, n, || self.slot.acquire(Priority::Interactive))?;
+            let forces = request.forces.then(|| self.forces(model, &batch)).transpose()?;
+            batch.log_weights.iter().for_each(|&w| weights.add(w));
+            let item = SampleItem::Batch {
+                batch,
+                forces,
+                samples: weights.samples(),
+                effective_samples: weights.effective_samples(),
+            };
+            if !send(item) {
+                return Ok(());
+            }
+        };
+        send(SampleItem::Finished {
+            weights: weights.summary(),
+            next_index: cursor.next_index(),
+            cause,
+            seconds: begin.elapsed().as_secs_f64(),
+        });
+        Ok(())
+    }
+
+    /// The method asked for, or the pilot's choice.
+    pub(super) fn method_for(
+        &self,
+        model: &LoadedModel,
+        temperature: f64,
+        method: Option<Method>,
+    ) -> Result<(Method, Option<MethodChoice>), SampleError> {
+        if let Some(method) = method {
+            return Ok((method, None));
+        }
+        let _turn = self.slot.acquire(Priority::Interactive);
+        let choice = model.choose_method(temperature)?;
+        Ok((choice.method, Some(choice)))
+    }
+
+    fn forces(&self, model: &LoadedModel, batch: &WeightedBatch) -> Result<Vec<f64>, SampleError> {
+        let _turn = self.slot.acquire(Priority::Interactive);
+        let mut forces = vec![0.0; batch.positions.len()];
+        let mut energies = vec![0.0; batch.len()];
+        let potential = model.generator.target.system().potential();
+        potential.evaluate(&batch.positions, &mut energies, Some(&mut forces))?;
+        forces.iter_mut().for_each(|f| *f = -*f);
+        Ok(forces)
+    }
+}

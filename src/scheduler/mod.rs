@@ -1,0 +1,10 @@
+//! The queue's other end: workers that take jobs, run them, and keep what they make.
+//!
+//! A job is taken with a lease, which the worker renews while the job runs on a thread of its own. Checkpoints and
+//! events are written under the lease's epoch: a worker that lost its lease can change nothing.
+
+mod run_job;
+mod worker;
+
+pub use run_job::{LoadSystemError, load_system};
+pub use worker::{Scheduler, SchedulerSettings};

@@ -1,0 +1,108 @@
+//! What all services share.
+
+use super::errors::ApiError;
+use crate::contract::{FieldError, check_id};
+use crate::engine::Engine;
+use crate::metrics::Metrics;
+use crate::store::{Artifacts, RequestKey, Store};
+use prost::Message;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Who owns what is created while there is no authentication.
+pub(super) const OWNER: &str = "anonymous";
+
+const MAX_REQUEST_ID: usize = 64;
+const MAX_DISPLAY_NAME: usize = 200;
+const MAX_LABELS: usize = 64;
+const MAX_LABEL: usize = 63;
+
+/// What a server accepts at most.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Streams of samples and estimates at a time.
+    pub streams: usize,
+    /// Jobs that wait or run.
+    pub unfinished_jobs: u64,
+    /// Bytes of a dataset.
+    pub dataset_bytes: u64,
+    /// Bytes of an imported model.
+    pub model_bytes: usize,
+    /// Models kept in memory.
+    pub loaded_models: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            streams: 64,
+            unfinished_jobs: 1000,
+            dataset_bytes: 4 << 30,
+            model_bytes: 512 << 20,
+            loaded_models: 16,
+        }
+    }
+}
+
+/// The parts that handlers work with.
+#[derive(Clone)]
+pub(super) struct App {
+    pub store: Arc<dyn Store>,
+    pub artifacts: Artifacts,
+    pub engine: Engine,
+    pub metrics: Metrics,
+    pub limits: Limits,
+    pub draining: CancellationToken,
+}
+
+impl App {
+    /// Refuses new work while the server drains.
+    pub fn check_open(&self) -> Result<(), ApiError> {
+        if self.draining.is_cancelled() { Err(ApiError::Draining) } else { Ok(()) }
+    }
+}
+
+/// The key of a create request, if it has an id: the id, and a hash of the request without it.
+pub(super) fn request_key(id: &str, request: &impl Message) -> Result<Option<RequestKey>, FieldError> {
+    if id.is_empty() {
+        return Ok(None);
+    }
+    if id.len() > MAX_REQUEST_ID || !id.bytes().all(|b| b.is_ascii_graphic()) {
+        let reason = format!("it must be at most {MAX_REQUEST_ID} printable ASCII characters without spaces");
+        return Err(FieldError::invalid("request_id", reason));
+    }
+    let hash = Sha256::digest(request.encode_to_vec()).iter().map(|b| format!("{b:02x}")).collect();
+    Ok(Some(RequestKey { id: id.to_string(), hash }))
+}
+
+/// The id that the client asks for, or a new one.
+pub(super) fn chosen_id(field: &str, requested: &str, prefix: &str) -> Result<String, FieldError> {
+    if requested.is_empty() {
+        // The low bits of a version 7 UUID are random.
+        let random = uuid::Uuid::now_v7().as_u128() & 0xffff_ffff_ffff;
+        return Ok(format!("{prefix}-{random:012x}"));
+    }
+    check_id(field, requested)?;
+    Ok(requested.to_string())
+}
+
+/// That what people write about a resource has bounds.
+pub(super) fn check_notes(field: &str, display_name: &str, labels: &HashMap<String, String>) -> Result<(), FieldError> {
+    if display_name.chars().count() > MAX_DISPLAY_NAME {
+        let reason = format!("it has more than {MAX_DISPLAY_NAME} characters");
+        return Err(FieldError::invalid(format!("{field}.display_name"), reason));
+    }
+    let too_long = labels.iter().any(|(k, v)| k.is_empty() || k.len() > MAX_LABEL || v.len() > MAX_LABEL);
+    if labels.len() > MAX_LABELS || too_long {
+        let reason = format!("at most {MAX_LABELS} labels, keys of 1 to {MAX_LABEL} bytes, values of at most {MAX_LABEL}");
+        return Err(FieldError::invalid(format!("{field}.labels"), reason));
+    }
+    Ok(())
+}
+
+/// The display name, without anything that could upset a terminal.
+pub(super) fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

@@ -1,0 +1,121 @@
+//! Records of the store as messages.
+
+use super::errors::ApiError;
+use crate::contract::v1;
+use crate::contract::{analytic_message, card_message, energy_unit, state_message, timestamp, training_task};
+use crate::energy::SystemDefinition;
+use crate::energy::analytic::AnalyticPotential;
+use crate::store::{
+    DatasetDocument, JobRecord, ModelDocument, Resource, ResourceKind, StoreError, SystemDocument, SystemFacts,
+};
+use prost::Message;
+
+fn name(kind: ResourceKind, id: &str) -> String {
+    format!("{}/{id}", kind.collection())
+}
+
+/// A stored system; `full` with the texts of an OpenMM system.
+pub(super) fn system(resource: &Resource, full: bool) -> Result<v1::System, ApiError> {
+    let document: SystemDocument = resource.read()?;
+    let definition = match document.definition {
+        SystemDefinition::Analytic(potential) => v1::system::Definition::Analytic(analytic_message(&potential)),
+        SystemDefinition::OpenMm { system_xml, topology_pdb } => {
+            let texts = v1::OpenMmSystem { system_xml, topology_pdb: topology_pdb.unwrap_or_default() };
+            v1::system::Definition::Openmm(if full { texts } else { v1::OpenMmSystem::default() })
+        }
+    };
+    Ok(v1::System {
+        name: name(ResourceKind::System, &resource.id),
+        display_name: document.display_name,
+        labels: document.labels.into_iter().collect(),
+        definition: Some(definition),
+        owner: resource.owner.clone(),
+        create_time: Some(timestamp(resource.created_at)),
+        ..facts(&document.facts)
+    })
+}
+
+fn facts(facts: &SystemFacts) -> v1::System {
+    v1::System {
+        energy_unit: energy_unit(facts.scale).into(),
+        dimension: facts.dimension as i64,
+        atoms: facts.atoms as i64,
+        energy_digest: facts.energy_digest.clone(),
+        forces: facts.forces.clone(),
+        constraints: facts.constraints as i64,
+        ..v1::System::default()
+    }
+}
+
+/// A system that comes with the server.
+pub(super) fn built_in_system(id: &str, potential: &AnalyticPotential, facts_of: &SystemFacts) -> v1::System {
+    v1::System {
+        name: name(ResourceKind::System, id),
+        definition: Some(v1::system::Definition::Analytic(analytic_message(potential))),
+        owner: "boltzflow".into(),
+        built_in: true,
+        ..facts(facts_of)
+    }
+}
+
+pub(super) fn dataset(resource: &Resource) -> Result<v1::Dataset, ApiError> {
+    let document: DatasetDocument = resource.read()?;
+    Ok(v1::Dataset {
+        name: name(ResourceKind::Dataset, &resource.id),
+        system: name(ResourceKind::System, resource.system.as_deref().unwrap_or_default()),
+        temperature: document.temperature,
+        display_name: document.display_name,
+        labels: document.labels.into_iter().collect(),
+        owner: resource.owner.clone(),
+        create_time: Some(timestamp(resource.created_at)),
+        frames: document.frames as i64,
+        digest: document.digest,
+        energy_min: document.energy_min,
+        energy_mean: document.energy_mean,
+        energy_max: document.energy_max,
+        energy_digest: document.energy_digest,
+        warnings: document.warnings,
+    })
+}
+
+pub(super) fn model(resource: &Resource) -> Result<v1::Model, ApiError> {
+    let document: ModelDocument = resource.read()?;
+    Ok(v1::Model {
+        name: name(ResourceKind::Model, &resource.id),
+        system: resource.system.as_deref().map(|id| name(ResourceKind::System, id)).unwrap_or_default(),
+        job: document.job.map(|id| format!("jobs/{id}")).unwrap_or_default(),
+        owner: resource.owner.clone(),
+        create_time: Some(timestamp(resource.created_at)),
+        digest: document.digest,
+        size_bytes: document.size_bytes as i64,
+        card: Some(card_message(&document.card, document.flow_dimension)),
+    })
+}
+
+pub(super) fn job(record: &JobRecord) -> Result<v1::Job, ApiError> {
+    let spec = &record.spec;
+    let task = training_task(&spec.plan, &spec.system, spec.dataset.as_deref(), &spec.model_id);
+    let progress = record
+        .progress
+        .as_deref()
+        .map(v1::TrainingProgress::decode)
+        .transpose()
+        .map_err(|e| StoreError::Damaged(format!("the progress of job '{}': {e}", record.id)))?;
+    Ok(v1::Job {
+        name: format!("jobs/{}", record.id),
+        display_name: record.display_name.clone(),
+        labels: record.labels.clone().into_iter().collect(),
+        task: Some(v1::job::Task::Training(task)),
+        owner: record.owner.clone(),
+        state: state_message(record.state.name()).into(),
+        create_time: Some(timestamp(record.created_at)),
+        start_time: record.started_at.map(timestamp),
+        end_time: record.ended_at.map(timestamp),
+        attempt: i32::try_from(record.attempt).unwrap_or(i32::MAX),
+        progress,
+        error: record.error.clone().map(|e| v1::JobError { code: e.code, reason: e.reason, message: e.message }),
+        model: record.model.as_deref().map(|id| name(ResourceKind::Model, id)).unwrap_or_default(),
+        dataset: String::new(),
+        cancel_requested: record.cancel_requested,
+    })
+}

@@ -1,0 +1,228 @@
+//! Errors as a client sees them: a code, a reason that a program can match, a sentence that a person can act on.
+
+use crate::contract::{ERROR_DOMAIN, FieldError};
+use crate::energy::EnergyError;
+use crate::engine::EngineError;
+use crate::sample::{ArtifactError, SampleError};
+use crate::scheduler::LoadSystemError;
+use crate::store::{ArtifactsError, StoreError};
+use std::collections::HashMap;
+use std::time::Duration;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+use tracing::error;
+
+/// Everything that a handler can answer instead of a result.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApiError {
+    #[error(transparent)]
+    Field(#[from] FieldError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Artifacts(#[from] ArtifactsError),
+    /// The system cannot be used for what was asked.
+    #[error("{0}")]
+    Unsuitable(String),
+    #[error("{0} cannot be changed: it comes with the server")]
+    ReadOnly(String),
+    #[error("there are as many streams as this server allows; try again, or take another replica")]
+    TooManyStreams,
+    #[error("{0}")]
+    TooLarge(String),
+    #[error("the server is shutting down; go on from index {next_index} on another replica, or here in a moment")]
+    DrainingStream { next_index: u64 },
+    #[error("the server is shutting down; try again in a moment")]
+    Draining,
+    #[error("{0}")]
+    Damaged(String),
+    #[error("{0} is not implemented yet")]
+    NotImplemented(&'static str),
+    /// A system's definition, or numbers for it, in the field that they are in.
+    #[error("{field}: {error}")]
+    Definition { field: &'static str, error: EnergyError },
+    /// An uploaded model file.
+    #[error("{0}")]
+    ModelFile(#[from] ArtifactError),
+    /// What the transport said: the client went away, or sent what is not a message.
+    #[error("{}", .0.message())]
+    Transport(Status),
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl From<LoadSystemError> for ApiError {
+    fn from(error: LoadSystemError) -> Self {
+        match error {
+            LoadSystemError::Store(e) => Self::Store(e),
+            LoadSystemError::Energy(e) => Self::Damaged(format!("the stored system: {e}")),
+            LoadSystemError::Lost => Self::Internal("building a system panicked".into()),
+        }
+    }
+}
+
+impl From<SampleError> for ApiError {
+    fn from(error: SampleError) -> Self {
+        Self::Engine(EngineError::Sample(error))
+    }
+}
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// What a status says besides its sentence.
+struct Shape {
+    code: Code,
+    reason: &'static str,
+    retry: Option<Duration>,
+    field: Option<String>,
+    resource: Option<(&'static str, String)>,
+    metadata: HashMap<String, String>,
+}
+
+impl Shape {
+    fn new(code: Code, reason: &'static str) -> Self {
+        Self { code, reason, retry: None, field: None, resource: None, metadata: HashMap::new() }
+    }
+
+    fn retry(mut self, delay: Duration) -> Self {
+        self.retry = Some(delay);
+        self
+    }
+
+    fn field(mut self, field: &str) -> Self {
+        self.field = Some(field.to_string());
+        self
+    }
+
+    fn resource(mut self, kind: &'static str, name: &str) -> Self {
+        self.resource = Some((kind, name.to_string()));
+        self
+    }
+}
+
+impl ApiError {
+    fn shape(&self) -> Shape {
+        match self {
+            Self::Field(FieldError::Invalid { field, .. }) => {
+                Shape::new(Code::InvalidArgument, "INVALID_FIELD").field(field)
+            }
+            Self::Field(FieldError::NotImplemented { field, .. }) => {
+                Shape::new(Code::Unimplemented, "NOT_IMPLEMENTED").field(field)
+            }
+            Self::Store(e) => store_shape(e),
+            Self::Engine(EngineError::Store(e)) => store_shape(e),
+            Self::Engine(EngineError::Artifacts { source: ArtifactsError::Missing(_), .. })
+            | Self::Engine(EngineError::Damaged { .. })
+            | Self::Damaged(_)
+            | Self::Artifacts(ArtifactsError::Missing(_)) => Shape::new(Code::DataLoss, "DAMAGED_ARTIFACT"),
+            Self::Engine(EngineError::Artifacts { .. }) | Self::Artifacts(_) => {
+                Shape::new(Code::Unavailable, "STORE_UNAVAILABLE").retry(SOON)
+            }
+            Self::Engine(EngineError::Sample(SampleError::IndexOverflow)) => {
+                Shape::new(Code::OutOfRange, "INDEX_OVERFLOW").field("first_index")
+            }
+            Self::Engine(_) | Self::Internal(_) => Shape::new(Code::Internal, "INTERNAL"),
+            Self::Unsuitable(_) => Shape::new(Code::FailedPrecondition, "UNSUITABLE_SYSTEM"),
+            Self::ReadOnly(_) => Shape::new(Code::FailedPrecondition, "READ_ONLY_RESOURCE"),
+            Self::TooManyStreams => Shape::new(Code::ResourceExhausted, "TOO_MANY_STREAMS").retry(SOON),
+            Self::TooLarge(_) => Shape::new(Code::ResourceExhausted, "UPLOAD_TOO_LARGE"),
+            Self::DrainingStream { next_index } => {
+                let mut shape = Shape::new(Code::Unavailable, "DRAINING").retry(SOON);
+                shape.metadata.insert("next_index".into(), next_index.to_string());
+                shape
+            }
+            Self::Draining => Shape::new(Code::Unavailable, "DRAINING").retry(SOON),
+            Self::NotImplemented(_) => Shape::new(Code::Unimplemented, "NOT_IMPLEMENTED"),
+            Self::Definition { field, error: EnergyError::Unsupported { .. } } => {
+                Shape::new(Code::InvalidArgument, "UNSUPPORTED_FORCE").field(field)
+            }
+            Self::Definition { field, .. } => Shape::new(Code::InvalidArgument, "MALFORMED_SYSTEM").field(field),
+            Self::ModelFile(_) => Shape::new(Code::DataLoss, "DAMAGED_ARTIFACT").field("data"),
+            Self::Transport(status) => Shape::new(status.code(), reason_of(status.code())),
+        }
+    }
+}
+
+fn store_shape(error: &StoreError) -> Shape {
+    match error {
+        StoreError::Exists { kind, id } => Shape::new(Code::AlreadyExists, "RESOURCE_EXISTS").resource(kind, id),
+        StoreError::RequestReused(_) => Shape::new(Code::AlreadyExists, "REQUEST_ID_REUSED").field("request_id"),
+        StoreError::NotFound { kind, id } => Shape::new(Code::NotFound, "RESOURCE_NOT_FOUND").resource(kind, id),
+        StoreError::InUse(_) => Shape::new(Code::FailedPrecondition, "RESOURCE_IN_USE"),
+        StoreError::WrongState(message) if message.contains("is over") => {
+            Shape::new(Code::FailedPrecondition, "JOB_FINISHED")
+        }
+        StoreError::WrongState(_) => Shape::new(Code::FailedPrecondition, "JOB_NOT_FINISHED"),
+        StoreError::QueueFull(_) => Shape::new(Code::ResourceExhausted, "QUEUE_FULL").retry(Duration::from_secs(60)),
+        StoreError::Damaged(_) => Shape::new(Code::DataLoss, "DAMAGED_ARTIFACT"),
+        StoreError::Database(_) | StoreError::LeaseLost(_) | StoreError::Setup(_) => {
+            Shape::new(Code::Unavailable, "STORE_UNAVAILABLE").retry(SOON)
+        }
+    }
+}
+
+/// One conversion for all errors that `?` meets in a handler.
+macro_rules! into_status {
+    ($($error:ty),*) => {
+        $(impl From<$error> for Status {
+            fn from(error: $error) -> Self {
+                ApiError::from(error).into()
+            }
+        })*
+    };
+}
+
+into_status!(FieldError, StoreError, EngineError, ArtifactsError, LoadSystemError, SampleError);
+
+impl From<ApiError> for Status {
+    fn from(error: ApiError) -> Self {
+        let shape = error.shape();
+        let message = match (&error, shape.code) {
+            // What went wrong inside is for the log, not for the client.
+            (ApiError::Engine(_) | ApiError::Internal(_), Code::Internal) => {
+                error!(%error, "internal error");
+                "the server failed; its log has the reason".to_string()
+            }
+            (ApiError::Store(StoreError::Database(_)) | ApiError::Engine(EngineError::Store(_)), Code::Unavailable) => {
+                error!(%error, "the database failed");
+                "the database does not answer; try again in a moment".to_string()
+            }
+            _ => error.to_string(),
+        };
+        status(&shape, message)
+    }
+}
+
+fn status(shape: &Shape, message: String) -> Status {
+    let mut details = ErrorDetails::with_error_info(shape.reason, ERROR_DOMAIN, shape.metadata.clone());
+    if let Some(field) = &shape.field {
+        details.add_bad_request_violation(field, &message);
+    }
+    if let Some(delay) = shape.retry {
+        details.set_retry_info(Some(delay));
+    }
+    if let Some((kind, name)) = &shape.resource {
+        details.set_resource_info(*kind, name, "", &message);
+    }
+    Status::with_error_details(shape.code, message, details)
+}
+
+/// The reason for a status that the transport made itself.
+fn reason_of(code: Code) -> &'static str {
+    match code {
+        Code::InvalidArgument => "INVALID_FIELD",
+        Code::OutOfRange | Code::ResourceExhausted => "MESSAGE_TOO_LARGE",
+        Code::Unimplemented => "NOT_IMPLEMENTED",
+        Code::Cancelled => "CANCELLED",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::Unavailable => "UNAVAILABLE",
+        _ => "INTERNAL",
+    }
+}
+
+/// The same status with an ErrorInfo, if the transport made it without one.
+pub(super) fn with_error_info(status: &Status) -> Status {
+    ApiError::Transport(status.clone()).into()
+}

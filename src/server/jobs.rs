@@ -1,0 +1,259 @@
+//! JobService.
+
+use super::app::{App, OWNER, check_notes, chosen_id, clean, request_key};
+use super::convert;
+use super::errors::ApiError;
+use super::pages::{next_token, read_page};
+use crate::contract::v1;
+use crate::contract::v1::job_service_server::JobService;
+use crate::contract::{FieldError, encode_state_event, id_of, job_event, training_plan};
+use crate::coords::preview_kinds;
+use crate::energy::{EnergyScale, System};
+use crate::scheduler::load_system;
+use crate::store::{
+    DatasetDocument, JobFilter, JobRecord, JobState, NewJob, ResourceKind, StoreError, TrainingJob,
+};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+use tracing::warn;
+
+/// Events read from the database at a time.
+const EVENTS: u32 = 100;
+
+/// How long a watcher waits when nothing announces a change.
+const POLL: Duration = Duration::from_secs(2);
+
+/// The temperature of a molecule when nothing says another, in kelvin.
+const ROOM: f64 = 300.0;
+
+/// Jobs and their events.
+pub(super) struct Jobs {
+    pub app: App,
+}
+
+impl Jobs {
+    async fn create(&self, mut request: v1::CreateJobRequest) -> Result<v1::Job, ApiError> {
+        self.app.check_open()?;
+        let request_id = std::mem::take(&mut request.request_id);
+        let key = request_key(&request_id, &request)?;
+        let Some(job) = request.job else { return Err(FieldError::invalid("job", "it is missing").into()) };
+        check_notes("job", &job.display_name, &job.labels)?;
+        let task = match job.task {
+            Some(v1::job::Task::Training(task)) => task,
+            Some(v1::job::Task::Simulation(_)) => {
+                let reason = "upload a trajectory as a dataset instead";
+                return Err(FieldError::not_implemented("job.simulation", reason).into());
+            }
+            None => return Err(FieldError::invalid("job.training", "it is missing").into()),
+        };
+        let system_id = id_of("job.training.system", "systems", &task.system)?.to_string();
+        let system = load_system(self.app.store.as_ref(), &system_id).await?;
+        let dataset = match task.dataset.as_str() {
+            "" => None,
+            name => Some(self.dataset(name, &system_id).await?),
+        };
+        let temperature = temperature(&task, &system, dataset.as_ref().map(|(_, d)| d))?;
+        let plan = training_plan(&task, &system, temperature)?;
+        if plan.needs_data() && dataset.is_none() {
+            let reason = "a stage has a maximum_likelihood weight; name a dataset, or train by reverse_kl alone";
+            return Err(FieldError::invalid("job.training.dataset", reason).into());
+        }
+        let kinds = preview_kinds(&system, dataset.is_some()).map_err(|e| ApiError::Unsuitable(e.to_string()))?;
+        plan.architecture
+            .expand(&kinds, plan.seed)
+            .map_err(|e| FieldError::invalid("job.training.architecture", e.to_string()))?;
+        let prefix: String = system_id.chars().take(40).collect();
+        let model_id = chosen_id("job.training.model_id", &task.model_id, prefix.trim_end_matches('-'))?;
+        let new = NewJob {
+            id: chosen_id("job_id", &request.job_id, "job")?,
+            owner: OWNER.into(),
+            display_name: clean(&job.display_name),
+            labels: job.labels.into_iter().collect(),
+            request: key,
+            spec: TrainingJob { system: system_id, dataset: dataset.map(|(id, _)| id), model_id, plan },
+            payload: encode_state_event(JobState::Queued.name()),
+        };
+        let record = if request.validate_only {
+            unsaved(new)
+        } else {
+            self.app.store.create_job(new, self.app.limits.unfinished_jobs).await?.into_inner()
+        };
+        convert::job(&record)
+    }
+
+    async fn dataset(&self, name: &str, system_id: &str) -> Result<(String, DatasetDocument), ApiError> {
+        let id = id_of("job.training.dataset", "datasets", name)?;
+        let resource = self.app.store.get_resource(ResourceKind::Dataset, id).await?;
+        if resource.system.as_deref() != Some(system_id) {
+            let reason = format!("{name} is of another system than systems/{system_id}");
+            return Err(FieldError::invalid("job.training.dataset", reason).into());
+        }
+        Ok((id.to_string(), resource.read()?))
+    }
+
+    /// Sends events as they come, until the job is over or the watcher goes away.
+    async fn watch(app: App, id: String, mut after: i64, sender: mpsc::Sender<Result<v1::JobEvent, Status>>) {
+        let mut changes = app.store.changes();
+        loop {
+            changes.mark_unchanged();
+            // The state is read first: an event that comes after it is found in the next round.
+            let over = match app.store.get_job(&id).await {
+                Ok(job) => job.state.is_over(),
+                Err(e) => {
+                    let _ = sender.send(Err(e.into())).await;
+                    return;
+                }
+            };
+            let events = match app.store.events_after(&id, after, EVENTS).await {
+                Ok(events) => events,
+                Err(e) => {
+                    let _ = sender.send(Err(e.into())).await;
+                    return;
+                }
+            };
+            let more = events.len() == EVENTS as usize;
+            for (sequence, time, payload) in events {
+                let message = job_event(sequence, time, &payload).map_err(|e| {
+                    warn!(job = %id, sequence, error = %e, "a stored event is damaged");
+                    ApiError::from(StoreError::Damaged(format!("event {sequence} of job '{id}'"))).into()
+                });
+                if sender.send(message).await.is_err() {
+                    return;
+                }
+                after = sequence;
+            }
+            if more {
+                continue;
+            }
+            if over {
+                return;
+            }
+            tokio::select! {
+                () = app.draining.cancelled() => {
+                    let _ = sender.send(Err(ApiError::Draining.into())).await;
+                    return;
+                }
+                () = sender.closed() => return,
+                _ = changes.changed() => {}
+                () = tokio::time::sleep(POLL) => {}
+            }
+        }
+    }
+}
+
+/// The temperature to train at: as asked, or the dataset's, or the usual one.
+fn temperature(
+    task: &v1::TrainingTask,
+    system: &System,
+    dataset: Option<&DatasetDocument>,
+) -> Result<f64, FieldError> {
+    if !(task.temperature.is_finite() && task.temperature >= 0.0) {
+        let reason = format!("it is {}; it must be a positive finite number, or 0 for the default", task.temperature);
+        return Err(FieldError::invalid("job.training.temperature", reason));
+    }
+    if task.temperature > 0.0 {
+        return Ok(task.temperature);
+    }
+    Ok(match (dataset, system.scale()) {
+        (Some(dataset), _) if dataset.temperature > 0.0 => dataset.temperature,
+        (_, EnergyScale::Reduced) => 1.0,
+        (_, EnergyScale::KilojoulePerMole) => ROOM,
+    })
+}
+
+/// A job as it would be, for a request that only validates.
+fn unsaved(new: NewJob) -> JobRecord {
+    JobRecord {
+        id: new.id,
+        owner: new.owner,
+        display_name: new.display_name,
+        labels: new.labels,
+        state: JobState::Queued,
+        spec: new.spec,
+        attempt: 0,
+        cancel_requested: false,
+        checkpoint: None,
+        progress: None,
+        error: None,
+        model: None,
+        created_at: 0,
+        started_at: None,
+        ended_at: None,
+    }
+}
+
+#[tonic::async_trait]
+impl JobService for Jobs {
+    type WatchJobStream = ReceiverStream<Result<v1::JobEvent, Status>>;
+
+    async fn create_job(&self, request: Request<v1::CreateJobRequest>) -> Result<Response<v1::Job>, Status> {
+        Ok(Response::new(self.create(request.into_inner()).await?))
+    }
+
+    async fn get_job(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::Job>, Status> {
+        let name = request.into_inner().name;
+        let record = self.app.store.get_job(id_of("name", "jobs", &name)?).await?;
+        Ok(Response::new(convert::job(&record)?))
+    }
+
+    async fn list_jobs(
+        &self,
+        request: Request<v1::ListJobsRequest>,
+    ) -> Result<Response<v1::ListJobsResponse>, Status> {
+        let request = request.into_inner();
+        let mut filter = JobFilter::default();
+        for &number in &request.states {
+            filter.states.push(match v1::JobState::try_from(number) {
+                Ok(v1::JobState::Queued) => JobState::Queued,
+                Ok(v1::JobState::Running) => JobState::Running,
+                Ok(v1::JobState::Succeeded) => JobState::Succeeded,
+                Ok(v1::JobState::Failed) => JobState::Failed,
+                Ok(v1::JobState::Cancelled) => JobState::Cancelled,
+                Ok(v1::JobState::Unspecified) | Err(_) => {
+                    return Err(FieldError::invalid("states", format!("{number} is not a state of a job")).into());
+                }
+            });
+        }
+        let list = format!("jobs {:?}", filter.states);
+        let page = read_page(request.page_size, &request.page_token, &list)?;
+        let records = self.app.store.list_jobs(&filter, &page).await?;
+        let last = records.last().map(|r| (r.created_at, r.id.as_str()));
+        let next_page_token = next_token(&page, records.len(), last, &list);
+        let jobs = records.iter().map(convert::job).collect::<Result<_, _>>()?;
+        Ok(Response::new(v1::ListJobsResponse { jobs, next_page_token }))
+    }
+
+    async fn watch_job(
+        &self,
+        request: Request<v1::WatchJobRequest>,
+    ) -> Result<Response<Self::WatchJobStream>, Status> {
+        let request = request.into_inner();
+        let id = id_of("name", "jobs", &request.name)?.to_string();
+        if request.after_sequence < 0 {
+            return Err(FieldError::invalid("after_sequence", "it is negative; use 0 for the beginning").into());
+        }
+        self.app.store.get_job(&id).await?;
+        let (sender, receiver) = mpsc::channel(4);
+        tokio::spawn(Self::watch(self.app.clone(), id, request.after_sequence, sender));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn cancel_job(&self, request: Request<v1::CancelJobRequest>) -> Result<Response<v1::Job>, Status> {
+        let name = request.into_inner().name;
+        let record = self.app.store.cancel_job(id_of("name", "jobs", &name)?).await?;
+        Ok(Response::new(convert::job(&record)?))
+    }
+
+    async fn delete_job(
+        &self,
+        request: Request<v1::DeleteJobRequest>,
+    ) -> Result<Response<v1::DeleteJobResponse>, Status> {
+        let name = request.into_inner().name;
+        let id = id_of("name", "jobs", &name)?;
+        self.app.store.delete_job(id).await?;
+        self.app.artifacts.delete_folder(&format!("jobs/{id}")).await?;
+        Ok(Response::new(v1::DeleteJobResponse {}))
+    }
+}

@@ -1,0 +1,18 @@
+//! The server: one gRPC service a file (validate, call, convert); errors in one place; layers; health; the admin port.
+
+mod admin;
+mod app;
+mod convert;
+mod datasets;
+mod errors;
+mod free_energy;
+mod instrument;
+mod jobs;
+mod models;
+mod pages;
+mod run;
+mod sampling;
+mod systems;
+
+pub use app::Limits;
+pub use run::{ServeError, Server, ServerSettings};

@@ -1,0 +1,160 @@
+//! ModelService.
+
+use super::app::{App, OWNER, chosen_id, request_key};
+use super::convert;
+use super::errors::ApiError;
+use super::pages::{next_token, read_page};
+use crate::contract::v1;
+use crate::contract::v1::model_service_server::ModelService;
+use crate::contract::{FieldError, id_of};
+use crate::sample::Generator;
+use crate::store::{Created, ModelDocument, NewResource, ResourceKind};
+use bytes::{Bytes, BytesMut};
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Bytes of a model file in a message.
+const CHUNK: usize = 1 << 20;
+
+/// Models and their files.
+pub(super) struct Models {
+    pub app: App,
+}
+
+impl Models {
+    async fn import(&self, mut stream: Streaming<v1::ImportModelRequest>) -> Result<v1::Model, ApiError> {
+        self.app.check_open()?;
+        let first = stream.message().await.map_err(ApiError::Transport)?;
+        let Some(v1::import_model_request::Part::Header(mut header)) = first.and_then(|m| m.part) else {
+            return Err(FieldError::invalid("header", "the first message must have it").into());
+        };
+        let mut file = BytesMut::new();
+        while let Some(message) = stream.message().await.map_err(ApiError::Transport)? {
+            let Some(v1::import_model_request::Part::Data(data)) = message.part else {
+                return Err(FieldError::invalid("data", "every message after the first must have it").into());
+            };
+            if file.len().saturating_add(data.len()) > self.app.limits.model_bytes {
+                let limit = self.app.limits.model_bytes;
+                return Err(ApiError::TooLarge(format!("a model file has at most {limit} bytes")));
+            }
+            file.extend_from_slice(&data);
+        }
+        let file: Bytes = file.freeze();
+        let digest: String = Sha256::digest(&file).iter().map(|b| format!("{b:02x}")).collect();
+        let request_id = std::mem::take(&mut header.request_id);
+        let mut key = request_key(&request_id, &header)?;
+        if let Some(key) = &mut key {
+            key.hash.push_str(&digest);
+        }
+        let id = chosen_id("header.model_id", &header.model_id, "model")?;
+        let device = self.app.engine.device.clone();
+        let bytes = file.clone();
+        let generator = tokio::task::spawn_blocking(move || Generator::decode(&bytes, &device))
+            .await
+            .map_err(|_| ApiError::Internal("reading a model panicked".into()))??;
+        let path = format!("models/{id}/{digest}.safetensors");
+        let document = ModelDocument {
+            job: None,
+            digest,
+            artifact: path.clone(),
+            size_bytes: file.len() as u64,
+            flow_dimension: generator.target.dimension(),
+            card: generator.card,
+        };
+        let document = serde_json::to_string(&document).map_err(|e| ApiError::Internal(e.to_string()))?;
+        self.app.artifacts.put(&path, file.to_vec()).await?;
+        let new = NewResource {
+            kind: ResourceKind::Model,
+            id,
+            owner: OWNER.into(),
+            system: None,
+            request: key,
+            document,
+        };
+        let created = self.app.store.create_resource(new).await?;
+        if let Created::Repeated(resource) = &created {
+            let kept: ModelDocument = resource.read()?;
+            if kept.artifact != path {
+                self.app.artifacts.delete(&path).await?;
+            }
+        }
+        convert::model(&created.into_inner())
+    }
+}
+
+#[tonic::async_trait]
+impl ModelService for Models {
+    type ExportModelStream = ReceiverStream<Result<v1::ExportModelResponse, Status>>;
+
+    async fn get_model(&self, request: Request<v1::GetModelRequest>) -> Result<Response<v1::Model>, Status> {
+        let name = request.into_inner().name;
+        let id = id_of("name", "models", &name)?;
+        let resource = self.app.store.get_resource(ResourceKind::Model, id).await?;
+        Ok(Response::new(convert::model(&resource)?))
+    }
+
+    async fn list_models(
+        &self,
+        request: Request<v1::ListModelsRequest>,
+    ) -> Result<Response<v1::ListModelsResponse>, Status> {
+        let request = request.into_inner();
+        let system = match request.system.as_str() {
+            "" => None,
+            name => Some(id_of("system", "systems", name)?),
+        };
+        let list = format!("models of {}", system.unwrap_or_default());
+        let page = read_page(request.page_size, &request.page_token, &list)?;
+        let stored = self.app.store.list_resources(ResourceKind::Model, system, &page).await?;
+        let last = stored.last().map(|r| (r.created_at, r.id.as_str()));
+        let next_page_token = next_token(&page, stored.len(), last, &list);
+        let models = stored.iter().map(convert::model).collect::<Result<_, _>>()?;
+        Ok(Response::new(v1::ListModelsResponse { models, next_page_token }))
+    }
+
+    async fn delete_model(
+        &self,
+        request: Request<v1::DeleteModelRequest>,
+    ) -> Result<Response<v1::DeleteModelResponse>, Status> {
+        let name = request.into_inner().name;
+        let id = id_of("name", "models", &name)?;
+        let deleted = self.app.store.delete_resource(ResourceKind::Model, id).await?;
+        let document: ModelDocument = deleted.read()?;
+        self.app.artifacts.delete(&document.artifact).await?;
+        Ok(Response::new(v1::DeleteModelResponse {}))
+    }
+
+    async fn export_model(
+        &self,
+        request: Request<v1::ExportModelRequest>,
+    ) -> Result<Response<Self::ExportModelStream>, Status> {
+        let name = request.into_inner().name;
+        let id = id_of("name", "models", &name)?;
+        let document: ModelDocument = self.app.store.get_resource(ResourceKind::Model, id).await?.read()?;
+        let file = self.app.artifacts.get(&document.artifact).await?;
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(async move {
+            for chunk in file.chunks(CHUNK) {
+                if sender.send(Ok(v1::ExportModelResponse { data: chunk.to_vec() })).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn import_model(
+        &self,
+        request: Request<Streaming<v1::ImportModelRequest>>,
+    ) -> Result<Response<v1::Model>, Status> {
+        Ok(Response::new(self.import(request.into_inner()).await?))
+    }
+
+    async fn evaluate_log_prob(
+        &self,
+        _request: Request<v1::EvaluateLogProbRequest>,
+    ) -> Result<Response<v1::EvaluateLogProbResponse>, Status> {
+        Err(ApiError::NotImplemented("EvaluateLogProb").into())
+    }
+}

@@ -1,0 +1,176 @@
+//! Internal coordinates of real molecules: round trips, the volume element, and gradients.
+
+use boltzflow::coords::{
+    CoordinateKind, CoordinateTransform, CoordinatesSpec, InternalCoordinates, ReducedTarget, choose_coordinates,
+    dihedral,
+};
+use boltzflow::energy::{System, SystemDefinition};
+use boltzflow::math::{Purpose, Randoms};
+use std::sync::Arc;
+
+fn molecule(case: &str) -> (System, Vec<f64>) {
+    let folder = format!("{}/tests/data/openmm/{case}", env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| std::fs::read_to_string(format!("{folder}/{file}")).unwrap();
+    let definition = SystemDefinition::OpenMm {
+        system_xml: read("system.xml"),
+        topology_pdb: Some(read("topology.pdb")),
+    };
+    let mut npz = npyz::npz::NpzArchive::open(format!("{folder}/reference.npz")).unwrap();
+    let positions: Vec<f64> = npz.by_name("positions_nm").unwrap().unwrap().into_vec().unwrap();
+    (System::build(definition).unwrap(), positions)
+}
+
+/// Flow coordinates near those of the reference configurations.
+fn perturbed(transform: &dyn CoordinateTransform, x: &[f64], seed: u64) -> Vec<f64> {
+    let mut y = vec![0.0; transform.kinds().len()];
+    transform.to_coordinates(x, &mut y);
+    let mut random = Randoms::new(seed, Purpose::Validation, 0);
+    y.iter_mut().for_each(|y| *y += 0.3 * random.normal());
+    y
+}
+
+#[test]
+fn positions_come_back_and_jacobians_cancel() {
+    for case in ["alanine-dipeptide-obc1", "ace-aaa-nme"] {
+        let (system, x) = molecule(case);
+        let d = system.dimension();
+        let transform = choose_coordinates(&system, None, 300.0).unwrap();
+        assert_eq!(transform.kinds().len(), d - 6);
+        for (i, x) in x.chunks_exact(d).enumerate() {
+            let y = perturbed(transform.as_ref(), x, i as u64);
+            let (mut placed, mut back) = (vec![0.0; d], vec![0.0; d - 6]);
+            let ladj = transform.to_positions(&y, &mut placed);
+            let ladj_back = transform.to_coordinates(&placed, &mut back);
+            assert!((ladj - ladj_back).abs() < 1e-9);
+            for ((y, back), kind) in y.iter().zip(&back).zip(transform.kinds()) {
+                let gap = (y - back).abs();
+                let turn = 2.0 * std::f64::consts::PI;
+                let gap = if *kind == CoordinateKind::Circular { gap.min((gap - turn).abs()) } else { gap };
+                assert!(gap < 1e-7, "{case}: {y} came back as {back}");
+            }
+            // The same molecule up to a rigid motion has the same energy.
+            let (mut y, mut again, mut energies) = (back, vec![0.0; d], [0.0, 0.0]);
+            transform.to_coordinates(x, &mut y);
+            transform.to_positions(&y, &mut again);
+            system.potential().evaluate(x, &mut energies[..1], None).unwrap();
+            system.potential().evaluate(&again, &mut energies[1..], None).unwrap();
+            assert!((energies[0] - energies[1]).abs() < 1e-7, "{case}: energies {energies:?}");
+        }
+    }
+}
+
+/// The Jacobian of y → x has 3N − 6 columns. Beside six columns of rigid motions (three translations, three rotations
+/// about the first atom's frame) it is square, and its determinant is Π r² sin θ times the scales.
+#[test]
+fn ladj_is_that_of_the_dense_jacobian() {
+    let (system, x) = molecule("alanine-dipeptide-obc1");
+    let d = system.dimension();
+    let transform = choose_coordinates(&system, None, 300.0).unwrap();
+    let y = perturbed(transform.as_ref(), &x[..d], 5);
+    let mut placed = vec![0.0; d];
+    let ladj = transform.to_positions(&y, &mut placed);
+    let h = 1e-5;
+    let mut columns: Vec<Vec<f64>> = (0..d - 6)
+        .map(|k| {
+            let at = |delta: f64| {
+                let (mut y, mut x) = (y.clone(), vec![0.0; d]);
+                y[k] += delta;
+                transform.to_positions(&y, &mut x);
+                x
+            };
+            at(h).iter().zip(at(-h)).map(|(a, b)| (a - b) / (2.0 * h)).collect()
+        })
+        .collect();
+    let axes = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+    for axis in axes {
+        columns.push(placed.chunks_exact(3).flat_map(|_| axis).collect());
+    }
+    for w in axes {
+        let rotate = |p: &[f64]| [w[1] * p[2] - w[2] * p[1], w[2] * p[0] - w[0] * p[2], w[0] * p[1] - w[1] * p[0]];
+        columns.push(placed.chunks_exact(3).flat_map(rotate).collect());
+    }
+    assert!((ladj - log_abs_det(columns)).abs() < 1e-6);
+}
+
+fn log_abs_det(mut m: Vec<Vec<f64>>) -> f64 {
+    let d = m.len();
+    let mut log = 0.0;
+    for k in 0..d {
+        let pivot = (k..d).max_by(|&a, &b| m[a][k].abs().total_cmp(&m[b][k].abs())).unwrap();
+        m.swap(k, pivot);
+        log += m[k][k].abs().ln();
+        for i in k + 1..d {
+            let factor = m[i][k] / m[k][k];
+            for j in k..d {
+                m[i][j] -= factor * m[k][j];
+            }
+        }
+    }
+    log
+}
+
+#[test]
+fn gradients_in_flow_coordinates_are_those_of_finite_differences() {
+    for case in ["alanine-dipeptide-obc1", "ace-aaa-nme"] {
+        let (system, x) = molecule(case);
+        let (d, kt) = (system.dimension(), system.scale().kt(300.0));
+        let transform = choose_coordinates(&system, Some(&x), 300.0).unwrap();
+        let target = ReducedTarget::new(system, Arc::clone(&transform));
+        let y = perturbed(transform.as_ref(), &x[d..2 * d], 9);
+        let value = |y: &[f64]| {
+            let batch = target.evaluate(y).unwrap();
+            batch.energies[0] / kt - batch.ladj[0]
+        };
+        let gradient = target.evaluate_with_gradient(&y, 300.0, |_| 1.0).unwrap().gradients;
+        for k in 0..y.len() {
+            let at = |delta: f64| {
+                let mut y = y.clone();
+                y[k] += delta;
+                value(&y)
+            };
+            let numeric = (at(1e-5) - at(-1e-5)) / 2e-5;
+            let tolerance = 1e-5 * (1.0 + numeric.abs());
+            assert!((numeric - gradient[k]).abs() < tolerance, "{case}, {k}: {} against {numeric}", gradient[k]);
+        }
+    }
+}
+
+#[test]
+fn torsions_are_one_a_bond_and_there_is_no_density_out_of_the_domain() {
+    let (system, x) = molecule("alanine-dipeptide-obc1");
+    let transform = choose_coordinates(&system, None, 300.0).unwrap();
+    // Rotatable bonds of the dipeptide: φ, ψ, two peptide bonds, three methyl groups. Rings and terminal atoms have none.
+    let circular = transform.kinds().iter().filter(|k| **k == CoordinateKind::Circular).count();
+    assert_eq!(circular, 7);
+    let CoordinatesSpec::Internal(spec) = transform.spec() else { panic!("a molecule has internal coordinates") };
+    let place = |atom: usize| [x[3 * atom], x[3 * atom + 1], x[3 * atom + 2]];
+    let values = InternalCoordinates::measure(spec.zmatrix(), &x[..system.dimension()]);
+    for atoms in [[4, 6, 8, 14], [6, 8, 14, 16]] {
+        let angle = dihedral(place(atoms[0]), place(atoms[1]), place(atoms[2]), place(atoms[3]));
+        assert!(values.iter().any(|v| (v - angle).abs() < 1e-9), "no coordinate is the dihedral {atoms:?}");
+    }
+    let stored: CoordinatesSpec = serde_json::from_str(&serde_json::to_string(&transform.spec()).unwrap()).unwrap();
+    assert_eq!(stored.build(system.dimension()).unwrap().spec(), transform.spec());
+
+    let mut out = vec![0.0; system.dimension()];
+    for (k, y) in [(0, -1e3), (2, 1e3), (2, -1e3)] {
+        let mut outside = vec![0.0; transform.kinds().len()];
+        outside[k] = y;
+        assert_eq!(transform.to_positions(&outside, &mut out), f64::NEG_INFINITY);
+    }
+}
+
+#[test]
+fn molecules_without_a_bond_graph_are_refused_with_the_reason() {
+    let (system, _) = molecule("ace-aaa-nme-hbonds");
+    let error = choose_coordinates(&system, None, 300.0).unwrap_err().to_string();
+    assert!(error.contains("constraints"), "{error}");
+    let xml = std::fs::read_to_string(format!(
+        "{}/tests/data/openmm/alanine-dipeptide-vacuum/system.xml",
+        env!("CARGO_MANIFEST_DIR")
+    ))
+    .unwrap();
+    let system = System::build(SystemDefinition::OpenMm { system_xml: xml, topology_pdb: None }).unwrap();
+    let error = choose_coordinates(&system, None, 300.0).unwrap_err().to_string();
+    assert!(error.contains("topology_pdb"), "{error}");
+}
