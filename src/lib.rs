@@ -4,6 +4,8 @@
 //!
 //! | floor | what lives there |
 //! |---|---|
+//! | [`cli`] | the command line, one subcommand a file |
+//! | [`config`] | the server's configuration |
 //! | [`server`] | one gRPC service a file, layers, health, the admin port |
 //! | [`scheduler`] | workers that take jobs from the queue, under leases |
 //! | [`engine`] | loaded models, and turns on the device |
@@ -19,7 +21,9 @@
 //! | [`compute`] | devices, and fused kernels as candle custom operations |
 //! | [`math`] | counter-based random numbers, log-sum-exp, special functions |
 
+pub mod cli;
 pub mod compute;
+pub mod config;
 pub mod contract;
 pub mod coords;
 pub mod energy;

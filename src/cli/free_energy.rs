@@ -1,0 +1,214 @@
+//! `boltzflow free-energy`
+
+use super::client::{CliError, Clients, ServerArgs};
+use super::names::resource;
+use super::output::{JsonArgs, number, table, with_error};
+use super::sample::method;
+use super::specs;
+use crate::contract::{collective_variable, v1};
+use serde_json::{Value, json};
+
+/// Estimate log Z, F, U, S, free-energy differences between states, and profiles
+///
+/// A state is NAME=CV:LOW:HIGH, a profile CV:LOW:HIGH:BINS, with CV one of coordinate(i), linear(c0,c1,…),
+/// distance(i,j), angle(i,j,k), dihedral(i,j,k,l). Differences are to the first state, in kT.
+///
+/// Example: boltzflow free-energy models/double-well-0123456789ab --temperatures 0.5,1,2
+/// --state left=coordinate(0):-inf:0.0835 --state right=coordinate(0):0.0835:inf --profile coordinate(0):-2.5:2.5:50
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// models/NAME
+    model: String,
+    /// In the system's unit, separated by commas [default: the temperature trained at]
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',')]
+    temperatures: Vec<f64>,
+    /// A state; may be given several times
+    #[arg(long = "state", value_name = "NAME=CV:LOW:HIGH", value_parser = specs::state, allow_hyphen_values = true)]
+    states: Vec<v1::State>,
+    /// A profile; may be given several times
+    #[arg(long = "profile", value_name = "CV:LOW:HIGH:BINS", value_parser = specs::profile)]
+    profiles: Vec<v1::ProfileSpec>,
+    /// Samples at each temperature
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    samples: u64,
+    /// Stop a temperature once the errors of log Z and of state differences are at most this, in kT
+    #[arg(long, value_name = "E")]
+    target_error: Option<f64>,
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// auto, reweighting or latent-scaling
+    #[arg(long, default_value = "auto")]
+    method: String,
+    #[command(flatten)]
+    json: JsonArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+pub(super) async fn run(args: Args) -> Result<(), CliError> {
+    let mut clients = args.server.connect().await?;
+    let request = v1::EstimateFreeEnergyRequest {
+        model: resource("models", &args.model),
+        temperatures: args.temperatures,
+        states: args.states,
+        profiles: args.profiles,
+        samples: args.samples,
+        target_standard_error: args.target_error.unwrap_or(0.0),
+        seed: args.seed,
+        method: method(&args.method)?.into(),
+        ..v1::EstimateFreeEnergyRequest::default()
+    };
+    let answer = estimate(&mut clients, request).await?;
+    if args.json.write(&answer_json(&answer))? {
+        print_answer(&answer);
+    }
+    for estimate in &answer.estimates {
+        let weights = estimate.weights.clone().unwrap_or_default();
+        if !weights.warning.is_empty() {
+            eprintln!("warning: T = {}: {}", estimate.temperature, weights.warning);
+        }
+    }
+    Ok(())
+}
+
+/// The final estimates of a request.
+pub(super) async fn estimate(
+    clients: &mut Clients,
+    request: v1::EstimateFreeEnergyRequest,
+) -> Result<v1::EstimateFreeEnergyResponse, CliError> {
+    let bar = super::output::progress_bar(0, "{spinner} {msg}");
+    let mut stream = clients.free_energy.estimate_free_energy(request).await?.into_inner();
+    let mut last = None;
+    while let Some(message) = stream.message().await? {
+        if let Some(estimate) = message.estimates.last() {
+            let log_z = estimate.log_z.unwrap_or_default();
+            let text = with_error(log_z.value, log_z.standard_error);
+            let samples = estimate.weights.as_ref().map_or(0, |w| w.samples);
+            bar.set_message(format!("T = {}: log Z = {text} from {samples} samples", estimate.temperature));
+            bar.tick();
+        }
+        last = Some(message);
+    }
+    bar.finish_and_clear();
+    match last {
+        Some(answer) if answer.r#final => Ok(answer),
+        _ => Err(CliError::failed("the server's stream ended without a final estimate")),
+    }
+}
+
+fn print_answer(answer: &v1::EstimateFreeEnergyResponse) {
+    let cell = |e: Option<v1::Estimate>| e.map_or_else(String::new, |e| with_error(e.value, e.standard_error));
+    let unit = if answer.energy_unit() == v1::EnergyUnit::KjPerMol { "kJ/mol" } else { "reduced" };
+    let rows: Vec<Vec<String>> = answer
+        .estimates
+        .iter()
+        .map(|e| {
+            let weights = e.weights.clone().unwrap_or_default();
+            let ess = format!("{:.1} %", 100.0 * weights.effective_fraction);
+            let k = format!("{:.2}", weights.pareto_k);
+            let mut row = vec![e.temperature.to_string(), cell(e.log_z), cell(e.free_energy), cell(e.internal_energy)];
+            row.extend([cell(e.entropy), ess, k]);
+            row
+        })
+        .collect();
+    let (f, u) = (format!("F ({unit})"), format!("U ({unit})"));
+    println!("{}", table(&["T", "log Z", &f, &u, "S/k", "ESS", "k"], &rows));
+    let states: Vec<Vec<String>> = answer
+        .estimates
+        .iter()
+        .flat_map(|e| {
+            e.states.iter().map(move |s| {
+                vec![format!("{} at T = {}", s.name, e.temperature), cell(s.probability), cell(s.difference)]
+            })
+        })
+        .collect();
+    if !states.is_empty() {
+        println!("{}", table(&["state", "probability", "F − F(first) (kT)"], &states));
+    }
+    for estimate in &answer.estimates {
+        for profile in &estimate.profiles {
+            let name = collective_variable(profile.variable.as_ref()).map_or_else(|e| e.to_string(), |v| v.to_string());
+            println!("profile of {name} at T = {}", estimate.temperature);
+            let rows: Vec<Vec<String>> = profile
+                .edges
+                .windows(2)
+                .zip(&profile.free_energy)
+                .map(|(edge, f)| {
+                    vec![format!("{:.4}", (edge[0] + edge[1]) / 2.0), with_error(f.value, f.standard_error)]
+                })
+                .collect();
+            println!("{}", table(&["centre", "F (kT)"], &rows));
+        }
+    }
+    println!("{}; model {}", answer.coordinates, &answer.model_digest[..12.min(answer.model_digest.len())]);
+    if answer.coverage() == v1::Coverage::Unverified {
+        println!("coverage is unverified: without reference data a missing mode would not show");
+    }
+}
+
+fn estimate_json(estimate: Option<v1::Estimate>) -> Value {
+    let e = estimate.unwrap_or_default();
+    json!({
+        "value": number(e.value),
+        "stderr": number(e.standard_error),
+        "low": number(e.interval_low),
+        "high": number(e.interval_high),
+    })
+}
+
+fn answer_json(answer: &v1::EstimateFreeEnergyResponse) -> Value {
+    let temperature = |e: &v1::FreeEnergyEstimate| {
+        let weights = e.weights.clone().unwrap_or_default();
+        let states: Vec<Value> = e
+            .states
+            .iter()
+            .map(|s| {
+                json!({
+                    "name": s.name,
+                    "probability": estimate_json(s.probability),
+                    "difference_kt": estimate_json(s.difference),
+                })
+            })
+            .collect();
+        let profiles: Vec<Value> = e
+            .profiles
+            .iter()
+            .map(|p| {
+                let variable = collective_variable(p.variable.as_ref()).map(|v| v.to_string()).unwrap_or_default();
+                json!({
+                    "variable": variable,
+                    "edges": p.edges,
+                    "free_energy_kt": p.free_energy.iter().map(|f| number(f.value)).collect::<Vec<_>>(),
+                    "free_energy_kt_stderr": p.free_energy.iter().map(|f| number(f.standard_error)).collect::<Vec<_>>(),
+                    "covered": number(p.covered),
+                })
+            })
+            .collect();
+        json!({
+            "temperature": e.temperature,
+            "method": e.method().as_str_name().trim_start_matches("SAMPLING_METHOD_").to_lowercase(),
+            "samples": weights.samples,
+            "effective_fraction": number(weights.effective_fraction),
+            "pareto_k": number(weights.pareto_k),
+            "reliable": weights.reliable,
+            "warning": weights.warning,
+            "log_z": estimate_json(e.log_z),
+            "free_energy": estimate_json(e.free_energy),
+            "internal_energy": estimate_json(e.internal_energy),
+            "entropy_k": estimate_json(e.entropy),
+            "heat_capacity_k": estimate_json(e.heat_capacity),
+            "free_energy_bound_kt": number(weights.free_energy_bound),
+            "states": states,
+            "profiles": profiles,
+        })
+    };
+    json!({
+        "estimates": answer.estimates.iter().map(temperature).collect::<Vec<_>>(),
+        "model_digest": answer.model_digest,
+        "energy_digest": answer.energy_digest,
+        "energy_unit": if answer.energy_unit() == v1::EnergyUnit::KjPerMol { "kJ/mol" } else { "reduced" },
+        "coordinates": answer.coordinates,
+        "coverage_verified": answer.coverage() == v1::Coverage::HeldOutData,
+        "seconds": number(answer.seconds),
+    })
+}

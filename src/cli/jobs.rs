@@ -1,0 +1,223 @@
+//! `boltzflow jobs`
+
+use super::client::{CliError, Clients, ServerArgs};
+use super::names::resource;
+use super::output::{JsonArgs, duration, number, progress_bar, table};
+use crate::contract::v1::{self, JobState, job::Task, job_event::Event};
+use serde_json::{Value, json};
+use std::io::IsTerminal;
+use tonic::Code;
+
+/// Look after jobs
+///
+/// Example: boltzflow jobs watch jobs/job-0123456789ab
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// List jobs, newest first
+    List {
+        #[command(flatten)]
+        json: JsonArgs,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Show one job
+    Show {
+        name: String,
+        #[command(flatten)]
+        json: JsonArgs,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Follow a job to its end
+    Watch {
+        name: String,
+        /// Go on after this event
+        #[arg(long, default_value_t = 0)]
+        after: i64,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Ask a job to stop
+    Cancel {
+        name: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Forget a job that is over
+    Delete {
+        name: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+}
+
+pub(super) async fn run(command: Command) -> Result<(), CliError> {
+    match command {
+        Command::List { json, server } => {
+            let mut clients = server.connect().await?;
+            let mut jobs = Vec::new();
+            let mut page_token = String::new();
+            loop {
+                let request = v1::ListJobsRequest { page_token, ..v1::ListJobsRequest::default() };
+                let page = clients.jobs.list_jobs(request).await?.into_inner();
+                jobs.extend(page.jobs);
+                page_token = page.next_page_token;
+                if page_token.is_empty() {
+                    break;
+                }
+            }
+            if json.write(&jobs.iter().map(job_json).collect())? {
+                let rows: Vec<_> = jobs.iter().map(row).collect();
+                println!("{}", table(&["job", "state", "system", "step", "ESS", "model"], &rows));
+            }
+        }
+        Command::Show { name, json, server } => {
+            let mut clients = server.connect().await?;
+            let request = v1::GetJobRequest { name: resource("jobs", &name) };
+            let job = clients.jobs.get_job(request).await?.into_inner();
+            let text = serde_json::to_string_pretty(&job_json(&job)).map_err(|e| CliError::failed(e.to_string()))?;
+            if json.write(&job_json(&job))? {
+                println!("{text}");
+            }
+        }
+        Command::Watch { name, after, server } => {
+            let mut clients = server.connect().await?;
+            let job = follow(&mut clients, &resource("jobs", &name), after).await?;
+            println!("{}", super::train::model_name(&job));
+        }
+        Command::Cancel { name, server } => {
+            let mut clients = server.connect().await?;
+            let request = v1::CancelJobRequest { name: resource("jobs", &name) };
+            let job = clients.jobs.cancel_job(request).await?.into_inner();
+            println!("{} {}", job.name, if job.end_time.is_some() { "is cancelled" } else { "will stop" });
+        }
+        Command::Delete { name, server } => {
+            let mut clients = server.connect().await?;
+            clients.jobs.delete_job(v1::DeleteJobRequest { name: resource("jobs", &name) }).await?;
+        }
+    }
+    Ok(())
+}
+
+fn state(job: &v1::Job) -> &'static str {
+    job.state().as_str_name().trim_start_matches("JOB_STATE_")
+}
+
+fn row(job: &v1::Job) -> Vec<String> {
+    let (system, model) = match &job.task {
+        Some(Task::Training(task)) => (task.system.clone(), task.model_id.clone()),
+        _ => Default::default(),
+    };
+    let (step, ess) = match &job.progress {
+        Some(p) => {
+            let ess = p.weights.as_ref().map_or(f64::NAN, |w| w.effective_fraction);
+            (format!("{}/{}", p.step, p.total_steps), format!("{:.1} %", 100.0 * ess))
+        }
+        None => Default::default(),
+    };
+    vec![job.name.clone(), state(job).to_string(), system, step, ess, model]
+}
+
+/// A job for programs.
+pub(super) fn job_json(job: &v1::Job) -> Value {
+    let progress = job.progress.as_ref().map(|p| {
+        let weights = p.weights.as_ref();
+        json!({
+            "step": p.step,
+            "total_steps": p.total_steps,
+            "effective_fraction": weights.map_or(Value::Null, |w| number(w.effective_fraction)),
+            "pareto_k": weights.map_or(Value::Null, |w| number(w.pareto_k)),
+            "log_z": weights.map_or(Value::Null, |w| number(w.log_z)),
+            "held_out_log_prob": p.held_out_log_prob.map_or(Value::Null, number),
+            "seconds": number(p.seconds),
+            "seconds_left": number(p.seconds_left),
+            "energy_evaluations": p.energy_evaluations,
+        })
+    });
+    let error = job.error.as_ref().map(|e| json!({ "code": e.code, "reason": e.reason, "message": e.message }));
+    json!({
+        "name": job.name,
+        "state": state(job),
+        "attempt": job.attempt,
+        "model": super::train::model_name(job),
+        "progress": progress,
+        "error": error,
+    })
+}
+
+/// Follows a job's events to its end, with a progress bar on a terminal and lines elsewhere. A stream that breaks is
+/// taken up again where it broke.
+pub(super) async fn follow(clients: &mut Clients, name: &str, mut after: i64) -> Result<v1::Job, CliError> {
+    let bar = progress_bar(0, "{bar:30} {pos}/{len} steps, {msg}");
+    let lines = !std::io::stderr().is_terminal();
+    let mut retries = 0;
+    'connection: loop {
+        let request = v1::WatchJobRequest { name: name.to_string(), after_sequence: after };
+        let mut events = match clients.jobs.watch_job(request).await {
+            Ok(response) => response.into_inner(),
+            Err(status) if status.code() == Code::Unavailable && retries < 30 => {
+                retries += 1;
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                continue 'connection;
+            }
+            Err(status) => return Err(status.into()),
+        };
+        loop {
+            match events.message().await {
+                Ok(Some(event)) => {
+                    retries = 0;
+                    after = event.sequence;
+                    show(&event, &bar, lines);
+                }
+                Ok(None) => break 'connection,
+                Err(status) if matches!(status.code(), Code::Unavailable | Code::Unknown) && retries < 30 => {
+                    retries += 1;
+                    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                    continue 'connection;
+                }
+                Err(status) => return Err(status.into()),
+            }
+        }
+    }
+    bar.finish_and_clear();
+    let job = clients.jobs.get_job(v1::GetJobRequest { name: name.to_string() }).await?.into_inner();
+    match (job.state(), &job.error) {
+        (JobState::Succeeded, _) => Ok(job),
+        (_, Some(error)) => Err(CliError::Job(format!("{name} failed: {} [{}]", error.message, error.reason))),
+        _ => Err(CliError::Job(format!("{name} is {}", state(&job)))),
+    }
+}
+
+fn show(event: &v1::JobEvent, bar: &indicatif::ProgressBar, lines: bool) {
+    let say = |text: String| if lines { eprintln!("{text}") } else { bar.println(text) };
+    match &event.event {
+        Some(Event::Training(p)) => {
+            let weights = p.weights.clone().unwrap_or_default();
+            let text = format!(
+                "ESS {:.1} %, k {:.2}, log Z {:.3} ± {:.3}, {:.1} steps/s, {} left",
+                100.0 * weights.effective_fraction,
+                weights.pareto_k,
+                weights.log_z,
+                weights.log_z_standard_error,
+                p.steps_per_second,
+                duration(p.seconds_left)
+            );
+            if lines {
+                eprintln!("step {}/{}: {text}", p.step, p.total_steps);
+            } else {
+                bar.set_length(p.total_steps.unsigned_abs());
+                bar.set_position(p.step.unsigned_abs());
+                bar.set_message(text);
+            }
+        }
+        Some(Event::Message(text)) => say(text.clone()),
+        Some(Event::State(_)) => {
+            if let Some(Event::State(number)) = event.event
+                && let Ok(state) = JobState::try_from(number)
+            {
+                say(format!("job {}", state.as_str_name().trim_start_matches("JOB_STATE_").to_lowercase()));
+            }
+        }
+        Some(Event::CheckpointStep(_)) | None => {}
+    }
+}

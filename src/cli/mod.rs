@@ -1,0 +1,87 @@
+//! The command line: one subcommand a file.
+
+mod arrays;
+mod client;
+mod datasets;
+mod energy;
+mod free_energy;
+mod jobs;
+mod models;
+mod names;
+mod output;
+mod quickstart;
+mod sample;
+mod serve;
+mod specs;
+mod systems;
+mod train;
+
+use clap::{Parser, Subcommand};
+use client::CliError;
+use std::process::ExitCode;
+
+/// Train normalizing flows on molecular potentials, and stream exactly weighted Boltzmann samples from them.
+///
+/// Exit codes: 0 done; 1 failed; 2 wrong usage; 3 the server cannot be reached or is busy; 4 the server refused the
+/// request; 5 the job failed or was cancelled.
+#[derive(Debug, Parser)]
+#[command(name = "boltzflow", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Args),
+    Quickstart(quickstart::Args),
+    Train(train::Args),
+    Sample(sample::Args),
+    FreeEnergy(free_energy::Args),
+    Energy(energy::Args),
+    #[command(subcommand)]
+    Systems(systems::Command),
+    #[command(subcommand)]
+    Datasets(datasets::Command),
+    #[command(subcommand)]
+    Jobs(jobs::Command),
+    #[command(subcommand)]
+    Models(models::Command),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("error: no runtime: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(run(cli.command));
+    // A computation that nobody waits for any more must not hold the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<(), CliError> {
+    match command {
+        Command::Serve(args) => serve::run(args).await,
+        Command::Quickstart(args) => quickstart::run(args).await,
+        Command::Train(args) => train::run(args).await,
+        Command::Sample(args) => sample::run(args).await,
+        Command::FreeEnergy(args) => free_energy::run(args).await,
+        Command::Energy(args) => energy::run(args).await,
+        Command::Systems(command) => systems::run(command).await,
+        Command::Datasets(command) => datasets::run(command).await,
+        Command::Jobs(command) => jobs::run(command).await,
+        Command::Models(command) => models::run(command).await,
+    }
+}

@@ -1,0 +1,143 @@
+//! `boltzflow models`
+
+use super::client::{CliError, ServerArgs};
+use super::names::resource;
+use super::output::{JsonArgs, number, table};
+use crate::contract::v1::{self, import_model_request::Part};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::PathBuf;
+
+const CHUNK: usize = 1 << 20;
+
+/// Look after models
+///
+/// Example: boltzflow models export models/double-well-0123456789ab -o model.safetensors
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// List models, newest first
+    List {
+        #[command(flatten)]
+        json: JsonArgs,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Show a model's card
+    Show {
+        name: String,
+        #[command(flatten)]
+        json: JsonArgs,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Fetch a model as a safetensors file
+    Export {
+        name: String,
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Send a model file; prints the model's name
+    Import {
+        file: PathBuf,
+        /// Name of the model
+        #[arg(long, value_name = "ID")]
+        model_id: Option<String>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Delete a model
+    Delete {
+        name: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+}
+
+fn model_json(model: &v1::Model) -> Value {
+    let card = model.card.clone().unwrap_or_default();
+    json!({
+        "name": model.name,
+        "system": model.system,
+        "job": model.job,
+        "digest": model.digest,
+        "size_bytes": model.size_bytes,
+        "energy_digest": card.energy_digest,
+        "coordinates": card.coordinates,
+        "temperature": card.temperature,
+        "data_digest": card.data_digest,
+        "seed": card.seed,
+        "training": card.training,
+        "steps": card.steps,
+        "energy_evaluations": card.energy_evaluations,
+        "seconds": number(card.seconds),
+        "effective_sample_fraction": number(card.effective_sample_fraction),
+        "pareto_k": number(card.pareto_k),
+        "held_out_log_prob": card.held_out_log_prob.map_or(Value::Null, number),
+        "flow_dimension": card.flow_dimension,
+    })
+}
+
+pub(super) async fn run(command: Command) -> Result<(), CliError> {
+    match command {
+        Command::List { json, server } => {
+            let mut clients = server.connect().await?;
+            let mut models = Vec::new();
+            let mut page_token = String::new();
+            loop {
+                let request = v1::ListModelsRequest { page_token, ..v1::ListModelsRequest::default() };
+                let page = clients.models.list_models(request).await?.into_inner();
+                models.extend(page.models);
+                page_token = page.next_page_token;
+                if page_token.is_empty() {
+                    break;
+                }
+            }
+            if json.write(&models.iter().map(model_json).collect())? {
+                let rows: Vec<Vec<String>> = models
+                    .iter()
+                    .map(|m| {
+                        let card = m.card.clone().unwrap_or_default();
+                        let ess = format!("{:.1} %", 100.0 * card.effective_sample_fraction);
+                        vec![m.name.clone(), m.system.clone(), card.temperature.to_string(), ess]
+                    })
+                    .collect();
+                println!("{}", table(&["model", "system", "T", "ESS"], &rows));
+            }
+        }
+        Command::Show { name, json, server } => {
+            let mut clients = server.connect().await?;
+            let request = v1::GetModelRequest { name: resource("models", &name) };
+            let value = model_json(&clients.models.get_model(request).await?.into_inner());
+            if json.write(&value)? {
+                println!("{}", serde_json::to_string_pretty(&value).map_err(|e| CliError::failed(e.to_string()))?);
+            }
+        }
+        Command::Export { name, output, server } => {
+            let mut clients = server.connect().await?;
+            let request = v1::ExportModelRequest { name: resource("models", &name) };
+            let mut stream = clients.models.export_model(request).await?.into_inner();
+            let mut file = std::fs::File::create(&output).map_err(|e| CliError::file(&output, e))?;
+            while let Some(message) = stream.message().await? {
+                file.write_all(&message.data).map_err(|e| CliError::file(&output, e))?;
+            }
+        }
+        Command::Import { file, model_id, server } => {
+            let mut clients = server.connect().await?;
+            let bytes = std::fs::read(&file).map_err(|e| CliError::file(&file, e))?;
+            let header =
+                v1::ImportHeader { model_id: model_id.unwrap_or_default(), request_id: String::new() };
+            let chunks: Vec<Part> = bytes.chunks(CHUNK).map(|c| Part::Data(c.to_vec())).collect();
+            let parts = std::iter::once(Part::Header(header)).chain(chunks);
+            let messages = parts.map(|part| v1::ImportModelRequest { part: Some(part) });
+            let model = clients.models.import_model(tokio_stream::iter(messages)).await?.into_inner();
+            println!("{}", model.name);
+        }
+        Command::Delete { name, server } => {
+            let mut clients = server.connect().await?;
+            clients.models.delete_model(v1::DeleteModelRequest { name: resource("models", &name) }).await?;
+        }
+    }
+    Ok(())
+}

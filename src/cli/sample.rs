@@ -1,0 +1,221 @@
+//! `boltzflow sample`
+
+use super::arrays::NpzWriter;
+use super::client::{CliError, Clients, ServerArgs};
+use super::names::resource;
+use super::output::{JsonArgs, number, progress_bar};
+use crate::contract::numbers;
+use crate::contract::v1::{self, stream_samples_response::Part};
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+/// Stream weighted samples from a model into an NPZ file
+///
+/// The file has positions (nm for molecules), log_weights, reduced_energies, log_probs and index. The average of A over
+/// the Boltzmann distribution is sum(w·A)/sum(w) with w = exp(log_weights − max).
+///
+/// Example: boltzflow sample models/double-well-0123456789ab --temperature 0.5 --count 100000 --seed 1 -o samples.npz
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// models/NAME
+    model: String,
+    /// In the system's unit [default: the temperature trained at]
+    #[arg(long, value_name = "T")]
+    temperature: Option<f64>,
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    count: u64,
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Index of the first sample
+    #[arg(long, value_name = "I", default_value_t = 0)]
+    first_index: u64,
+    /// auto, reweighting or latent-scaling
+    #[arg(long, default_value = "auto")]
+    method: String,
+    /// The file to write
+    #[arg(short, long, value_name = "X.npz")]
+    output: PathBuf,
+    #[command(flatten)]
+    json: JsonArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// A method by its name on the command line.
+pub(super) fn method(name: &str) -> Result<v1::SamplingMethod, CliError> {
+    match name {
+        "auto" => Ok(v1::SamplingMethod::Auto),
+        "reweighting" => Ok(v1::SamplingMethod::Reweighting),
+        "latent-scaling" => Ok(v1::SamplingMethod::LatentScaling),
+        _ => Err(CliError::failed(format!("'{name}' is not a method; use auto, reweighting or latent-scaling"))),
+    }
+}
+
+/// All that a stream brought, with the positions in a file of their own until the end: they may be larger than memory.
+pub(super) struct Received {
+    pub header: v1::SampleHeader,
+    pub summary: v1::SampleSummary,
+    pub log_weights: Vec<f64>,
+    pub reduced_energies: Vec<f64>,
+    pub log_probs: Vec<f64>,
+    /// Of one sample's positions.
+    pub shape: Vec<usize>,
+}
+
+pub(super) async fn run(args: Args) -> Result<(), CliError> {
+    let mut clients = args.server.connect().await?;
+    let request = v1::StreamSamplesRequest {
+        model: resource("models", &args.model),
+        temperature: args.temperature.unwrap_or(0.0),
+        method: method(&args.method)?.into(),
+        seed: args.seed,
+        first_index: args.first_index,
+        count: args.count,
+        ..v1::StreamSamplesRequest::default()
+    };
+    let mut part = args.output.as_os_str().to_owned();
+    part.push(".positions.part");
+    let part = PathBuf::from(part);
+    let mut spool = BufWriter::new(
+        File::options()
+            .create(true)
+            .truncate(true)
+            .read(true)
+            .write(true)
+            .open(&part)
+            .map_err(|e| CliError::file(&part, e))?,
+    );
+    let received = receive(&mut clients, request, |positions| {
+        let mut write = || positions.iter().try_for_each(|x| spool.write_all(&x.to_le_bytes()));
+        write().map_err(|e| CliError::file(&part, e))
+    })
+    .await?;
+    let file = spool.into_inner().map_err(|e| CliError::file(&part, e))?;
+    write_npz(&args.output, file, &received, args.first_index)?;
+    std::fs::remove_file(&part).map_err(|e| CliError::file(&part, e))?;
+    let weights = received.summary.weights.clone().unwrap_or_default();
+    if args.json.write(&summary_json(&received))? {
+        println!(
+            "{} samples at T = {} by {}: {:.1} effective ({:.2} %), k = {:.2}, log Z = {:.4} ± {:.4}",
+            weights.samples,
+            received.header.temperature,
+            received.header.method().as_str_name().trim_start_matches("SAMPLING_METHOD_").to_lowercase(),
+            weights.effective_samples,
+            100.0 * weights.effective_fraction,
+            weights.pareto_k,
+            weights.log_z,
+            weights.log_z_standard_error,
+        );
+        if received.summary.coverage() == v1::Coverage::Unverified {
+            println!("coverage is unverified: without reference data a missing mode would not show");
+        }
+    }
+    if !weights.warning.is_empty() {
+        eprintln!("warning: {}", weights.warning);
+    }
+    Ok(())
+}
+
+/// Reads a stream to its end; positions go to `keep` as they come.
+pub(super) async fn receive(
+    clients: &mut Clients,
+    request: v1::StreamSamplesRequest,
+    mut keep: impl FnMut(&[f64]) -> Result<(), CliError>,
+) -> Result<Received, CliError> {
+    let bar = progress_bar(request.count, "{bar:30} {pos}/{len} samples, {per_sec}, {msg}");
+    let mut stream = clients.sampling.stream_samples(request).await?.into_inner();
+    let broken = |what: &str| CliError::failed(format!("the server's stream is not as agreed: {what}"));
+    let (mut header, mut summary) = (None, None);
+    let (mut log_weights, mut reduced_energies, mut log_probs) = (Vec::new(), Vec::new(), Vec::new());
+    let mut shape = Vec::new();
+    while let Some(message) = stream.message().await? {
+        match message.part {
+            Some(Part::Header(h)) => header = Some(h),
+            Some(Part::Summary(s)) => summary = Some(s),
+            Some(Part::Batch(batch)) => {
+                let read = |array: &Option<v1::Array>, what: &str| match array {
+                    Some(array) => numbers(what, array).map_err(|e| broken(&e.to_string())),
+                    None => Err(broken(what)),
+                };
+                let (positions, full_shape) = read(&batch.positions, "positions")?;
+                shape = full_shape.into_iter().skip(1).collect();
+                keep(&positions)?;
+                log_weights.extend(read(&batch.log_weights, "log_weights")?.0);
+                reduced_energies.extend(read(&batch.reduced_energies, "reduced_energies")?.0);
+                log_probs.extend(read(&batch.log_probs, "log_probs")?.0);
+                bar.set_position(batch.samples);
+                bar.set_message(format!("{:.0} effective", batch.effective_samples));
+            }
+            None => {}
+        }
+    }
+    bar.finish_and_clear();
+    match (header, summary) {
+        (Some(header), Some(summary)) => {
+            Ok(Received { header, summary, log_weights, reduced_energies, log_probs, shape })
+        }
+        _ => Err(broken("it ended without a summary")),
+    }
+}
+
+fn write_npz(path: &Path, mut positions: File, received: &Received, first_index: u64) -> Result<(), CliError> {
+    positions.rewind().map_err(|e| CliError::file(path, e))?;
+    let n = received.log_weights.len();
+    let mut shape = vec![n];
+    shape.extend(&received.shape);
+    let mut reader = BufReader::with_capacity(1 << 20, positions);
+    let mut failure = None;
+    let numbers = (0..shape.iter().product::<usize>()).map_while(|_| {
+        let mut bytes = [0; 8];
+        match reader.read_exact(&mut bytes) {
+            Ok(()) => Some(f64::from_le_bytes(bytes)),
+            Err(e) => {
+                failure = Some(e);
+                None
+            }
+        }
+    });
+    let mut npz = NpzWriter::create(path)?;
+    let written = npz.add("positions", numbers, &shape);
+    if let Some(e) = failure {
+        return Err(CliError::file(path, e));
+    }
+    written?;
+    npz.add("log_weights", received.log_weights.iter().copied(), &[n])?;
+    npz.add("reduced_energies", received.reduced_energies.iter().copied(), &[n])?;
+    npz.add("log_probs", received.log_probs.iter().copied(), &[n])?;
+    npz.add_indices("index", first_index..first_index + n as u64)?;
+    npz.finish()
+}
+
+fn summary_json(received: &Received) -> Value {
+    let (header, summary) = (&received.header, &received.summary);
+    let weights = summary.weights.clone().unwrap_or_default();
+    json!({
+        "model": header.model,
+        "model_digest": header.model_digest,
+        "energy_digest": header.energy_digest,
+        "coordinates": header.coordinates,
+        "temperature": header.temperature,
+        "method": header.method().as_str_name().trim_start_matches("SAMPLING_METHOD_").to_lowercase(),
+        "method_reason": header.method_reason,
+        "seed": header.seed,
+        "first_index": header.first_index,
+        "next_index": summary.next_index,
+        "samples": weights.samples,
+        "non_finite": weights.non_finite,
+        "effective_samples": number(weights.effective_samples),
+        "effective_fraction": number(weights.effective_fraction),
+        "pareto_k": number(weights.pareto_k),
+        "pareto_k_threshold": number(weights.pareto_k_threshold),
+        "largest_share": number(weights.largest_share),
+        "log_z": number(weights.log_z),
+        "log_z_stderr": number(weights.log_z_standard_error),
+        "reliable": weights.reliable,
+        "coverage_verified": summary.coverage() == v1::Coverage::HeldOutData,
+        "warning": weights.warning,
+        "seconds": number(summary.seconds),
+    })
+}

@@ -1,0 +1,194 @@
+//! `boltzflow train`
+
+use super::arrays::{Array, read_npz, read_positions};
+use super::client::{CliError, Clients, ServerArgs};
+use super::jobs::{follow, job_json};
+use super::names::{content_id, resource};
+use super::output::JsonArgs;
+use crate::contract::v1::{self, job::Task, upload_dataset_request::Part};
+use crate::energy::analytic::AnalyticPotential;
+use std::path::{Path, PathBuf};
+use tonic::{Code, Status};
+
+/// Bytes of frames in a message of an upload.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Train a flow on a system; prints the model's name last
+///
+/// Examples:
+///   boltzflow train --system double-well --wait
+///   boltzflow train --system system.xml --topology topology.pdb --dataset trajectory.npz --temperature 300 --wait
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Args {
+    /// A system on the server (double-well, systems/mine), or an OpenMM System XML file, which is sent to it
+    #[arg(long, value_name = "NAME|SYSTEM.xml")]
+    system: String,
+    /// A PDB file of the same atoms, with a starting structure
+    #[arg(long, value_name = "T.pdb")]
+    topology: Option<PathBuf>,
+    /// Frames to train on: a dataset on the server (datasets/mine), or an .npz file with positions_nm (and temperature_K)
+    #[arg(long, value_name = "NAME|D.npz")]
+    dataset: Option<String>,
+    /// Temperature to train at: kelvin for molecules, in units of the energy for reduced systems
+    #[arg(long, value_name = "T")]
+    temperature: Option<f64>,
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Stop after this many seconds of training, with the model as it is then
+    #[arg(long, value_name = "SECONDS")]
+    max_seconds: Option<f64>,
+    /// Stop after this many steps
+    #[arg(long, value_name = "N")]
+    max_steps: Option<i64>,
+    /// Name of the model
+    #[arg(long, value_name = "ID")]
+    model_id: Option<String>,
+    /// Follow the job to its end
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    json: JsonArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+pub(super) async fn run(args: Args) -> Result<(), CliError> {
+    let mut clients = args.server.connect().await?;
+    let system = send_system(&mut clients, &args.system, args.topology.as_deref()).await?;
+    let dataset = match &args.dataset {
+        None => String::new(),
+        Some(name) => send_dataset(&mut clients, name, &system, args.temperature).await?,
+    };
+    let task = v1::TrainingTask {
+        system,
+        dataset,
+        temperature: args.temperature.unwrap_or(0.0),
+        seed: args.seed,
+        budget: Some(v1::Budget {
+            steps: args.max_steps.unwrap_or(0),
+            seconds: args.max_seconds.unwrap_or(0.0),
+            ..v1::Budget::default()
+        }),
+        model_id: args.model_id.clone().unwrap_or_default(),
+        ..v1::TrainingTask::default()
+    };
+    let request = v1::CreateJobRequest {
+        job: Some(v1::Job { task: Some(Task::Training(task)), ..v1::Job::default() }),
+        request_id: uuid::Uuid::now_v7().to_string(),
+        ..v1::CreateJobRequest::default()
+    };
+    let job = clients.jobs.create_job(request).await?.into_inner();
+    eprintln!("{} is queued", job.name);
+    let job = if args.wait { follow(&mut clients, &job.name, 0).await? } else { job };
+    if args.json.write(&job_json(&job))? {
+        println!("{}", model_name(&job));
+    }
+    Ok(())
+}
+
+/// The model that a job made or will make.
+pub(super) fn model_name(job: &v1::Job) -> String {
+    match &job.task {
+        _ if !job.model.is_empty() => job.model.clone(),
+        Some(Task::Training(task)) => resource("models", &task.model_id),
+        _ => String::new(),
+    }
+}
+
+/// The name of a system on the server; a file is sent unless it is there already.
+pub(super) async fn send_system(
+    clients: &mut Clients,
+    name: &str,
+    topology: Option<&Path>,
+) -> Result<String, CliError> {
+    let path = Path::new(name);
+    let is_file = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("xml")) || path.is_file();
+    if !is_file || AnalyticPotential::built_in(name).is_some() {
+        if topology.is_some() {
+            return Err(CliError::failed("--topology belongs to a System XML file, not to a system on the server"));
+        }
+        return Ok(resource("systems", name));
+    }
+    let read = |path: &Path| std::fs::read_to_string(path).map_err(|e| CliError::file(path, e));
+    let system_xml = read(path)?;
+    let topology_pdb = topology.map(read).transpose()?.unwrap_or_default();
+    let id = content_id(path, &[system_xml.as_bytes(), topology_pdb.as_bytes()]);
+    let system = v1::System {
+        display_name: path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+        definition: Some(v1::system::Definition::Openmm(v1::OpenMmSystem { system_xml, topology_pdb })),
+        ..v1::System::default()
+    };
+    let request =
+        v1::CreateSystemRequest { system: Some(system), system_id: id.clone(), ..v1::CreateSystemRequest::default() };
+    let created = clients.systems.create_system(request).await;
+    unless_there(created.map(|r| r.into_inner().name), resource("systems", &id))
+}
+
+/// The id is a hash of the contents: what is there under it is the same.
+fn unless_there(created: Result<String, Status>, name: String) -> Result<String, CliError> {
+    match created {
+        Ok(name) => Ok(name),
+        Err(status) if status.code() == Code::AlreadyExists => Ok(name),
+        Err(status) => Err(status.into()),
+    }
+}
+
+/// The name of a dataset on the server; a file is sent unless it is there already.
+pub(super) async fn send_dataset(
+    clients: &mut Clients,
+    name: &str,
+    system: &str,
+    temperature: Option<f64>,
+) -> Result<String, CliError> {
+    let path = Path::new(name);
+    if !path.is_file() {
+        return Ok(resource("datasets", name));
+    }
+    let Array { numbers, shape } = read_positions(path)?;
+    let temperature = match temperature {
+        Some(temperature) => temperature,
+        None => read_npz(path, "temperature_K").ok().flatten().and_then(|a| a.numbers.first().copied()).unwrap_or(0.0),
+    };
+    let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let id = content_id(path, &[system.as_bytes(), &temperature.to_le_bytes(), &bytes]);
+    let name = resource("datasets", &id);
+    if clients.datasets.get_dataset(v1::GetDatasetRequest { name: name.clone() }).await.is_ok() {
+        return Ok(name);
+    }
+    let display_name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let dataset =
+        v1::Dataset { system: system.to_string(), temperature, display_name, ..v1::Dataset::default() };
+    let created = upload(clients, &id, dataset, bytes, &shape).await;
+    if let Ok(dataset) = &created {
+        dataset.warnings.iter().for_each(|w| eprintln!("warning: {}: {w}", dataset.name));
+    }
+    unless_there(created.map(|d| d.name), name)
+}
+
+/// Sends a dataset in chunks.
+pub(super) async fn upload(
+    clients: &mut Clients,
+    id: &str,
+    dataset: v1::Dataset,
+    bytes: Vec<u8>,
+    shape: &[usize],
+) -> Result<v1::Dataset, Status> {
+    let frame: Vec<i64> = shape.iter().skip(1).map(|&n| n as i64).collect();
+    let frame_bytes = 8 * frame.iter().product::<i64>().max(1) as usize;
+    let frames_per_chunk = (CHUNK_BYTES / frame_bytes).max(1);
+    let header =
+        v1::UploadHeader { dataset: Some(dataset), dataset_id: id.to_string(), request_id: String::new() };
+    let bytes = bytes::Bytes::from(bytes);
+    let chunk_bytes = frames_per_chunk * frame_bytes;
+    let chunks = (0..bytes.len()).step_by(chunk_bytes).map(move |from| {
+        let data = bytes.slice(from..(from + chunk_bytes).min(bytes.len()));
+        let mut shape = vec![(data.len() / frame_bytes) as i64];
+        shape.extend(&frame);
+        let positions = v1::Array { dtype: v1::DataType::Float64.into(), shape, data, values: Vec::new() };
+        Part::Frames(v1::FrameChunk { positions: Some(positions) })
+    });
+    let parts = std::iter::once(Part::Header(header)).chain(chunks);
+    let messages = parts.map(|part| v1::UploadDatasetRequest { part: Some(part) });
+    Ok(clients.datasets.upload_dataset(tokio_stream::iter(messages)).await?.into_inner())
+}
