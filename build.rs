@@ -14,6 +14,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = compiler.file_descriptor_set();
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".boltzflow.v1.Array").codec_path("crate::contract::codec::StrictCodec").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .bytes(".boltzflow.v1.Array")
+        .codec_path("crate::contract::codec::StrictCodec")
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -48,7 +48,11 @@ impl Metrics {
                 call,
             )?,
             jobs: GaugeVec::new(Opts::new("boltzflow_jobs", "Jobs in the database, by state"), &["state"])?,
-            job_queue_wait: histogram("boltzflow_job_queue_wait_seconds", "Time that jobs waited for a worker", &SECONDS)?,
+            job_queue_wait: histogram(
+                "boltzflow_job_queue_wait_seconds",
+                "Time that jobs waited for a worker",
+                &SECONDS,
+            )?,
             train_steps: IntCounter::new("boltzflow_train_steps_total", "Training steps done")?,
             train_effective_fraction: Gauge::new(
                 "boltzflow_train_effective_fraction",

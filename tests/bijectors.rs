@@ -104,7 +104,8 @@ fn inverse_undoes_forward() {
         for (dtype, tolerance) in [(DType::F64, 1e-9), (DType::F32, 2e-4)] {
             let (flow, _) = randomised(&spec, dtype);
             let z = inputs(&spec, N);
-            for (first, second) in [(Direction::Forward, Direction::Inverse), (Direction::Inverse, Direction::Forward)] {
+            for (first, second) in [(Direction::Forward, Direction::Inverse), (Direction::Inverse, Direction::Forward)]
+            {
                 let (x, ladj) = flow.apply_rows(&z, first).unwrap();
                 let (back, ladj_back) = flow.apply_rows(&x, second).unwrap();
                 for (i, (a, b)) in z.iter().zip(&back).enumerate() {
@@ -202,7 +203,8 @@ fn weights_survive_saving_and_misfits_are_named() {
             variables.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
         candle_core::safetensors::save(&tensors, &path).unwrap();
         let spec_text = serde_json::to_string(&spec).unwrap();
-        let load = |tensors| Flow::from_weights(serde_json::from_str(&spec_text).unwrap(), tensors, DType::F32, &DEVICE);
+        let load =
+            |tensors| Flow::from_weights(serde_json::from_str(&spec_text).unwrap(), tensors, DType::F32, &DEVICE);
         let loaded = load(candle_core::safetensors::load(&path, &DEVICE).unwrap()).unwrap();
         let z = inputs(&spec, N);
         let run = |flow: &Flow| flow.apply_rows(&z, Direction::Forward).unwrap();

@@ -11,10 +11,8 @@ use std::sync::Arc;
 fn molecule(case: &str) -> (System, Vec<f64>) {
     let folder = format!("{}/tests/data/openmm/{case}", env!("CARGO_MANIFEST_DIR"));
     let read = |file: &str| std::fs::read_to_string(format!("{folder}/{file}")).unwrap();
-    let definition = SystemDefinition::OpenMm {
-        system_xml: read("system.xml"),
-        topology_pdb: Some(read("topology.pdb")),
-    };
+    let definition =
+        SystemDefinition::OpenMm { system_xml: read("system.xml"), topology_pdb: Some(read("topology.pdb")) };
     let mut npz = npyz::npz::NpzArchive::open(format!("{folder}/reference.npz")).unwrap();
     let positions: Vec<f64> = npz.by_name("positions_nm").unwrap().unwrap().into_vec().unwrap();
     (System::build(definition).unwrap(), positions)

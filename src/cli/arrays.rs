@@ -58,10 +58,7 @@ fn read_npy(reader: impl Read) -> Result<Array, String> {
 }
 
 /// Reads number by number: a header that promises more than the file holds is an error, not an allocation.
-fn collect<T>(
-    items: impl Iterator<Item = std::io::Result<T>>,
-    convert: impl Fn(T) -> f64,
-) -> Result<Vec<f64>, String> {
+fn collect<T>(items: impl Iterator<Item = std::io::Result<T>>, convert: impl Fn(T) -> f64) -> Result<Vec<f64>, String> {
     let mut numbers = Vec::new();
     for item in items {
         numbers.push(convert(item.map_err(|e| format!("it is cut short: {e}"))?));
@@ -100,12 +97,7 @@ impl NpzWriter {
     }
 
     /// Adds an array of float64.
-    pub fn add(
-        &mut self,
-        name: &str,
-        numbers: impl Iterator<Item = f64>,
-        shape: &[usize],
-    ) -> Result<(), CliError> {
+    pub fn add(&mut self, name: &str, numbers: impl Iterator<Item = f64>, shape: &[usize]) -> Result<(), CliError> {
         self.begin(name)?;
         write_array(&mut self.zip, numbers, shape).map_err(|e| CliError::file(&self.part, e))
     }

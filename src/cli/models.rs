@@ -126,8 +126,7 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
         Command::Import { file, model_id, server } => {
             let mut clients = server.connect().await?;
             let bytes = std::fs::read(&file).map_err(|e| CliError::file(&file, e))?;
-            let header =
-                v1::ImportHeader { model_id: model_id.unwrap_or_default(), request_id: String::new() };
+            let header = v1::ImportHeader { model_id: model_id.unwrap_or_default(), request_id: String::new() };
             let chunks: Vec<Part> = bytes.chunks(CHUNK).map(|c| Part::Data(c.to_vec())).collect();
             let parts = std::iter::once(Part::Header(header)).chain(chunks);
             let messages = parts.map(|part| v1::ImportModelRequest { part: Some(part) });

@@ -5,8 +5,9 @@ use crate::thermo::CollectiveVariable;
 
 /// `NAME=CV:LOW:HIGH`, or several intervals joined by `&`.
 pub(super) fn state(text: &str) -> Result<v1::State, String> {
-    let (name, intervals) =
-        text.split_once('=').ok_or_else(|| format!("'{text}' is not NAME=CV:LOW:HIGH, as in right=coordinate(0):0:inf"))?;
+    let (name, intervals) = text
+        .split_once('=')
+        .ok_or_else(|| format!("'{text}' is not NAME=CV:LOW:HIGH, as in right=coordinate(0):0:inf"))?;
     let intervals = intervals
         .split('&')
         .map(|part| {
@@ -34,7 +35,8 @@ fn variable_and_numbers<const N: usize>(text: &str) -> Result<(CollectiveVariabl
         .map(|n| n.trim().parse().map_err(|_| format!("'{n}' in '{text}' is not a number")))
         .collect::<Result<_, _>>()?;
     let count = numbers.len();
-    let numbers = numbers.try_into().map_err(|_| format!("'{text}' has {count} numbers after the variable, not {N}"))?;
+    let numbers =
+        numbers.try_into().map_err(|_| format!("'{text}' has {count} numbers after the variable, not {N}"))?;
     Ok((variable, numbers))
 }
 

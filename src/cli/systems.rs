@@ -82,7 +82,8 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
                 let rows: Vec<Vec<String>> = systems
                     .iter()
                     .map(|s| {
-                        let dimension = if s.atoms > 0 { format!("{} atoms", s.atoms) } else { s.dimension.to_string() };
+                        let dimension =
+                            if s.atoms > 0 { format!("{} atoms", s.atoms) } else { s.dimension.to_string() };
                         vec![s.name.clone(), dimension, unit(s).into(), s.forces.join(", ")]
                     })
                     .collect();

@@ -157,8 +157,7 @@ pub(super) async fn send_dataset(
         return Ok(name);
     }
     let display_name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let dataset =
-        v1::Dataset { system: system.to_string(), temperature, display_name, ..v1::Dataset::default() };
+    let dataset = v1::Dataset { system: system.to_string(), temperature, display_name, ..v1::Dataset::default() };
     let created = upload(clients, &id, dataset, bytes, &shape).await;
     if let Ok(dataset) = &created {
         dataset.warnings.iter().for_each(|w| eprintln!("warning: {}: {w}", dataset.name));
@@ -177,8 +176,7 @@ pub(super) async fn upload(
     let frame: Vec<i64> = shape.iter().skip(1).map(|&n| n as i64).collect();
     let frame_bytes = 8 * frame.iter().product::<i64>().max(1) as usize;
     let frames_per_chunk = (CHUNK_BYTES / frame_bytes).max(1);
-    let header =
-        v1::UploadHeader { dataset: Some(dataset), dataset_id: id.to_string(), request_id: String::new() };
+    let header = v1::UploadHeader { dataset: Some(dataset), dataset_id: id.to_string(), request_id: String::new() };
     let bytes = bytes::Bytes::from(bytes);
     let chunk_bytes = frames_per_chunk * frame_bytes;
     let chunks = (0..bytes.len()).step_by(chunk_bytes).map(move |from| {

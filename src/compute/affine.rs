@@ -85,9 +85,13 @@ impl AffineOp {
                         let (n, d, width) = (x.count, x.width, params.width);
                         let mut gx = vec![0.0; n * d];
                         let mut gp = vec![T::zero(); n * width];
-                        gx.par_chunks_mut(d).zip(gp.par_chunks_mut(width)).enumerate().with_min_len(ROWS_PER_BLOCK).for_each(
-                            |(i, (gx, gp))| self.backward_row(x.row(i), params.row(i), y.row(i), grad.row(i), gx, gp),
-                        );
+                        gx.par_chunks_mut(d)
+                            .zip(gp.par_chunks_mut(width))
+                            .enumerate()
+                            .with_min_len(ROWS_PER_BLOCK)
+                            .for_each(|(i, (gx, gp))| {
+                                self.backward_row(x.row(i), params.row(i), y.row(i), grad.row(i), gx, gp)
+                            });
                         Ok((gx, gp, n, d, width))
                     })
                 })

@@ -85,7 +85,6 @@ impl FeatureMap {
     }
 }
 
-
 impl CustomOp1 for FeatureMap {
     fn name(&self) -> &'static str {
         "features"

@@ -230,21 +230,11 @@ mod tests {
         for direction in [Direction::Forward, Direction::Inverse] {
             let transform = AffineTransform { columns: vec![0, 2, 3].into(), bound: 1.5 };
             let params = random(2, (300, transform.parameters()), 1.0);
-            compare(
-                &x,
-                &params,
-                |x, p| transform.apply(x, p, direction),
-                |x, p| affine(&transform, x, p, direction),
-            );
+            compare(&x, &params, |x, p| transform.apply(x, p, direction), |x, p| affine(&transform, x, p, direction));
             let columns = [(0, SplineKind::Circular), (2, SplineKind::Linear), (4, SplineKind::Circular)];
             let transform = SplineTransform::new(&columns, 7, 2.0);
             let params = random(3, (300, transform.parameters()), 1.0);
-            compare(
-                &x,
-                &params,
-                |x, p| transform.apply(x, p, direction),
-                |x, p| spline(&transform, x, p, direction),
-            );
+            compare(&x, &params, |x, p| transform.apply(x, p, direction), |x, p| spline(&transform, x, p, direction));
         }
     }
 
@@ -258,11 +248,6 @@ mod tests {
         let with = |f: Tensor, x: &Tensor, p: &Tensor| -> Result<(Tensor, Tensor)> {
             Ok((f.narrow(1, 0, 4)?.add(&f.narrow(1, 1, 4)?)?, (ladj(x)? + p.squeeze(1)?)?))
         };
-        compare(
-            &x,
-            &unused,
-            |x, p| with(map.apply(x)?, x, p),
-            |x, p| with(features(x, &columns, DType::F64)?, x, p),
-        );
+        compare(&x, &unused, |x, p| with(map.apply(x)?, x, p), |x, p| with(features(x, &columns, DType::F64)?, x, p));
     }
 }

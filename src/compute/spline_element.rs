@@ -72,14 +72,7 @@ struct BinGradient {
 impl<'a, T: Real, const K: usize> Knots<'a, T, K> {
     #[inline(always)]
     pub fn new(params: &'a [T], kind: SplineKind, bins: usize, half: f64) -> Self {
-        Self {
-            params,
-            kind,
-            bins,
-            half,
-            p_width: softmax(&params[..bins]),
-            p_height: softmax(&params[bins..2 * bins]),
-        }
+        Self { params, kind, bins, half, p_width: softmax(&params[..bins]), p_height: softmax(&params[bins..2 * bins]) }
     }
 
     /// The rotation of a circular spline.
@@ -207,14 +200,8 @@ impl Bin {
         let g_d0 = a * h * uv * (den - num) * inv2 + b * (v * v / p - 2.0 * uv / den);
         let g_d1 = -a * h * num * uv * inv2 + b * (u * u / p - 2.0 * uv / den);
         let g_h = a * num / den;
-        let gradient = BinGradient {
-            x0: -g_u / w,
-            y0: a,
-            w: -(g_u * u + g_s * s) / w,
-            h: g_h + g_s / w,
-            d0: g_d0,
-            d1: g_d1,
-        };
+        let gradient =
+            BinGradient { x0: -g_u / w, y0: a, w: -(g_u * u + g_s * s) / w, h: g_h + g_s / w, d0: g_d0, d1: g_d1 };
         (g_u / w, gradient)
     }
 }

@@ -51,7 +51,12 @@ fn read<const N: usize>(data: &[u8], decode: impl Fn([u8; N]) -> f64) -> Vec<f64
 }
 
 /// Configurations of a system: the numbers of an array of shape (n, dimension) or (n, atoms, 3).
-pub fn rows(field: &str, array: Option<&Array>, dimension: usize, atoms: Option<usize>) -> Result<Vec<f64>, FieldError> {
+pub fn rows(
+    field: &str,
+    array: Option<&Array>,
+    dimension: usize,
+    atoms: Option<usize>,
+) -> Result<Vec<f64>, FieldError> {
     let Some(array) = array else { return Err(FieldError::invalid(field, "it is missing")) };
     let (numbers, shape) = numbers(field, array)?;
     let fits = match shape[..] {

@@ -18,7 +18,10 @@ pub fn system_definition(definition: Option<&Definition>) -> Result<SystemDefini
         None => Err(FieldError::invalid("definition", "it is missing; give analytic or openmm")),
         Some(Definition::Openmm(openmm)) => {
             if openmm.system_xml.is_empty() {
-                return Err(FieldError::invalid("openmm.system_xml", "it is empty; send XmlSerializer.serialize(system)"));
+                return Err(FieldError::invalid(
+                    "openmm.system_xml",
+                    "it is empty; send XmlSerializer.serialize(system)",
+                ));
             }
             Ok(SystemDefinition::OpenMm {
                 system_xml: openmm.system_xml.clone(),
@@ -91,10 +94,9 @@ fn dimension(field: &str, value: i64, default: usize) -> Result<usize, FieldErro
 /// The message of an analytic potential, with all parameters.
 pub fn analytic_message(potential: &AnalyticPotential) -> v1::AnalyticPotential {
     let potential = match potential {
-        AnalyticPotential::Harmonic(p) => proto::Potential::Harmonic(proto::Harmonic {
-            stiffness: p.stiffness.clone(),
-            centre: p.centre.clone(),
-        }),
+        AnalyticPotential::Harmonic(p) => {
+            proto::Potential::Harmonic(proto::Harmonic { stiffness: p.stiffness.clone(), centre: p.centre.clone() })
+        }
         AnalyticPotential::DoubleWell(p) => proto::Potential::DoubleWell(proto::DoubleWell {
             a4: Some(p.a4),
             a2: Some(p.a2),
@@ -102,13 +104,10 @@ pub fn analytic_message(potential: &AnalyticPotential) -> v1::AnalyticPotential 
             k: Some(p.k),
             dimension: p.dimension as i64,
         }),
-        AnalyticPotential::MullerBrown(p) => proto::Potential::MullerBrown(proto::MullerBrown {
-            scale: Some(p.scale),
-            dimension: p.dimension as i64,
-        }),
-        AnalyticPotential::ManyWell(p) => {
-            proto::Potential::ManyWell(proto::ManyWell { dimension: p.dimension as i64 })
+        AnalyticPotential::MullerBrown(p) => {
+            proto::Potential::MullerBrown(proto::MullerBrown { scale: Some(p.scale), dimension: p.dimension as i64 })
         }
+        AnalyticPotential::ManyWell(p) => proto::Potential::ManyWell(proto::ManyWell { dimension: p.dimension as i64 }),
         AnalyticPotential::GaussianMixture(p) => proto::Potential::GaussianMixture(proto::GaussianMixture {
             means: Some(v1::Array {
                 shape: vec![p.means.len() as i64, 2],

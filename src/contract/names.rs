@@ -24,7 +24,8 @@ pub fn check_id(field: &str, id: &str) -> Result<(), FieldError> {
 /// The id in a resource name such as `models/{id}`.
 pub fn id_of<'a>(field: &str, collection: &str, name: &'a str) -> Result<&'a str, FieldError> {
     let id = name.strip_prefix(collection).and_then(|rest| rest.strip_prefix('/')).ok_or_else(|| {
-        let reason = if name.is_empty() { "it is empty".to_string() } else { format!("'{}' is not a name", clip(name)) };
+        let reason =
+            if name.is_empty() { "it is empty".to_string() } else { format!("'{}' is not a name", clip(name)) };
         FieldError::invalid(field, format!("{reason}; use {collection}/{{id}}"))
     })?;
     check_id(field, id)?;

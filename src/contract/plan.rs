@@ -117,9 +117,17 @@ fn stage(i: usize, message: &v1::TrainingStage) -> Result<Stage, FieldError> {
     Ok(Stage {
         steps,
         batch: usize::try_from(batch).unwrap_or(usize::MAX),
-        maximum_likelihood: ramp(&name("maximum_likelihood"), message.maximum_likelihood.as_ref(), Ramp::constant(0.0))?,
+        maximum_likelihood: ramp(
+            &name("maximum_likelihood"),
+            message.maximum_likelihood.as_ref(),
+            Ramp::constant(0.0),
+        )?,
         reverse_kl: ramp(&name("reverse_kl"), message.reverse_kl.as_ref(), Ramp::constant(0.0))?,
-        temperature_factor: ramp(&name("temperature_factor"), message.temperature_factor.as_ref(), Ramp::constant(1.0))?,
+        temperature_factor: ramp(
+            &name("temperature_factor"),
+            message.temperature_factor.as_ref(),
+            Ramp::constant(1.0),
+        )?,
         learning_rate: ramp(
             &name("learning_rate"),
             message.learning_rate.as_ref(),

@@ -37,7 +37,8 @@ fn warning(s: &WeightSummary) -> String {
         ));
     }
     if s.non_finite > 0 {
-        sentences.push(format!("{} samples have an energy or density that is not finite, and no weight.", s.non_finite));
+        sentences
+            .push(format!("{} samples have an energy or density that is not finite, and no weight.", s.non_finite));
     }
     sentences.join(" ")
 }

@@ -86,11 +86,7 @@ fn moments(data: &[f64], d: usize) -> Result<Vec<(f64, f64)>, CoordinatesError> 
         .collect()
 }
 
-fn internal(
-    system: &System,
-    data: Option<&[f64]>,
-    temperature: f64,
-) -> Result<InternalCoordinates, CoordinatesError> {
+fn internal(system: &System, data: Option<&[f64]>, temperature: f64) -> Result<InternalCoordinates, CoordinatesError> {
     let zmatrix = zmatrix(system)?;
     let coordinates = match data {
         Some(data) => scaled_to_data(&zmatrix, data, system.dimension()),
@@ -158,8 +154,11 @@ fn scaled_to_minimum(
     let mut coordinates: Vec<InternalCoordinate> = InternalCoordinates::quantities(zmatrix)
         .into_iter()
         .enumerate()
-        .map(|(k, quantity)| {
-            InternalCoordinate { quantity, kind: kind(zmatrix, k, quantity), centre: values[k], scale: 1.0 }
+        .map(|(k, quantity)| InternalCoordinate {
+            quantity,
+            kind: kind(zmatrix, k, quantity),
+            centre: values[k],
+            scale: 1.0,
         })
         .collect();
     let transform = InternalCoordinates::new(zmatrix.clone(), coordinates.clone())?;

@@ -72,7 +72,9 @@ impl ZMatrix {
         }
         match best {
             Some((_, atom)) => Ok(atom),
-            None => Err(CoordinatesError::Unsuitable("no atom has two bonds: the bond graph is not a molecule's".into())),
+            None => {
+                Err(CoordinatesError::Unsuitable("no atom has two bonds: the bond graph is not a molecule's".into()))
+            }
         }
     }
 
@@ -118,7 +120,9 @@ impl ZMatrix {
         placed: &[bool],
     ) -> Result<usize, CoordinatesError> {
         neighbours[axis].iter().copied().find(|&j| j != centre && placed[j]).ok_or_else(|| {
-            CoordinatesError::Unsuitable(format!("no atom beyond {axis} is placed to measure a torsion at {centre} from"))
+            CoordinatesError::Unsuitable(format!(
+                "no atom beyond {axis} is placed to measure a torsion at {centre} from"
+            ))
         })
     }
 

@@ -124,7 +124,8 @@ pub(crate) fn check_batch(
     gradients: Option<&[f64]>,
 ) -> Result<(), EnergyError> {
     let expected = rows.saturating_mul(d);
-    let shape = |what, actual| if actual == expected { Ok(()) } else { Err(EnergyError::Shape { what, expected, actual }) };
+    let shape =
+        |what, actual| if actual == expected { Ok(()) } else { Err(EnergyError::Shape { what, expected, actual }) };
     shape("positions", positions.len())?;
     gradients.map_or(Ok(()), |g| shape("gradients", g.len()))
 }

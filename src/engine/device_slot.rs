@@ -110,7 +110,9 @@ mod tests {
                 thread::yield_now();
             }
         };
-        for (i, priority) in [Priority::Background, Priority::Interactive, Priority::Interactive].into_iter().enumerate() {
+        for (i, priority) in
+            [Priority::Background, Priority::Interactive, Priority::Interactive].into_iter().enumerate()
+        {
             let (slot, order) = (Arc::clone(&slot), order.clone());
             threads.push(thread::spawn(move || {
                 let _turn = slot.acquire(priority);

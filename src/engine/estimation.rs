@@ -92,12 +92,13 @@ impl Engine {
             let mut weights = WeightAccumulator::default();
             let mut sums = FreeEnergyAccumulator::new(request.query.clone(), model.generator.kt(temperature));
             let mut last_report = Instant::now();
-            let snapshot = |weights: &WeightAccumulator, sums: &FreeEnergyAccumulator, replicates| TemperatureEstimate {
-                temperature,
-                method,
-                weights: weights.summary(),
-                report: sums.report(replicates, request.seed),
-            };
+            let snapshot =
+                |weights: &WeightAccumulator, sums: &FreeEnergyAccumulator, replicates| TemperatureEstimate {
+                    temperature,
+                    method,
+                    weights: weights.summary(),
+                    report: sums.report(replicates, request.seed),
+                };
             let stop = loop {
                 let left = request.samples - weights.samples();
                 if left == 0 {

@@ -83,12 +83,8 @@ impl Models {
             .await
             .map_err(|_| EngineError::Lost)?
             .map_err(|source| EngineError::Damaged { id: id.to_string(), source })?;
-        let model = Arc::new(LoadedModel {
-            id: id.to_string(),
-            digest: document.digest,
-            generator,
-            pilots: Mutex::default(),
-        });
+        let model =
+            Arc::new(LoadedModel { id: id.to_string(), digest: document.digest, generator, pilots: Mutex::default() });
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if loaded.len() >= self.capacity {
             loaded.remove(0);

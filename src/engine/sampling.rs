@@ -62,7 +62,9 @@ pub enum SampleItem {
 pub enum StreamError {
     Engine(EngineError),
     /// The server drains; the stream can be resumed from this index.
-    Draining { next_index: u64 },
+    Draining {
+        next_index: u64,
+    },
 }
 
 impl From<SampleError> for StreamError {
@@ -105,8 +107,7 @@ impl Engine {
         let begin = Instant::now();
         let generator = &model.generator;
         let (method, choice) = self.method_for(model, request.temperature, request.method)?;
-        let key =
-            SampleKey { temperature: request.temperature, method, seed: request.seed, purpose: Purpose::Sample };
+        let key = SampleKey { temperature: request.temperature, method, seed: request.seed, purpose: Purpose::Sample };
         if !send(SampleItem::Started { method, choice }) {
             return Ok(());
         }

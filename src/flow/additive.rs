@@ -3,8 +3,8 @@
 use super::bijector::Bijector;
 use super::conditioner::Conditioner;
 use super::spec::CouplingSpec;
-use crate::coords::CoordinateKind;
 use crate::compute::Direction;
+use crate::coords::CoordinateKind;
 use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 

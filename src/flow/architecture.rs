@@ -4,8 +4,8 @@ use super::conditioner::ConditionerSpec;
 use super::error::FlowError;
 use super::prior::Prior;
 use super::spec::{CouplingSpec, FlowSpec, LayerSpec};
-use crate::coords::CoordinateKind;
 use crate::compute::bias_activation::Activation;
+use crate::coords::CoordinateKind;
 use crate::math::{Purpose, Randoms};
 
 const MAX_COUPLINGS: usize = 256;
@@ -73,9 +73,7 @@ impl Architecture {
             layers.push(match self.kind {
                 ArchitectureKind::Nice | ArchitectureKind::NiceScaled => LayerSpec::Additive { coupling },
                 ArchitectureKind::RealNvp => LayerSpec::Affine { coupling, bound: self.log_scale_bound },
-                ArchitectureKind::Spline => {
-                    LayerSpec::Spline { coupling, bins: self.bins, bound: self.spline_bound }
-                }
+                ArchitectureKind::Spline => LayerSpec::Spline { coupling, bins: self.bins, bound: self.spline_bound },
             });
         }
         if self.kind != ArchitectureKind::Nice {

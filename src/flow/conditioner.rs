@@ -1,9 +1,9 @@
 //! The network of a coupling layer: from the coordinates that pass through to the parameters of the transform.
 
 use super::error::FlowError;
-use crate::coords::CoordinateKind;
 use crate::compute::bias_activation::{Activation, bias_activation};
 use crate::compute::features::FeatureMap;
+use crate::coords::CoordinateKind;
 use candle_core::{Module, Result, Tensor};
 use candle_nn::{Init, Linear, VarBuilder, init};
 

@@ -2,8 +2,8 @@
 //! 2014, §3.3), and §4.4 of the note.
 
 use super::bijector::Bijector;
-use crate::coords::CoordinateKind;
 use crate::compute::Direction;
+use crate::coords::CoordinateKind;
 use candle_core::{DType, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 

@@ -4,7 +4,7 @@
 use crate::math::{Purpose, Randoms};
 use candle_core::{DType, Device, Result, Shape, Tensor, Var, bail};
 use candle_nn::Init;
-use candle_nn::init::{NormalOrUniform, FanInOut};
+use candle_nn::init::{FanInOut, NormalOrUniform};
 use candle_nn::var_builder::SimpleBackend;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};

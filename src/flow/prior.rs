@@ -68,7 +68,9 @@ impl Prior {
             match (component, kind) {
                 (PriorComponent::Uniform { low, high }, kind) => {
                     if !(low.is_finite() && high.is_finite() && low < high) {
-                        return Err(FlowError::Spec(format!("prior component {i}: [{low}, {high}) is not an interval")));
+                        return Err(FlowError::Spec(format!(
+                            "prior component {i}: [{low}, {high}) is not an interval"
+                        )));
                     }
                     if *kind == CoordinateKind::Circular && (*low < -PI || *high > PI) {
                         return Err(FlowError::Spec(format!("prior component {i}: the circle is [−π, π)")));

@@ -3,9 +3,9 @@
 use super::bijector::Bijector;
 use super::conditioner::Conditioner;
 use super::spec::CouplingSpec;
-use crate::coords::CoordinateKind;
 use crate::compute::Direction;
 use crate::compute::spline::{SplineKind, SplineTransform};
+use crate::coords::CoordinateKind;
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 

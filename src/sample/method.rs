@@ -6,7 +6,7 @@ use crate::math::Purpose;
 use crate::thermo::{WeightAccumulator, WeightSummary};
 
 /// Samples of each method in the pilot.
-pub const PILOT_SAMPLES: u64 = 8 * TILE as u64;
+pub const PILOT_SAMPLES: u64 = 16 * TILE as u64;
 
 /// The pilot's seed. It is fixed, so that the choice is a property of the model and the temperature.
 const PILOT_SEED: u64 = 0x70_69_6c_6f_74;
@@ -29,8 +29,7 @@ pub struct MethodChoice {
 }
 
 impl Generator {
-    /// Draws a pilot batch by each method and picks the better one. Weights whose tail is too heavy (k̂ over its
-    /// threshold) make an effective sample size that cannot be believed, so the tail is compared first.
+    /// Draws a pilot batch by each method and picks the better one.
     pub fn choose_method(&self, temperature: f64) -> Result<MethodChoice, SampleError> {
         let pilot = |method| -> Result<WeightSummary, SampleError> {
             let key = SampleKey { temperature, method, seed: PILOT_SEED, purpose: Purpose::Pilot };
@@ -43,13 +42,15 @@ impl Generator {
         let reweighting = pilot(Method::Reweighting)?;
         let latent_scaling =
             if temperature == self.temperature() { reweighting.clone() } else { pilot(Method::LatentScaling)? };
-        let heavy = |s: &WeightSummary| s.pareto_k > s.pareto_k_threshold;
-        let scaling_wins = match (heavy(&reweighting), heavy(&latent_scaling)) {
-            (true, false) => true,
-            (false, true) => false,
-            _ => latent_scaling.effective_samples > reweighting.effective_samples,
-        };
+        let scaling_wins = score(&latent_scaling) > score(&reweighting);
         let method = if scaling_wins { Method::LatentScaling } else { Method::Reweighting };
         Ok(MethodChoice { method, reweighting, latent_scaling })
     }
+}
+
+/// Effective samples, discounted where the tail of the weights says that they cannot be believed: a pilot of heavy-tailed
+/// weights has not met the largest ones yet. The discount is smooth in k̂, which a pilot knows to about 0.1.
+fn score(summary: &WeightSummary) -> f64 {
+    let excess = (summary.pareto_k - summary.pareto_k_threshold).max(0.0);
+    summary.effective_samples * 10f64.powf(-2.0 * excess)
 }

@@ -4,8 +4,8 @@ use super::worker::{Scheduler, millis};
 use crate::contract::{checkpoint_event, message_event, progress_message};
 use crate::energy::analytic::AnalyticPotential;
 use crate::energy::{System, SystemDefinition};
-use crate::metrics::Metrics;
 use crate::engine::{DeviceSlot, Priority, SlotGuard};
+use crate::metrics::Metrics;
 use crate::sample::ModelCard;
 use crate::store::{
     Artifacts, Claim, DatasetDocument, JobError, Lease, LeaseState, ModelDocument, NewResource, ResourceKind, Store,
@@ -205,7 +205,8 @@ async fn settle(scheduler: &Scheduler, claim: &Claim, ended: Ended) -> Result<Jo
             let size_bytes = model.len() as u64;
             if let Err(e) = scheduler.artifacts.put(&path, model).await {
                 let message = format!("the model could not be kept: {e}");
-                let error = JobError { code: tonic::Code::Unavailable as i32, reason: "STORE_UNAVAILABLE".into(), message };
+                let error =
+                    JobError { code: tonic::Code::Unavailable as i32, reason: "STORE_UNAVAILABLE".into(), message };
                 store.fail_job(lease, &error).await?;
                 return Ok(JobEnd::Failed(error.message));
             }

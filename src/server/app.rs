@@ -36,13 +36,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            streams: 64,
-            unfinished_jobs: 1000,
-            dataset_bytes: 4 << 30,
-            model_bytes: 512 << 20,
-            loaded_models: 16,
-        }
+        Self { streams: 64, unfinished_jobs: 1000, dataset_bytes: 4 << 30, model_bytes: 512 << 20, loaded_models: 16 }
     }
 }
 
@@ -96,7 +90,8 @@ pub(super) fn check_notes(field: &str, display_name: &str, labels: &HashMap<Stri
     }
     let too_long = labels.iter().any(|(k, v)| k.is_empty() || k.len() > MAX_LABEL || v.len() > MAX_LABEL);
     if labels.len() > MAX_LABELS || too_long {
-        let reason = format!("at most {MAX_LABELS} labels, keys of 1 to {MAX_LABEL} bytes, values of at most {MAX_LABEL}");
+        let reason =
+            format!("at most {MAX_LABELS} labels, keys of 1 to {MAX_LABEL} bytes, values of at most {MAX_LABEL}");
         return Err(FieldError::invalid(format!("{field}.labels"), reason));
     }
     Ok(())

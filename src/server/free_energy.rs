@@ -3,7 +3,8 @@
 use super::app::App;
 use super::errors::ApiError;
 use super::sampling::{
-    cause_message, method_message, requested_duration, requested_method, requested_temperature, stream_status,
+    MAX_SAMPLES, cause_message, method_message, requested_duration, requested_method, requested_temperature,
+    stream_status,
 };
 use crate::contract::v1;
 use crate::contract::v1::free_energy_service_server::FreeEnergyService;
@@ -47,9 +48,7 @@ fn at_most<T>(field: &str, list: &[T], most: usize) -> Result<(), FieldError> {
 /// A variable that the system has.
 fn variable(message: Option<&v1::CollectiveVariable>, system: &System) -> Result<CollectiveVariable, FieldError> {
     let variable = collective_variable(message)?;
-    variable
-        .check(system.dimension(), system.atoms())
-        .map_err(|e| FieldError::invalid("variable", e.to_string()))?;
+    variable.check(system.dimension(), system.atoms()).map_err(|e| FieldError::invalid("variable", e.to_string()))?;
     Ok(variable)
 }
 
@@ -120,6 +119,10 @@ impl FreeEnergies {
             let reason = format!("it is {}; it must be a positive finite number", request.target_standard_error);
             return Err(FieldError::invalid("target_standard_error", reason).into());
         }
+        if request.samples > MAX_SAMPLES {
+            let reason = format!("it is {}; it must be at most {MAX_SAMPLES}", request.samples);
+            return Err(FieldError::invalid("samples", reason).into());
+        }
         let replicates = match request.bootstrap_replicates {
             0 => DEFAULT_REPLICATES,
             n if (2..=MAX_REPLICATES).contains(&n) => n,
@@ -153,8 +156,7 @@ impl FreeEnergies {
             method,
             replicates: replicates.unsigned_abs() as usize,
         };
-        let items =
-            self.app.engine.estimate(Arc::clone(&model), estimate_request, permit, self.app.draining.clone());
+        let items = self.app.engine.estimate(Arc::clone(&model), estimate_request, permit, self.app.draining.clone());
         let metrics = self.app.metrics.clone();
         Ok(Box::pin(ReceiverStream::new(items).map(move |item| {
             let item = item.map_err(stream_status)?;

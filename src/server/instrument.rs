@@ -52,10 +52,11 @@ impl Method {
         let unknown = Self { kind: "unary", service: "unknown", name: "unknown" };
         let mut parts = path.trim_start_matches('/').splitn(2, '/');
         let (Some(service), Some(name)) = (parts.next(), parts.next()) else { return unknown };
-        METHODS
-            .iter()
-            .find(|m| m.1 == service && m.2 == name)
-            .map_or(unknown, |&(kind, service, name)| Self { kind, service, name })
+        METHODS.iter().find(|m| m.1 == service && m.2 == name).map_or(unknown, |&(kind, service, name)| Self {
+            kind,
+            service,
+            name,
+        })
     }
 
     fn labels(&self) -> [&'static str; 3] {
@@ -193,10 +194,7 @@ impl HttpBody for WatchedBody {
     type Data = bytes::Bytes;
     type Error = Status;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<bytes::Bytes>, Status>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<bytes::Bytes>, Status>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = polled {
             return Poll::Ready(Some(Ok(match frame.into_trailers() {

@@ -10,9 +10,7 @@ use crate::contract::{FieldError, encode_state_event, id_of, job_event, training
 use crate::coords::preview_kinds;
 use crate::energy::{EnergyScale, System};
 use crate::scheduler::load_system;
-use crate::store::{
-    DatasetDocument, JobFilter, JobRecord, JobState, NewJob, ResourceKind, StoreError, TrainingJob,
-};
+use crate::store::{DatasetDocument, JobFilter, JobRecord, JobState, NewJob, ResourceKind, StoreError, TrainingJob};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -144,11 +142,7 @@ impl Jobs {
 }
 
 /// The temperature to train at: as asked, or the dataset's, or the usual one.
-fn temperature(
-    task: &v1::TrainingTask,
-    system: &System,
-    dataset: Option<&DatasetDocument>,
-) -> Result<f64, FieldError> {
+fn temperature(task: &v1::TrainingTask, system: &System, dataset: Option<&DatasetDocument>) -> Result<f64, FieldError> {
     if !(task.temperature.is_finite() && task.temperature >= 0.0) {
         let reason = format!("it is {}; it must be a positive finite number, or 0 for the default", task.temperature);
         return Err(FieldError::invalid("job.training.temperature", reason));
@@ -198,10 +192,7 @@ impl JobService for Jobs {
         Ok(Response::new(convert::job(&record)?))
     }
 
-    async fn list_jobs(
-        &self,
-        request: Request<v1::ListJobsRequest>,
-    ) -> Result<Response<v1::ListJobsResponse>, Status> {
+    async fn list_jobs(&self, request: Request<v1::ListJobsRequest>) -> Result<Response<v1::ListJobsResponse>, Status> {
         let request = request.into_inner();
         let mut filter = JobFilter::default();
         for &number in &request.states {
@@ -225,10 +216,7 @@ impl JobService for Jobs {
         Ok(Response::new(v1::ListJobsResponse { jobs, next_page_token }))
     }
 
-    async fn watch_job(
-        &self,
-        request: Request<v1::WatchJobRequest>,
-    ) -> Result<Response<Self::WatchJobStream>, Status> {
+    async fn watch_job(&self, request: Request<v1::WatchJobRequest>) -> Result<Response<Self::WatchJobStream>, Status> {
         let request = request.into_inner();
         let id = id_of("name", "jobs", &request.name)?.to_string();
         if request.after_sequence < 0 {

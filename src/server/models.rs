@@ -65,14 +65,8 @@ impl Models {
         };
         let document = serde_json::to_string(&document).map_err(|e| ApiError::Internal(e.to_string()))?;
         self.app.artifacts.put(&path, file.to_vec()).await?;
-        let new = NewResource {
-            kind: ResourceKind::Model,
-            id,
-            owner: OWNER.into(),
-            system: None,
-            request: key,
-            document,
-        };
+        let new =
+            NewResource { kind: ResourceKind::Model, id, owner: OWNER.into(), system: None, request: key, document };
         let created = self.app.store.create_resource(new).await?;
         if let Created::Repeated(resource) = &created {
             let kept: ModelDocument = resource.read()?;

@@ -99,8 +99,7 @@ impl Server {
         if requeued > 0 {
             info!(jobs = requeued, "interrupted jobs are in the queue again");
         }
-        let models =
-            Models::new(Arc::clone(&store), artifacts.clone(), device.clone(), settings.limits.loaded_models);
+        let models = Models::new(Arc::clone(&store), artifacts.clone(), device.clone(), settings.limits.loaded_models);
         let engine = Engine::new(device, models, settings.limits.streams);
         let app = App {
             store,
@@ -146,8 +145,7 @@ impl Server {
                 SystemServiceServer::new(Systems { app: app.clone() }).max_decoding_message_size(LONG_MESSAGE_BYTES),
             )
             .add_service(
-                DatasetServiceServer::new(Datasets { app: app.clone() })
-                    .max_decoding_message_size(LONG_MESSAGE_BYTES),
+                DatasetServiceServer::new(Datasets { app: app.clone() }).max_decoding_message_size(LONG_MESSAGE_BYTES),
             )
             .add_service(JobServiceServer::new(Jobs { app: app.clone() }).max_decoding_message_size(MESSAGE_BYTES))
             .add_service(

@@ -18,6 +18,9 @@ use tonic::{Request, Response, Status};
 const BATCH_BYTES: usize = 1 << 20;
 const MAX_BATCH_BYTES: usize = 16 << 20;
 
+/// The most samples of a stream or of an estimate.
+pub(super) const MAX_SAMPLES: u64 = 1_000_000_000_000;
+
 /// Streams of samples.
 pub(super) struct Sampling {
     pub app: App,
@@ -171,6 +174,10 @@ impl Sampling {
             let reason = "it is 0, and there is no other limit; set count, target_effective_samples or max_duration";
             return Err(FieldError::invalid("count", reason).into());
         }
+        if request.count > MAX_SAMPLES {
+            let reason = format!("it is {}; a stream has at most {MAX_SAMPLES} samples", request.count);
+            return Err(FieldError::invalid("count", reason).into());
+        }
         if request.first_index.checked_add(request.count).is_none() {
             return Err(crate::sample::SampleError::IndexOverflow.into());
         }
@@ -202,12 +209,8 @@ impl Sampling {
             batch,
             forces: request.include_forces,
         };
-        let items = self.app.engine.stream_samples(
-            Arc::clone(&model),
-            sample_request,
-            permit,
-            self.app.draining.clone(),
-        );
+        let items =
+            self.app.engine.stream_samples(Arc::clone(&model), sample_request, permit, self.app.draining.clone());
         let app = self.app.clone();
         app.metrics.streams_open.inc();
         let open = OpenStream { app, method: None };

@@ -54,8 +54,7 @@ impl SystemService for Systems {
             Some(v1::system::Definition::Openmm(_)) => "system.openmm",
             _ => "system.analytic",
         };
-        let definition =
-            system_definition(system.definition.as_ref()).map_err(|e| e.within("system"))?;
+        let definition = system_definition(system.definition.as_ref()).map_err(|e| e.within("system"))?;
         let built = build(definition.clone(), field).await?;
         let document = SystemDocument {
             display_name: clean(&system.display_name),
@@ -64,14 +63,8 @@ impl SystemService for Systems {
             facts: SystemFacts::of(&built),
         };
         let document = serde_json::to_string(&document).map_err(|e| ApiError::Internal(e.to_string()))?;
-        let new = NewResource {
-            kind: ResourceKind::System,
-            id,
-            owner: OWNER.into(),
-            system: None,
-            request: key,
-            document,
-        };
+        let new =
+            NewResource { kind: ResourceKind::System, id, owner: OWNER.into(), system: None, request: key, document };
         let resource = if validate_only {
             crate::store::Resource {
                 kind: new.kind,
@@ -110,8 +103,7 @@ impl SystemService for Systems {
                 systems.extend(built_in(id).await?);
             }
         }
-        let stored =
-            self.app.store.list_resources(ResourceKind::System, None, &page).await?;
+        let stored = self.app.store.list_resources(ResourceKind::System, None, &page).await?;
         let last = stored.last().map(|r| (r.created_at, r.id.as_str()));
         let next_page_token = next_token(&page, stored.len(), last, "systems");
         for resource in &stored {
@@ -141,8 +133,11 @@ impl SystemService for Systems {
         let id = id_of("system", "systems", &request.system)?;
         let encoding = check_encoding(request.encoding)?;
         let system = load_system(self.app.store.as_ref(), id).await?;
-        let positions = rows("positions", request.positions.as_ref(), system.dimension(), system.atoms())
-            ?;
+        let positions = rows("positions", request.positions.as_ref(), system.dimension(), system.atoms())?;
+        if let Some(i) = positions.iter().position(|x| !x.is_finite()) {
+            let reason = format!("configuration {} holds {}; all must be finite", i / system.dimension(), positions[i]);
+            return Err(FieldError::invalid("positions", reason).into());
+        }
         let slot = Arc::clone(&self.app.engine.slot);
         let computed = tokio::task::spawn_blocking(move || -> Result<v1::EvaluateEnergyResponse, ApiError> {
             let _turn = slot.acquire(Priority::Interactive);

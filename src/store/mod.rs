@@ -10,8 +10,8 @@ mod sqlite_jobs;
 
 pub use artifacts::{Artifacts, ArtifactsError};
 pub use records::{
-    Claim, Created, DatasetDocument, JobFilter, JobRecord, JobState, JobError, Lease, LeaseState, ModelDocument, NewJob,
-    NewResource, Page, RequestKey, Resource, ResourceKind, SystemDocument, SystemFacts, TrainingJob,
+    Claim, Created, DatasetDocument, JobError, JobFilter, JobRecord, JobState, Lease, LeaseState, ModelDocument,
+    NewJob, NewResource, Page, RequestKey, Resource, ResourceKind, SystemDocument, SystemFacts, TrainingJob,
 };
 pub use sqlite::SqliteStore;
 

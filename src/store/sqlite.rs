@@ -3,7 +3,9 @@
 use super::records::{Created, NewResource, Page, RequestKey, Resource, ResourceKind};
 use super::{Claim, JobError, JobFilter, JobRecord, JobState, Lease, LeaseState, NewJob, Store, StoreError};
 use async_trait::async_trait;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
 use sqlx::{QueryBuilder, Row, Sqlite, Transaction};
 use std::fs::File;
 use std::path::Path;

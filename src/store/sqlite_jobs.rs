@@ -1,10 +1,10 @@
 //! Jobs, their leases and their events in SQLite.
 
+use super::StoreError;
 use super::records::{
     Claim, Created, JobError, JobFilter, JobRecord, JobState, Lease, LeaseState, NewJob, NewResource, Page,
 };
 use super::sqlite::{SqliteStore, insert_resource, now, same_request};
-use super::StoreError;
 use crate::contract::encode_state_event;
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
@@ -16,7 +16,8 @@ fn job(row: &SqliteRow) -> Result<JobRecord, StoreError> {
     fn json<T: DeserializeOwned>(text: &str) -> Result<T, StoreError> {
         serde_json::from_str(text).map_err(|e| StoreError::Damaged(format!("a job: {e}")))
     }
-    let (step, path): (Option<i64>, Option<String>) = (row.try_get("checkpoint_step")?, row.try_get("checkpoint_path")?);
+    let (step, path): (Option<i64>, Option<String>) =
+        (row.try_get("checkpoint_step")?, row.try_get("checkpoint_path")?);
     let error: Option<String> = row.try_get("error")?;
     Ok(JobRecord {
         id: row.try_get("id")?,
@@ -108,7 +109,8 @@ impl SqliteStore {
     /// name is free, also of other jobs' models to come.
     async fn check_needs(&self, tx: &mut Tx, new: &NewJob) -> Result<(), StoreError> {
         let exists = async |tx: &mut Tx, kind: &'static str, id: &str| -> Result<bool, StoreError> {
-            let query = sqlx::query("SELECT 1 FROM resources WHERE kind = ? AND id = ?").bind(kind).bind(id.to_string());
+            let query =
+                sqlx::query("SELECT 1 FROM resources WHERE kind = ? AND id = ?").bind(kind).bind(id.to_string());
             Ok(query.fetch_optional(&mut **tx).await?.is_some())
         };
         let spec = &new.spec;

@@ -175,7 +175,8 @@ mod tests {
         assert_eq!(sums.samples(), n);
         let mean = wa_sum / w_sum;
         let delta = terms.iter().map(|(w, a)| (w * (a - mean)).powi(2)).sum::<f64>().sqrt() / w_sum;
-        let estimates = sums.estimate(2000, 5, |t| vec![t.sums[1] / t.sums[0], (t.sums[0] / t.samples).ln() + t.log_scale]);
+        let estimates =
+            sums.estimate(2000, 5, |t| vec![t.sums[1] / t.sums[0], (t.sums[0] / t.samples).ln() + t.log_scale]);
         assert!((estimates[0].value - mean).abs() < 1e-10);
         assert!((estimates[0].standard_error / delta - 1.0).abs() < 0.1);
         assert!((estimates[1].value - (1000.0 + (w_sum / n as f64).ln())).abs() < 1e-9);

@@ -35,7 +35,9 @@ impl CollectiveVariable {
     pub fn check(&self, dimension: usize, atoms: Option<usize>) -> Result<(), CollectiveVariableError> {
         let fail = |reason: String| Err(CollectiveVariableError::Unsuitable { variable: self.to_string(), reason });
         let of_atoms = |list: &[usize]| {
-            let Some(atoms) = atoms else { return fail("the system is not made of atoms; use coordinate or linear".into()) };
+            let Some(atoms) = atoms else {
+                return fail("the system is not made of atoms; use coordinate or linear".into());
+            };
             if let Some(atom) = list.iter().find(|&&a| a >= atoms) {
                 return fail(format!("there is no atom {atom}; the system has atoms 0 to {}", atoms - 1));
             }

@@ -149,7 +149,8 @@ impl FreeEnergyAccumulator {
         let log_z = (w / t.samples).ln() + t.log_scale;
         let (u, uu) = (t.sums[1] / w, t.sums[2] / w);
         let mut all = vec![log_z, u, u + log_z, uu - u * u];
-        let probabilities: Vec<f64> = t.sums[MOMENTS..MOMENTS + self.query.states.len()].iter().map(|s| s / w).collect();
+        let probabilities: Vec<f64> =
+            t.sums[MOMENTS..MOMENTS + self.query.states.len()].iter().map(|s| s / w).collect();
         all.extend(&probabilities);
         all.extend(probabilities.iter().skip(1).map(|p| (probabilities[0] / p).ln()));
         let mut first = MOMENTS + self.query.states.len();

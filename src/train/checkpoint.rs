@@ -48,8 +48,7 @@ impl Trainer {
         if header.run != self.run_digest() {
             return Err(CheckpointError::Foreign);
         }
-        let mut tensors =
-            candle_core::safetensors::load_buffer(bytes, device).map_err(|e| damaged(e.to_string()))?;
+        let mut tensors = candle_core::safetensors::load_buffer(bytes, device).map_err(|e| damaged(e.to_string()))?;
         let mut take = |kind: &str, name: &str| {
             let key = format!("{kind}/{name}");
             tensors.remove(&key).ok_or_else(|| damaged(format!("{key} is missing")))

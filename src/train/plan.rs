@@ -7,6 +7,9 @@ use crate::flow::Architecture;
 const MAX_STAGES: usize = 64;
 const MAX_BATCH: usize = 1 << 16;
 
+/// Of a stage.
+const MAX_STEPS: u64 = 1_000_000_000;
+
 /// A training run. The same plan, system, data and device give the same weights, bit for bit.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -120,7 +123,9 @@ impl TrainingPlan {
         for (i, stage) in self.stages.iter().enumerate() {
             stage.check().map_err(|reason| format!("stages[{i}].{reason}"))?;
         }
-        if !self.energy_cut.high.is_finite() || self.energy_cut.max.is_nan() || self.energy_cut.max < self.energy_cut.high
+        if !self.energy_cut.high.is_finite()
+            || self.energy_cut.max.is_nan()
+            || self.energy_cut.max < self.energy_cut.high
         {
             return Err("energy_cut.high must be finite, and energy_cut.max at least as large".into());
         }
@@ -148,7 +153,8 @@ impl TrainingPlan {
 
 impl std::fmt::Display for Stage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let ramp = |r: &Ramp| if r.start == r.end { format!("{}", r.start) } else { format!("{} to {}", r.start, r.end) };
+        let ramp =
+            |r: &Ramp| if r.start == r.end { format!("{}", r.start) } else { format!("{} to {}", r.start, r.end) };
         write!(
             f,
             "{} steps of {}: maximum likelihood × {}, reverse KL × {} at temperature × {}, learning rate {}",
@@ -164,8 +170,8 @@ impl std::fmt::Display for Stage {
 
 impl Stage {
     fn check(&self) -> Result<(), String> {
-        if self.steps == 0 {
-            return Err("steps is 0; leave the stage out".into());
+        if !(1..=MAX_STEPS).contains(&self.steps) {
+            return Err(format!("steps is {}; it must be from 1 to {MAX_STEPS}", self.steps));
         }
         if !(2..=MAX_BATCH).contains(&self.batch) {
             return Err(format!("batch is {}; it must be from 2 to {MAX_BATCH}", self.batch));

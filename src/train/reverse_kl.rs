@@ -49,9 +49,5 @@ pub(super) fn loss(
     let gradients = Tensor::from_vec(batch.gradients, (n, d), z.device())?;
     let counted = Tensor::from_vec(counted, n, z.device())?;
     let surrogate = ((y.mul(&gradients)?.sum_all()? - ladj.mul(&counted)?.sum_all()?)? * scale)?;
-    Ok(ReverseKl {
-        surrogate,
-        value: value * scale,
-        non_finite: n - finite as usize,
-    })
+    Ok(ReverseKl { surrogate, value: value * scale, non_finite: n - finite as usize })
 }

@@ -104,7 +104,8 @@ impl Trainer {
         plan.check().map_err(TrainError::Plan)?;
         if plan.needs_data() && data.is_none() {
             return Err(TrainError::Plan(
-                "a stage has a maximum_likelihood weight, but there is no dataset; name one, or use reverse_kl only".into(),
+                "a stage has a maximum_likelihood weight, but there is no dataset; name one, or use reverse_kl only"
+                    .into(),
             ));
         }
         let positions = data.as_ref().map(|d| d.positions.as_slice());

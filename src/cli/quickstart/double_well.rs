@@ -32,7 +32,8 @@ struct Row {
 pub(super) async fn run(args: &Args, clients: &mut Clients) -> Result<(), CliError> {
     let begin = Instant::now();
     println!("training on u = x⁴ − 6x² + x + ½y², from the energy alone");
-    let task = v1::TrainingTask { system: "systems/double-well".into(), seed: args.seed, ..v1::TrainingTask::default() };
+    let task =
+        v1::TrainingTask { system: "systems/double-well".into(), seed: args.seed, ..v1::TrainingTask::default() };
     let model = train(clients, task).await?;
     println!("trained {model} in {:.0} s", begin.elapsed().as_secs_f64());
 
@@ -83,10 +84,7 @@ fn question(model: &str, seed: u64) -> v1::EstimateFreeEnergyRequest {
     v1::EstimateFreeEnergyRequest {
         model: model.to_string(),
         temperatures: TEMPERATURES.to_vec(),
-        states: vec![
-            state("left", f64::NEG_INFINITY, exact::SADDLE),
-            state("right", exact::SADDLE, f64::INFINITY),
-        ],
+        states: vec![state("left", f64::NEG_INFINITY, exact::SADDLE), state("right", exact::SADDLE, f64::INFINITY)],
         profiles: vec![v1::ProfileSpec { variable: x(), low, high, bins }],
         samples: FREE_ENERGY_SAMPLES,
         seed,

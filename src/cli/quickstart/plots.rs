@@ -26,13 +26,7 @@ pub(super) fn curve(low: f64, high: f64, f: impl Fn(f64) -> f64) -> Vec<(f64, f6
 }
 
 /// The density of weighted samples, by bin.
-pub(super) fn weighted_histogram(
-    x: &[f64],
-    log_weights: &[f64],
-    low: f64,
-    high: f64,
-    bins: usize,
-) -> Vec<(f64, f64)> {
+pub(super) fn weighted_histogram(x: &[f64], log_weights: &[f64], low: f64, high: f64, bins: usize) -> Vec<(f64, f64)> {
     let total = log_sum_exp(log_weights);
     let width = (high - low) / bins as f64;
     let mut sums = vec![0.0; bins];
@@ -82,18 +76,21 @@ pub(super) fn draw(
     let mesh = chart.configure_mesh().x_desc(x_label).y_desc(y_label).light_line_style(WHITE).draw();
     mesh.map_err(|e| to_error(&e))?;
     for (s, colour) in series.iter().zip(COLOURS.iter().cycle()) {
-        let visible = |p: &&(f64, f64)| p.1.is_finite() && p.1 <= top;
-        if !s.errors.is_empty() {
-            let edge = |sign: f64| {
-                let band = s.points.iter().zip(&s.errors).filter(|(p, e)| visible(p) && e.is_finite());
-                band.map(move |(p, e)| (p.0, (p.1 + sign * 2.0 * e).clamp(0.0, top))).collect::<Vec<_>>()
-            };
-            let outline: Vec<_> = edge(1.0).into_iter().chain(edge(-1.0).into_iter().rev()).collect();
-            chart.draw_series([Polygon::new(outline, colour.mix(0.25))]).map_err(|e| to_error(&e))?;
+        let visible = |p: &(f64, f64)| p.1.is_finite() && p.1 <= top;
+        // Curves and bands leave the picture and come back: each stretch inside is drawn on its own.
+        let banded: Vec<_> = s.points.iter().zip(&s.errors).collect();
+        for stretch in banded.chunk_by(|a, b| (visible(a.0) && a.1.is_finite()) == (visible(b.0) && b.1.is_finite())) {
+            if visible(stretch[0].0) && stretch[0].1.is_finite() {
+                let edge = |sign: f64| stretch.iter().map(move |(p, e)| (p.0, (p.1 + sign * 2.0 * *e).clamp(0.0, top)));
+                let outline: Vec<_> = edge(1.0).chain(edge(-1.0).rev()).collect();
+                chart.draw_series([Polygon::new(outline, colour.mix(0.25))]).map_err(|e| to_error(&e))?;
+            }
         }
-        let line = s.exact.iter().filter(visible).copied();
-        chart.draw_series(LineSeries::new(line, colour.stroke_width(2))).map_err(|e| to_error(&e))?;
-        let dots = s.points.iter().filter(visible).map(|p| Circle::new(*p, 3, colour.filled()));
+        for stretch in s.exact.chunk_by(|a, b| visible(a) == visible(b)).filter(|stretch| visible(&stretch[0])) {
+            let line = LineSeries::new(stretch.iter().copied(), colour.stroke_width(2));
+            chart.draw_series(line).map_err(|e| to_error(&e))?;
+        }
+        let dots = s.points.iter().filter(|p| visible(p)).map(|p| Circle::new(*p, 3, colour.filled()));
         let legend = *colour;
         chart
             .draw_series(dots)
@@ -101,7 +98,12 @@ pub(super) fn draw(
             .label(&s.label)
             .legend(move |(x, y)| Circle::new((x + 10, y), 4, legend.filled()));
     }
-    let labels = chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw();
+    let labels = chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperMiddle)
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.3))
+        .draw();
     labels.map_err(|e| to_error(&e))?;
     root.present().map_err(|e| to_error(&e))
 }

@@ -1,0 +1,594 @@
+//! What is wrong is answered with the right code, a reason, and a sentence that names the field; and changes nothing.
+
+mod common;
+
+use boltzflow::contract::{array, v1};
+use bytes::{Buf, BufMut, Bytes};
+use common::*;
+use std::fmt::Write;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::{Code, Status};
+
+/// (answer, code, reason, a word of the sentence).
+type Case = (Result<(), Status>, Code, &'static str, &'static str);
+
+fn check(cases: Vec<Case>) {
+    let mut wrong = String::new();
+    for (i, (answer, code, expected_reason, word)) in cases.into_iter().enumerate() {
+        match answer {
+            Ok(()) => writeln!(wrong, "case {i} ({word}): accepted").unwrap(),
+            Err(status) => {
+                let as_expected =
+                    status.code() == code && reason(&status) == expected_reason && status.message().contains(word);
+                if !as_expected {
+                    writeln!(wrong, "case {i} ({word}): {:?} {} {}", status.code(), reason(&status), status.message())
+                        .unwrap();
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+macro_rules! case {
+    ($call:expr, $code:ident, $reason:literal, $word:literal) => {
+        ($call.await.map(|_| ()), Code::$code, $reason, $word)
+    };
+}
+
+/// Everything that is stored, to see that nothing changed.
+async fn inventory(clients: &mut Clients) -> String {
+    let systems = clients.systems.list_systems(v1::ListSystemsRequest::default()).await.unwrap().into_inner();
+    let jobs = clients.jobs.list_jobs(v1::ListJobsRequest::default()).await.unwrap().into_inner();
+    let models = clients.models.list_models(v1::ListModelsRequest::default()).await.unwrap().into_inner();
+    let datasets = clients.datasets.list_datasets(v1::ListDatasetsRequest::default()).await.unwrap().into_inner();
+    format!("{systems:?} {jobs:?} {models:?} {datasets:?}")
+}
+
+fn double_well(change: impl FnOnce(&mut v1::analytic_potential::DoubleWell)) -> v1::System {
+    let mut potential = v1::analytic_potential::DoubleWell::default();
+    change(&mut potential);
+    let potential = v1::analytic_potential::Potential::DoubleWell(potential);
+    v1::System {
+        definition: Some(v1::system::Definition::Analytic(v1::AnalyticPotential { potential: Some(potential) })),
+        ..v1::System::default()
+    }
+}
+
+fn molecule(system_xml: String, topology_pdb: String) -> v1::System {
+    v1::System {
+        definition: Some(v1::system::Definition::Openmm(v1::OpenMmSystem { system_xml, topology_pdb })),
+        ..v1::System::default()
+    }
+}
+
+fn create(system: v1::System) -> v1::CreateSystemRequest {
+    v1::CreateSystemRequest { system: Some(system), ..v1::CreateSystemRequest::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn systems() {
+    let (_folder, server, mut c) = fresh().await;
+    let read = |path: &str| std::fs::read_to_string(test_data(path)).unwrap();
+    let xml = read("openmm/alanine-dipeptide-vacuum/system.xml");
+    let pdb = read("openmm/alanine-dipeptide-vacuum/topology.pdb");
+    let other_pdb = read("openmm/ace-aaa-nme/topology.pdb");
+    let truncated = xml[..xml.len() / 2].to_string();
+    let entities =
+        r#"<!DOCTYPE s [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]><System>&b;</System>"#;
+    let nested = "<a>".repeat(5 << 20);
+    let before = inventory(&mut c).await;
+    let mut s = c.systems.clone();
+    let positions =
+        |shape: &[usize], n: usize| Some(array(&vec![0.1; n], shape, v1::DataType::Float64, v1::ArrayEncoding::Bytes));
+    let energy = |system: &str, positions| v1::EvaluateEnergyRequest {
+        system: system.into(),
+        positions,
+        ..v1::EvaluateEnergyRequest::default()
+    };
+    check(vec![
+        case!(s.create_system(v1::CreateSystemRequest::default()), InvalidArgument, "INVALID_FIELD", "system"),
+        case!(s.create_system(create(v1::System::default())), InvalidArgument, "INVALID_FIELD", "system.definition"),
+        case!(
+            s.create_system(create(double_well(|p| p.a4 = Some(f64::NAN)))),
+            InvalidArgument,
+            "MALFORMED_SYSTEM",
+            "a4"
+        ),
+        case!(
+            s.create_system(create(double_well(|p| p.k = Some(-1.0)))),
+            InvalidArgument,
+            "MALFORMED_SYSTEM",
+            "k is -1"
+        ),
+        case!(
+            s.create_system(create(double_well(|p| p.dimension = -3))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "dimension"
+        ),
+        case!(
+            s.create_system(create(double_well(|p| p.dimension = i64::MAX))),
+            InvalidArgument,
+            "MALFORMED_SYSTEM",
+            "dimension"
+        ),
+        case!(
+            s.create_system(create(molecule(truncated, String::new()))),
+            InvalidArgument,
+            "MALFORMED_SYSTEM",
+            "system.openmm"
+        ),
+        case!(
+            s.create_system(create(molecule(entities.into(), String::new()))),
+            InvalidArgument,
+            "MALFORMED_SYSTEM",
+            "system.openmm"
+        ),
+        case!(s.create_system(create(molecule(nested, String::new()))), InvalidArgument, "MALFORMED_SYSTEM", "system"),
+        case!(
+            s.create_system(create(molecule("<a>".repeat(30 << 20), String::new()))),
+            OutOfRange,
+            "MESSAGE_TOO_LARGE",
+            "too large"
+        ),
+        case!(s.create_system(create(molecule(xml.clone(), other_pdb))), InvalidArgument, "MALFORMED_SYSTEM", "atoms"),
+        case!(
+            s.create_system(create(molecule(read("openmm/refused/pme.xml"), String::new()))),
+            InvalidArgument,
+            "UNSUPPORTED_FORCE",
+            "NonbondedForce"
+        ),
+        case!(
+            s.create_system(create(molecule(read("openmm/refused/barostat.xml"), String::new()))),
+            InvalidArgument,
+            "UNSUPPORTED_FORCE",
+            "MonteCarloBarostat"
+        ),
+        case!(
+            s.create_system(v1::CreateSystemRequest { system_id: "Bad/Id".into(), ..create(double_well(|_| {})) }),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "system_id"
+        ),
+        case!(
+            s.create_system(v1::CreateSystemRequest { system_id: "double-well".into(), ..create(double_well(|_| {})) }),
+            AlreadyExists,
+            "RESOURCE_EXISTS",
+            "double-well"
+        ),
+        case!(
+            s.create_system(v1::CreateSystemRequest { request_id: "a b".into(), ..create(double_well(|_| {})) }),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "request_id"
+        ),
+        case!(
+            s.get_system(v1::GetSystemRequest { name: "systems/nothing".into(), full: false }),
+            NotFound,
+            "RESOURCE_NOT_FOUND",
+            "nothing"
+        ),
+        case!(
+            s.get_system(v1::GetSystemRequest { name: "../etc/passwd".into(), full: false }),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "name"
+        ),
+        case!(
+            s.delete_system(v1::DeleteSystemRequest { name: "systems/double-well".into() }),
+            FailedPrecondition,
+            "READ_ONLY_RESOURCE",
+            "double-well"
+        ),
+        case!(
+            s.list_systems(v1::ListSystemsRequest { page_size: -1, page_token: String::new() }),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "page_size"
+        ),
+        case!(
+            s.list_systems(v1::ListSystemsRequest { page_size: 1, page_token: "x".into() }),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "page_token"
+        ),
+        case!(s.evaluate_energy(energy("systems/double-well", None)), InvalidArgument, "INVALID_FIELD", "positions"),
+        case!(
+            s.evaluate_energy(energy("systems/double-well", positions(&[2, 3], 6))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "(n, 2)"
+        ),
+        case!(
+            s.evaluate_energy(v1::EvaluateEnergyRequest {
+                encoding: 9,
+                ..energy("systems/double-well", positions(&[1, 2], 2))
+            }),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "encoding"
+        ),
+        case!(
+            s.evaluate_energy(energy(
+                "systems/double-well",
+                Some(array(&[0.0, f64::NAN], &[1, 2], v1::DataType::Float64, v1::ArrayEncoding::Bytes))
+            )),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "configuration 0"
+        ),
+        case!(s.evaluate_energy(energy("systems/none", positions(&[1, 2], 2))), NotFound, "RESOURCE_NOT_FOUND", "none"),
+    ]);
+    assert_eq!(inventory(&mut c).await, before);
+
+    // The good one beside them is accepted, and its energies are those of OpenMM.
+    let system = s.create_system(create(molecule(xml, pdb))).await.unwrap().into_inner();
+    assert_eq!((system.atoms, system.energy_unit()), (22, v1::EnergyUnit::KjPerMol));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs() {
+    let (_folder, server, mut c) = fresh().await;
+    let xml = std::fs::read_to_string(test_data("openmm/ace-aaa-nme-hbonds/system.xml")).unwrap();
+    let pdb = std::fs::read_to_string(test_data("openmm/ace-aaa-nme-hbonds/topology.pdb")).unwrap();
+    let constrained = c.systems.create_system(create(molecule(xml, pdb))).await.unwrap().into_inner().name;
+    let plain = std::fs::read_to_string(test_data("openmm/alanine-dipeptide-vacuum/system.xml")).unwrap();
+    let plain_pdb = std::fs::read_to_string(test_data("openmm/alanine-dipeptide-vacuum/topology.pdb")).unwrap();
+    let bare = create(molecule(plain.clone(), String::new()));
+    let without_structure = c.systems.create_system(bare).await.unwrap().into_inner().name;
+    let whole = c.systems.create_system(create(molecule(plain, plain_pdb))).await.unwrap().into_inner().name;
+    let before = inventory(&mut c).await;
+    let mut j = c.jobs.clone();
+    let with = |change: fn(&mut v1::TrainingTask)| {
+        let mut task = small_task(10);
+        change(&mut task);
+        job_request(task)
+    };
+    let on = |system: &str| {
+        let mut task = small_task(10);
+        task.system = system.to_string();
+        job_request(task)
+    };
+    let simulation = v1::CreateJobRequest {
+        job: Some(v1::Job {
+            task: Some(v1::job::Task::Simulation(v1::SimulationTask::default())),
+            ..v1::Job::default()
+        }),
+        ..v1::CreateJobRequest::default()
+    };
+    let mut realnvp = small_task(10);
+    realnvp.system = whole;
+    realnvp.architecture.as_mut().unwrap().kind = v1::FlowKind::Realnvp.into();
+    let get = |name: &str| v1::GetJobRequest { name: name.into() };
+    check(vec![
+        case!(j.create_job(v1::CreateJobRequest::default()), InvalidArgument, "INVALID_FIELD", "job"),
+        case!(
+            j.create_job(v1::CreateJobRequest { job: Some(v1::Job::default()), ..v1::CreateJobRequest::default() }),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "job.training"
+        ),
+        case!(j.create_job(simulation), Unimplemented, "NOT_IMPLEMENTED", "job.simulation"),
+        case!(j.create_job(with(|t| t.system.clear())), InvalidArgument, "INVALID_FIELD", "job.training.system"),
+        case!(j.create_job(on("systems/none")), NotFound, "RESOURCE_NOT_FOUND", "none"),
+        case!(j.create_job(on(&constrained)), FailedPrecondition, "UNSUITABLE_SYSTEM", "constraints"),
+        case!(j.create_job(on(&without_structure)), FailedPrecondition, "UNSUITABLE_SYSTEM", "topology_pdb"),
+        case!(j.create_job(job_request(realnvp)), InvalidArgument, "INVALID_FIELD", "circular"),
+        case!(
+            j.create_job(with(|t| t.dataset = "datasets/none".into())),
+            NotFound,
+            "RESOURCE_NOT_FOUND",
+            "dataset 'none'"
+        ),
+        case!(j.create_job(with(|t| t.temperature = f64::NAN)), InvalidArgument, "INVALID_FIELD", "temperature"),
+        case!(j.create_job(with(|t| t.temperature = f64::INFINITY)), InvalidArgument, "INVALID_FIELD", "temperature"),
+        case!(j.create_job(with(|t| t.temperature = -1.0)), InvalidArgument, "INVALID_FIELD", "temperature"),
+        case!(j.create_job(with(|t| t.stages[0].steps = 0)), InvalidArgument, "INVALID_FIELD", "stages[0].steps"),
+        case!(
+            j.create_job(with(|t| t.stages[0].steps = i64::MAX)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "stages[0].steps"
+        ),
+        case!(j.create_job(with(|t| t.stages[0].steps = -5)), InvalidArgument, "INVALID_FIELD", "stages[0].steps"),
+        case!(
+            j.create_job(with(|t| t.stages[0].batch = i64::MAX)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "stages[0].batch"
+        ),
+        case!(
+            j.create_job(with(|t| t.stages[0].learning_rate.as_mut().unwrap().start = f64::NAN)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "stages[0].learning_rate"
+        ),
+        case!(
+            j.create_job(with(|t| t.stages[0].learning_rate.as_mut().unwrap().shape = 77)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "shape"
+        ),
+        case!(
+            j.create_job(with(|t| t.stages[0].maximum_likelihood = t.stages[0].reverse_kl)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "job.training.dataset"
+        ),
+        case!(j.create_job(with(|t| t.stages[0].reverse_kl = None)), InvalidArgument, "INVALID_FIELD", "reverse_kl"),
+        case!(
+            j.create_job(with(|t| t.architecture.as_mut().unwrap().kind = 42)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "architecture.kind"
+        ),
+        case!(
+            j.create_job(with(|t| t.architecture.as_mut().unwrap().bins = 1000)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "bins"
+        ),
+        case!(
+            j.create_job(with(|t| t.architecture.as_mut().unwrap().hidden = vec![1 << 40])),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "hidden"
+        ),
+        case!(
+            j.create_job(with(|t| t.architecture.as_mut().unwrap().couplings = i64::MAX)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "couplings"
+        ),
+        case!(
+            j.create_job(with(|t| t.architecture.as_mut().unwrap().spline_bound = f64::INFINITY)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "bound"
+        ),
+        case!(
+            j.create_job(with(|t| t.adam = Some(v1::Adam { beta1: 2.0, ..v1::Adam::default() }))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "adam.beta1"
+        ),
+        case!(
+            j.create_job(with(|t| t.budget = Some(v1::Budget { seconds: -1.0, ..v1::Budget::default() }))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "budget.seconds"
+        ),
+        case!(j.create_job(with(|t| t.gradient_clip = f64::NAN)), InvalidArgument, "INVALID_FIELD", "gradient_clip"),
+        case!(j.create_job(with(|t| t.validation_samples = 1)), InvalidArgument, "INVALID_FIELD", "validation"),
+        case!(j.create_job(with(|t| t.model_id = "-".into())), InvalidArgument, "INVALID_FIELD", "model_id"),
+        case!(j.get_job(get("jobs/none")), NotFound, "RESOURCE_NOT_FOUND", "none"),
+        case!(j.get_job(get("")), InvalidArgument, "INVALID_FIELD", "name"),
+        case!(
+            j.watch_job(v1::WatchJobRequest { name: "jobs/none".into(), after_sequence: 0 }),
+            NotFound,
+            "RESOURCE_NOT_FOUND",
+            "none"
+        ),
+        case!(j.cancel_job(v1::CancelJobRequest { name: "jobs/none".into() }), NotFound, "RESOURCE_NOT_FOUND", "none"),
+        case!(
+            j.list_jobs(v1::ListJobsRequest { states: vec![99], ..v1::ListJobsRequest::default() }),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "states"
+        ),
+    ]);
+    assert_eq!(inventory(&mut c).await, before);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn samples_and_free_energies() {
+    let (_folder, server, mut c) = fresh().await;
+    let model = c.train(small_task(10)).await;
+    let (mut s, mut f) = (c.sampling.clone(), c.free_energy.clone());
+    let with = |change: fn(&mut v1::StreamSamplesRequest)| {
+        let mut request =
+            v1::StreamSamplesRequest { model: model.clone(), count: 10, ..v1::StreamSamplesRequest::default() };
+        change(&mut request);
+        request
+    };
+    let x = |text: &str| Some(boltzflow::contract::variable_message(&text.parse().unwrap()));
+    let ask = |change: &dyn Fn(&mut v1::EstimateFreeEnergyRequest)| {
+        let mut request = v1::EstimateFreeEnergyRequest {
+            model: model.clone(),
+            samples: 1000,
+            ..v1::EstimateFreeEnergyRequest::default()
+        };
+        change(&mut request);
+        request
+    };
+    let state = |name: &str, variable, low, high| v1::State {
+        name: name.into(),
+        intervals: vec![v1::Interval { variable, low, high }],
+    };
+    let rmsd = Some(v1::CollectiveVariable {
+        variable: Some(v1::collective_variable::Variable::Rmsd(v1::collective_variable::Rmsd::default())),
+    });
+    check(vec![
+        case!(s.stream_samples(with(|r| r.model = "models/none".into())), NotFound, "RESOURCE_NOT_FOUND", "none"),
+        case!(s.stream_samples(with(|r| r.model = "none".into())), InvalidArgument, "INVALID_FIELD", "model"),
+        case!(s.stream_samples(with(|r| r.temperature = f64::NAN)), InvalidArgument, "INVALID_FIELD", "temperature"),
+        case!(
+            s.stream_samples(with(|r| r.temperature = f64::INFINITY)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "temperature"
+        ),
+        case!(s.stream_samples(with(|r| r.temperature = -0.5)), InvalidArgument, "INVALID_FIELD", "temperature"),
+        case!(s.stream_samples(with(|r| r.temperature = 1e-300)), InvalidArgument, "INVALID_FIELD", "temperature"),
+        case!(s.stream_samples(with(|r| r.count = 0)), InvalidArgument, "INVALID_FIELD", "count"),
+        case!(s.stream_samples(with(|r| r.count = 1 << 63)), InvalidArgument, "INVALID_FIELD", "count"),
+        case!(s.stream_samples(with(|r| r.first_index = u64::MAX)), OutOfRange, "INDEX_OVERFLOW", "index"),
+        case!(s.stream_samples(with(|r| r.method = 77)), InvalidArgument, "INVALID_FIELD", "method"),
+        case!(
+            s.stream_samples(with(|r| r.method = v1::SamplingMethod::Annealed.into())),
+            Unimplemented,
+            "NOT_IMPLEMENTED",
+            "method"
+        ),
+        case!(s.stream_samples(with(|r| r.batch_size = u32::MAX)), InvalidArgument, "INVALID_FIELD", "batch_size"),
+        case!(s.stream_samples(with(|r| r.representation = 9)), InvalidArgument, "INVALID_FIELD", "representation"),
+        case!(s.stream_samples(with(|r| r.encoding = -1)), InvalidArgument, "INVALID_FIELD", "encoding"),
+        case!(s.stream_samples(with(|r| r.position_dtype = 9)), InvalidArgument, "INVALID_FIELD", "position_dtype"),
+        case!(
+            s.stream_samples(with(|r| r.target_effective_samples = f64::NAN)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "target_effective_samples"
+        ),
+        case!(
+            s.stream_samples(with(|r| r.max_duration = Some(prost_types::Duration { seconds: -1, nanos: 0 }))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "max_duration"
+        ),
+        case!(
+            f.estimate_free_energy(ask(&|r| r.temperatures = vec![1.0, 0.0])),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "temperatures[1]"
+        ),
+        case!(
+            f.estimate_free_energy(ask(&|r| r.temperatures = vec![1.0; 65])),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "temperatures"
+        ),
+        case!(f.estimate_free_energy(ask(&|r| r.samples = 1 << 63)), InvalidArgument, "INVALID_FIELD", "samples"),
+        case!(
+            f.estimate_free_energy(ask(&|r| r.bootstrap_replicates = -3)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "bootstrap_replicates"
+        ),
+        case!(
+            f.estimate_free_energy(ask(&|r| r.states = vec![state("a", x("coordinate(2)"), 0.0, 1.0)])),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "states[0].intervals[0].variable"
+        ),
+        case!(
+            f.estimate_free_energy(ask(&|r| r.states = vec![state("a", x("distance(0,1)"), 0.0, 1.0)])),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "not made of atoms"
+        ),
+        case!(
+            f.estimate_free_energy(ask(&|r| r.states = vec![state("a", x("coordinate(0)"), 1.0, 1.0)])),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "not an interval"
+        ),
+        case!(
+            f.estimate_free_energy(ask(&|r| r.states = vec![state("", x("coordinate(0)"), 0.0, 1.0)])),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "states[0].name"
+        ),
+        case!(
+            f.estimate_free_energy(ask(&|r| r.states = vec![state("a", x("coordinate(0)"), 0.0, 1.0); 2])),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "twice"
+        ),
+        case!(
+            f.estimate_free_energy(ask(&|r| r.states = vec![state("a", rmsd.clone(), 0.0, 1.0)])),
+            Unimplemented,
+            "NOT_IMPLEMENTED",
+            "rmsd"
+        ),
+        case!(
+            f.estimate_free_energy(ask(&|r| {
+                let variable = x("coordinate(0)");
+                r.profiles = vec![v1::ProfileSpec { variable, low: 0.0, high: 1.0, bins: 0 }];
+            })),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "profiles[0].bins"
+        ),
+        case!(
+            f.estimate_free_energy(ask(&|r| {
+                let variable = x("coordinate(0)");
+                r.profiles = vec![v1::ProfileSpec { variable, low: f64::NEG_INFINITY, high: 1.0, bins: 5 }];
+            })),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "profiles[0].low"
+        ),
+    ]);
+    server.stop().await;
+}
+
+/// Sends bytes as they are.
+#[derive(Clone, Default)]
+struct RawCodec;
+
+impl Codec for RawCodec {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for RawCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for RawCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}
+
+/// Bytes that are no message are the client's fault, and a method that does not exist is said so; a field that this
+/// version does not know is passed over, as proto3 has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_no_message() {
+    let (_folder, server, c) = fresh().await;
+    let mut raw = tonic::client::Grpc::new(c.channel.clone());
+    let mut call = async |path: &'static str, bytes: &'static [u8]| {
+        raw.ready().await.unwrap();
+        let path = http::uri::PathAndQuery::from_static(path);
+        raw.unary(tonic::Request::new(Bytes::from_static(bytes)), path, RawCodec).await.map(|_| ())
+    };
+    let get = "/boltzflow.v1.SystemService/GetSystem";
+    let known: &[u8] = b"\x0a\x13systems/double-well";
+    let with_unknown: &[u8] = b"\x0a\x13systems/double-well\xfa\x3f\x03abc";
+    call(get, known).await.unwrap();
+    call(get, with_unknown).await.unwrap();
+    check(vec![
+        case!(call(get, b"\xff\xff\xff"), InvalidArgument, "INVALID_FIELD", "malformed"),
+        case!(call(get, b"\x0a\x03\xff\xfe\xfd"), InvalidArgument, "INVALID_FIELD", "name"),
+        case!(call(get, b"\x0a\x7fabc"), InvalidArgument, "INVALID_FIELD", "name"),
+        case!(call("/boltzflow.v1.JobService/CreateJob", b"\x0a\x01\xff"), InvalidArgument, "INVALID_FIELD", "job"),
+        case!(call("/boltzflow.v1.JobService/Nothing", b""), Unimplemented, "NOT_IMPLEMENTED", ""),
+        case!(call("/no.such.Service/Nothing", b""), Unimplemented, "NOT_IMPLEMENTED", ""),
+    ]);
+    let (_, metrics) = http_get(server.admin, "/metrics").await;
+    assert!(metrics.contains("grpc_method=\"unknown\"") && !metrics.contains("no.such.Service"), "{metrics}");
+    server.stop().await;
+}

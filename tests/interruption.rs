@@ -1,0 +1,201 @@
+//! Servers that are stopped, killed, and started again: nothing that was acknowledged is lost, and a training run ends
+//! with the weights that it would have had.
+
+mod common;
+
+use boltzflow::contract::v1;
+use common::*;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tonic::Code;
+
+const STEPS: i64 = 400;
+
+fn task(model_id: &str) -> v1::TrainingTask {
+    v1::TrainingTask { model_id: model_id.into(), ..small_task(STEPS) }
+}
+
+/// The real binary, as a cluster runs it.
+struct Process {
+    child: Child,
+    url: String,
+}
+
+impl Process {
+    fn start(folder: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_boltzflow"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--device", "cpu", "--log", "warn"])
+            .arg(format!("--database=sqlite://{}/state.db", folder.display()))
+            .arg(format!("--artifacts=file://{}/artifacts", folder.display()))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.strip_prefix("listening on ").and_then(|l| l.split(',').next());
+        let url = format!("http://{}", address.unwrap_or_else(|| panic!("no address in '{line}'")));
+        Self { child, url }
+    }
+
+    /// SIGKILL: no handler runs, nothing is flushed.
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn terminate(mut self) -> bool {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        self.child.wait().unwrap().success()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_run_ends_with_the_weights_of_an_undisturbed_one() {
+    let (calm, stormy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = Process::start(calm.path());
+    let mut clients = Clients::connect(&server.url).await;
+    let undisturbed = clients.train(task("calm")).await;
+    let expected = clients.weights(&undisturbed).await;
+    assert!(server.terminate(), "SIGTERM is not the end of an orderly server");
+
+    let mut server = Process::start(stormy.path());
+    let mut clients = Clients::connect(&server.url).await;
+    let job = clients.create(task("stormy")).await.name;
+    for step in [STEPS / 5, 3 * STEPS / 5] {
+        clients.wait_for_step(&job, step).await;
+        server.kill();
+        server = Process::start(stormy.path());
+        clients = Clients::connect(&server.url).await;
+    }
+    let job = clients.finish(&job).await;
+    assert_eq!(job.state(), v1::JobState::Succeeded, "{:?}", job.error);
+    assert_eq!(job.attempt, 3);
+    let actual = clients.weights(&job.model).await;
+    assert!(!expected.is_empty());
+    assert_eq!(actual, expected, "the weights differ from those of an undisturbed run");
+
+    // And the samples that they give.
+    let request = |model: &str| v1::StreamSamplesRequest {
+        model: model.into(),
+        count: 600,
+        seed: 5,
+        ..v1::StreamSamplesRequest::default()
+    };
+    let stormy_samples = clients.sample(request("models/stormy")).await.unwrap();
+    server.kill();
+    let server = Process::start(calm.path());
+    let mut clients = Clients::connect(&server.url).await;
+    let calm_samples = clients.sample(request("models/calm")).await.unwrap();
+    assert_eq!(stormy_samples.positions, calm_samples.positions);
+    assert_eq!(stormy_samples.log_weights, calm_samples.log_weights);
+    assert!(server.terminate());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_draining_server_hands_its_work_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start(settings(folder.path())).await;
+    let mut clients = server.clients().await;
+    let model = clients.train(small_task(10)).await;
+    let request = |first_index, count| v1::StreamSamplesRequest {
+        model: model.clone(),
+        first_index,
+        count,
+        batch_size: 256,
+        ..v1::StreamSamplesRequest::default()
+    };
+    let job = clients.create(task("handed-over")).await.name;
+    clients.wait_for_step(&job, 20).await;
+    let mut stream = clients.sampling.stream_samples(request(0, 1 << 39)).await.unwrap().into_inner();
+    let mut received = Samples::default();
+    for _ in 0..4 {
+        received.add(stream.message().await.unwrap().unwrap());
+    }
+    let begin = Instant::now();
+    server.shutdown.cancel();
+    let broken = loop {
+        match stream.message().await {
+            Ok(Some(message)) => received.add(message),
+            Ok(None) => panic!("the stream ended as if it were whole"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!((broken.code(), reason(&broken).as_str()), (Code::Unavailable, "DRAINING"));
+    let info = tonic_types::StatusExt::get_details_error_info(&broken).unwrap();
+    let next: u64 = info.metadata["next_index"].parse().unwrap();
+    assert_eq!(next, received.log_weights.len() as u64);
+    drop((stream, clients));
+    server.stop().await;
+    assert!(begin.elapsed() < Duration::from_secs(8), "draining took {:?}", begin.elapsed());
+
+    // The next server goes on with both.
+    let server = TestServer::start(settings(folder.path())).await;
+    let mut clients = server.clients().await;
+    let rest = clients.sample(request(next, 500)).await.unwrap();
+    let whole = clients.sample(request(0, next + 500)).await.unwrap();
+    received.log_weights.extend(rest.log_weights);
+    assert_eq!(received.log_weights, whole.log_weights);
+    let job = clients.finish(&job).await;
+    assert_eq!((job.state(), job.attempt), (v1::JobState::Succeeded, 2));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_server_on_the_same_database_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start(settings(folder.path())).await;
+    let free = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let second = boltzflow::server::Server::bind(settings(folder.path()), free, free).await;
+    let error = second.err().expect("a second server").to_string();
+    assert!(error.contains("another server has it open"), "{error}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_files_are_said_to_be_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start(settings(folder.path())).await;
+    let mut clients = server.clients().await;
+    let model = clients.train(small_task(10)).await;
+    let job = clients.create(task("cut-short")).await.name;
+    clients.wait_for_step(&job, 30).await;
+    drop(clients);
+    server.stop().await;
+
+    // The job was put back into the queue with its checkpoint; both files lose their ends.
+    let cut = |path: &Path| {
+        let bytes = std::fs::read(path).unwrap();
+        std::fs::write(path, &bytes[..bytes.len() - 100]).unwrap();
+    };
+    let mut files = 0;
+    let mut folders = vec![folder.path().join("artifacts")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                cut(&path);
+                files += 1;
+            }
+        }
+    }
+    assert_eq!(files, 2, "one model and one checkpoint are kept");
+
+    let server = TestServer::start(settings(folder.path())).await;
+    let mut clients = server.clients().await;
+    let job = clients.finish(&job).await;
+    let error = job.error.clone().unwrap();
+    assert_eq!((job.state(), error.reason.as_str()), (v1::JobState::Failed, "DAMAGED_ARTIFACT"));
+    assert_eq!(error.code, Code::DataLoss as i32);
+    assert!(error.message.contains("checkpoint"), "{}", error.message);
+    let request = v1::StreamSamplesRequest { model, count: 10, ..v1::StreamSamplesRequest::default() };
+    let refused = clients.sample(request).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::DataLoss, "DAMAGED_ARTIFACT"));
+    // The server is as well as before.
+    clients.train(small_task(10)).await;
+    server.stop().await;
+}

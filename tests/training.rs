@@ -1,0 +1,154 @@
+//! Training with the plans that users get when they name a system and nothing else, against exact answers.
+//!
+//! Seeds are fixed, so that on one platform these tests always give the same numbers; on another, where a matrix product
+//! may round differently, the bounds are the product's promises, which medians over seeds keep with room to spare.
+
+use boltzflow::energy::analytic::AnalyticPotential;
+use boltzflow::energy::{System, SystemDefinition};
+use boltzflow::math::Purpose;
+use boltzflow::sample::{Generator, SampleCursor, SampleKey, TILE};
+use boltzflow::thermo::{FreeEnergyAccumulator, FreeEnergyQuery, FreeEnergyReport, StateQuery, WeightAccumulator};
+use boltzflow::train::{Directive, Observer, Outcome, Progress, Trainer, TrainingPlan, default_plan, run};
+use candle_core::Device;
+
+fn built_in(name: &str) -> System {
+    System::build(SystemDefinition::Analytic(AnalyticPotential::built_in(name).unwrap())).unwrap()
+}
+
+/// Keeps checkpoints, and stops when told to.
+#[derive(Default)]
+struct Keeper {
+    checkpoint: Option<Vec<u8>>,
+    release_at: Option<u64>,
+    steps: u64,
+}
+
+impl Observer for Keeper {
+    fn directive(&mut self) -> Directive {
+        self.steps += 1;
+        if self.release_at.is_some_and(|at| self.steps > at) { Directive::Release } else { Directive::Continue }
+    }
+
+    fn progress(&mut self, _: &Progress) {}
+
+    fn checkpoint(&mut self, _: u64, bytes: Vec<u8>) -> Result<(), String> {
+        self.checkpoint = Some(bytes);
+        Ok(())
+    }
+}
+
+fn finish(mut trainer: Trainer) -> Generator {
+    let Outcome::Finished { model, .. } = run(&mut trainer, &mut Keeper::default()).unwrap() else {
+        panic!("the run did not finish")
+    };
+    Generator::decode(&model, &Device::Cpu).unwrap()
+}
+
+fn estimate(model: &Generator, tau: f64, tiles: usize, states: Vec<StateQuery>) -> (f64, FreeEnergyReport) {
+    let method = model.choose_method(tau).unwrap().method;
+    let key = SampleKey { temperature: tau, method, seed: 1, purpose: Purpose::Sample };
+    let query = FreeEnergyQuery { states, profiles: Vec::new() };
+    let (mut weights, mut sums) = (WeightAccumulator::default(), FreeEnergyAccumulator::new(query, tau));
+    let mut cursor = SampleCursor::new(key, 0);
+    for _ in 0..tiles {
+        let batch = cursor.take(model, TILE, || ()).unwrap();
+        batch.log_weights.iter().for_each(|&w| weights.add(w));
+        sums.add(&batch.log_weights, &batch.energies, &batch.positions);
+    }
+    let summary = weights.summary();
+    (summary.effective_samples / summary.samples as f64, sums.report(200, 2))
+}
+
+#[test]
+fn muller_brown_at_three_temperatures_from_one_model() {
+    let system = built_in("muller-brown");
+    let plan = default_plan(&system, 1.0, false);
+    let model = finish(Trainer::new(plan, system, None, &Device::Cpu).unwrap());
+    for (tau, exact) in [(0.5, 25.650157), (1.0, 11.729591), (2.0, 5.366083)] {
+        let (ess, report) = estimate(&model, tau, 400, Vec::new());
+        let gap = (report.log_z.value - exact).abs();
+        println!("τ = {tau}: log Z {} ± {}, ESS {ess}", report.log_z.value, report.log_z.standard_error);
+        assert!(gap <= 0.05, "log Z at τ = {tau} is off by {gap}");
+        if tau == 1.0 {
+            assert!(ess >= 0.9, "ESS at τ = 1 is {ess}");
+        }
+    }
+}
+
+fn small_plan(system: &System) -> TrainingPlan {
+    let mut plan = default_plan(system, 1.0, false);
+    plan.architecture.couplings = 4;
+    plan.architecture.hidden = vec![16];
+    plan.stages.truncate(1);
+    plan.stages[0].steps = 60;
+    plan.stages[0].batch = 128;
+    plan.checkpoint_every = 20;
+    plan.validation.every = 30;
+    plan
+}
+
+/// A run that is interrupted at any step, written to bytes and taken up by another trainer, ends as if it had not been.
+#[test]
+fn interrupted_runs_end_with_the_same_bits() {
+    let system = built_in("double-well");
+    let plan = small_plan(&system);
+    let fresh = || Trainer::new(plan.clone(), built_in("double-well"), None, &Device::Cpu).unwrap();
+    let whole = finish(fresh());
+    let key = SampleKey {
+        temperature: 1.0,
+        method: boltzflow::sample::Method::Reweighting,
+        seed: 1,
+        purpose: Purpose::Sample,
+    };
+    let expected = whole.tile(&key, 0).unwrap();
+    for at in [1, 33, 59] {
+        let mut first = fresh();
+        let mut keeper = Keeper { release_at: Some(at), ..Keeper::default() };
+        assert!(matches!(run(&mut first, &mut keeper).unwrap(), Outcome::Released));
+        assert_eq!(first.steps_done(), at);
+        let mut second = fresh();
+        second.restore(&keeper.checkpoint.unwrap(), &Device::Cpu).unwrap();
+        assert_eq!(finish(second).tile(&key, 0).unwrap(), expected, "interrupted at step {at}");
+    }
+}
+
+#[test]
+fn checkpoints_are_whole_and_of_the_same_run() {
+    let system = built_in("double-well");
+    let plan = small_plan(&system);
+    let mut trainer = Trainer::new(plan.clone(), system, None, &Device::Cpu).unwrap();
+    for _ in 0..3 {
+        trainer.step().unwrap();
+    }
+    let bytes = trainer.checkpoint().unwrap();
+    let fresh = |plan: TrainingPlan, system: &str| Trainer::new(plan, built_in(system), None, &Device::Cpu).unwrap();
+    for cut in [0, 7, bytes.len() / 3, bytes.len() - 1] {
+        let error = fresh(plan.clone(), "double-well").restore(&bytes[..cut], &Device::Cpu).unwrap_err();
+        assert!(error.to_string().contains("not whole"), "{error}");
+    }
+    let other_seed = TrainingPlan { seed: 1, ..plan.clone() };
+    for (plan, system) in [(other_seed, "double-well"), (plan, "muller-brown")] {
+        let error = fresh(plan, system).restore(&bytes, &Device::Cpu).unwrap_err();
+        assert!(error.to_string().contains("another"), "{error}");
+    }
+}
+
+/// Budgets end a run with a usable model, at the first limit that is met.
+#[test]
+fn budgets_end_runs() {
+    let system = built_in("double-well");
+    let base = small_plan(&system);
+    let with = |change: fn(&mut TrainingPlan)| {
+        let mut plan = base.clone();
+        change(&mut plan);
+        finish(Trainer::new(plan, built_in("double-well"), None, &Device::Cpu).unwrap()).card
+    };
+    assert_eq!(with(|p| p.budget.steps = Some(7)).steps, 7);
+    assert_eq!(with(|p| p.budget.samples = Some(1000)).samples, 1024);
+    assert_eq!(with(|p| p.budget.energy_evaluations = Some(300)).energy_evaluations, 384);
+    let timed = with(|p| {
+        p.stages[0].steps = 1_000_000;
+        p.budget.seconds = Some(0.3);
+    });
+    assert!(timed.seconds >= 0.3 && timed.seconds < 2.0, "it took {} s", timed.seconds);
+}
