@@ -1,5 +1,7 @@
 //! Internal coordinates of real molecules: round trips, the volume element, and gradients.
 
+mod npz;
+
 use boltzflow::coords::{
     CoordinateKind, CoordinateTransform, CoordinatesSpec, InternalCoordinates, ReducedTarget, choose_coordinates,
     dihedral,
@@ -13,8 +15,7 @@ fn molecule(case: &str) -> (System, Vec<f64>) {
     let read = |file: &str| std::fs::read_to_string(format!("{folder}/{file}")).unwrap();
     let definition =
         SystemDefinition::OpenMm { system_xml: read("system.xml"), topology_pdb: Some(read("topology.pdb")) };
-    let mut npz = npyz::npz::NpzArchive::open(format!("{folder}/reference.npz")).unwrap();
-    let positions: Vec<f64> = npz.by_name("positions_nm").unwrap().unwrap().into_vec().unwrap();
+    let positions = npz::read(format!("{folder}/reference.npz"), "positions_nm");
     (System::build(definition).unwrap(), positions)
 }
 

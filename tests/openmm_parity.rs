@@ -1,8 +1,9 @@
 //! Molecular mechanics against OpenMM's Reference platform, against finite differences, and against bad input.
 
+mod npz;
+
 use boltzflow::energy::openmm::{MAX_XML_BYTES, MolecularMechanics, read_system};
 use boltzflow::energy::{EnergyError, Potential, System, SystemDefinition};
-use npyz::npz::NpzArchive;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -38,14 +39,13 @@ struct Reference {
 impl Reference {
     fn read(case: &str) -> Self {
         let path = format!("{}/tests/data/openmm/{case}/reference.npz", env!("CARGO_MANIFEST_DIR"));
-        let mut archive = NpzArchive::open(path).unwrap();
-        let mut numbers = |name| archive.by_name(name).unwrap().unwrap().into_vec::<f64>().unwrap();
+        let numbers = |name| npz::read(&path, name);
         Self {
             positions: numbers("positions_nm"),
             energies: numbers("energy_kj_mol"),
             energies_by_force: numbers("energy_by_force_kj_mol"),
             forces: numbers("forces_kj_mol_nm"),
-            force_names: archive.by_name("force_names").unwrap().unwrap().into_vec().unwrap(),
+            force_names: npz::read(&path, "force_names"),
         }
     }
 }
