@@ -277,7 +277,7 @@ async fn frames_come_back_as_they_were_sent_and_are_trained_on() {
         (0..500).flat_map(|i| [-1.7 + 0.001 * f64::from(i % 100), 0.01 * f64::from(i - 250)]).collect();
     let chunk = |frames: &[f64]| {
         let shape = [frames.len() / 2, 2];
-        let array = boltzflow::contract::array(&frames, &shape, v1::DataType::Float64, v1::ArrayEncoding::Bytes);
+        let array = boltzflow::contract::array(frames, &shape, v1::DataType::Float64, v1::ArrayEncoding::Bytes);
         v1::UploadDatasetRequest { part: Some(Upload::Frames(v1::FrameChunk { positions: Some(array) })) }
     };
     let header = |id: &str, temperature: f64| {

@@ -211,13 +211,13 @@ mod tests {
         plain: impl Fn(&Tensor, &Tensor) -> Result<(Tensor, Tensor)>,
     ) {
         let weights = random(5, x.dims2().unwrap(), 1.0);
-        let run = |f: &dyn Fn(&Tensor, &Tensor) -> Result<(Tensor, Tensor)>| {
-            let (y, ladj) = f(x, params).unwrap();
+        let run = |outcome: Result<(Tensor, Tensor)>| {
+            let (y, ladj) = outcome.unwrap();
             let loss = (y.mul(&weights).unwrap().sum_all().unwrap() + ladj.sqr().unwrap().sum_all().unwrap()).unwrap();
             let grads = loss.backward().unwrap();
             (y, ladj, grads.get(x).unwrap().clone(), grads.get(params).unwrap().clone())
         };
-        let (a, b) = (run(&fused), run(&plain));
+        let (a, b) = (run(fused(x, params)), run(plain(x, params)));
         assert_close(&a.0, &b.0, "output");
         assert_close(&a.1, &b.1, "ladj");
         assert_close(&a.2, &b.2, "gradient of the input");

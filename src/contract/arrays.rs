@@ -40,7 +40,7 @@ pub fn numbers(field: &str, array: &Array) -> Result<(Vec<f64>, Vec<usize>), Fie
         DataType::Float64 => read(&array.data, f64::from_le_bytes),
     };
     let width = if data_type == DataType::Float32 { 4 } else { 8 };
-    if numbers.len() != count || array.data.len() % width != 0 {
+    if numbers.len() != count || !array.data.len().is_multiple_of(width) {
         return Err(found(array.data.len(), "bytes"));
     }
     Ok((numbers, shape))

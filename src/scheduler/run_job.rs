@@ -12,7 +12,8 @@ use crate::store::{
     StoreError, SystemDocument,
 };
 use crate::train::{
-    CheckpointError, Directive, Observer, Outcome, Progress, RunError, TrainError, Trainer, TrainingData, run,
+    CheckpointError, Directive, Observer, Outcome, Progress, RunError, StopReason, TrainError, Trainer, TrainingData,
+    run,
 };
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -145,11 +146,17 @@ async fn train(scheduler: &Scheduler, claim: &Claim, directive: Arc<AtomicU8>) -
         }
         let flow_dimension = trainer.target().dimension();
         let mut observer = SlotObserver { keeper, slot: &slot, turn: None, directive };
-        Ok::<_, RunError>((run(&mut trainer, &mut observer)?, flow_dimension))
+        let outcome = run(&mut trainer, &mut observer)?;
+        observer.turn = None;
+        if let Outcome::Finished { reason: StopReason::BudgetSpent, .. } = &outcome {
+            let (done, all) = (trainer.steps_done(), trainer.total_steps());
+            observer.keeper.note(format!("the budget ended the run after {done} of {all} steps"));
+        }
+        Ok::<_, RunError>((outcome, flow_dimension))
     });
     match thread.await {
         Ok(Ok((Outcome::Finished { card, model, .. }, flow_dimension))) => {
-            Ended::Finished { card: Box::new(card), model, flow_dimension }
+            Ended::Finished { card, model, flow_dimension }
         }
         Ok(Ok((Outcome::Released, _))) => Ended::Released,
         Ok(Ok((Outcome::Cancelled, _))) => Ended::Cancelled,

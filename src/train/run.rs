@@ -66,7 +66,7 @@ pub enum StopReason {
 /// How a run ended.
 #[derive(Debug)]
 pub enum Outcome {
-    Finished { reason: StopReason, card: ModelCard, model: Vec<u8> },
+    Finished { reason: StopReason, card: Box<ModelCard>, model: Vec<u8> },
     Released,
     Cancelled,
 }
@@ -214,7 +214,7 @@ fn measure(trainer: &Trainer, last: StepReport, rate: f64) -> Result<Progress, R
 
 fn finish(trainer: &Trainer, reason: StopReason) -> Result<Outcome, RunError> {
     let weights = trainer.validate()?;
-    let mut card = trainer.card();
+    let mut card = Box::new(trainer.card());
     card.effective_sample_fraction = weights.effective_samples / weights.samples as f64;
     card.pareto_k = weights.pareto_k.is_finite().then_some(weights.pareto_k);
     card.data_log_prob = trainer.held_out_log_prob()?;

@@ -131,6 +131,11 @@ impl Trainer {
         self.counters.step
     }
 
+    /// Steps of the whole plan.
+    pub fn total_steps(&self) -> u64 {
+        self.plan.total_steps()
+    }
+
     pub(super) fn data_digest(&self) -> Option<String> {
         self.data.as_ref().map(|d| d.digest.clone())
     }
