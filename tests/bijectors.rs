@@ -1,11 +1,14 @@
 //! One generic suite that every bijector passes: inverse, ladj against a dense f64 Jacobian, gradients against finite
 //! differences, save and load.
 
+mod determinant;
+
 use boltzflow::flow::{
     ConditionerSpec, CoordinateKind, CouplingSpec, Direction, Flow, FlowError, FlowSpec, LayerSpec, Prior,
 };
 use boltzflow::math::{Purpose, Randoms};
 use candle_core::{DType, Device, Tensor, Var};
+use determinant::log_abs_det;
 use std::collections::{BTreeMap, HashMap};
 
 const N: usize = 40;
@@ -76,24 +79,6 @@ fn inputs(spec: &FlowSpec, n: usize) -> Vec<f64> {
 fn distance(kind: CoordinateKind, a: f64, b: f64) -> f64 {
     let gap = (a - b).abs();
     if kind == CoordinateKind::Circular { gap.min(2.0 * std::f64::consts::PI - gap) } else { gap }
-}
-
-/// log |det| by LU decomposition with partial pivoting.
-fn log_abs_det(mut m: Vec<Vec<f64>>) -> f64 {
-    let d = m.len();
-    let mut log = 0.0;
-    for k in 0..d {
-        let pivot = (k..d).max_by(|&a, &b| m[a][k].abs().total_cmp(&m[b][k].abs())).unwrap();
-        m.swap(k, pivot);
-        log += m[k][k].abs().ln();
-        for i in k + 1..d {
-            let factor = m[i][k] / m[k][k];
-            for j in k..d {
-                m[i][j] -= factor * m[k][j];
-            }
-        }
-    }
-    log
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Internal coordinates of real molecules: round trips, the volume element, and gradients.
 
+mod determinant;
 mod npz;
 
 use boltzflow::coords::{
@@ -8,6 +9,7 @@ use boltzflow::coords::{
 };
 use boltzflow::energy::{System, SystemDefinition};
 use boltzflow::math::{Purpose, Randoms};
+use determinant::log_abs_det;
 use std::sync::Arc;
 
 fn molecule(case: &str) -> (System, Vec<f64>) {
@@ -89,23 +91,6 @@ fn ladj_is_that_of_the_dense_jacobian() {
         columns.push(placed.chunks_exact(3).flat_map(rotate).collect());
     }
     assert!((ladj - log_abs_det(columns)).abs() < 1e-6);
-}
-
-fn log_abs_det(mut m: Vec<Vec<f64>>) -> f64 {
-    let d = m.len();
-    let mut log = 0.0;
-    for k in 0..d {
-        let pivot = (k..d).max_by(|&a, &b| m[a][k].abs().total_cmp(&m[b][k].abs())).unwrap();
-        m.swap(k, pivot);
-        log += m[k][k].abs().ln();
-        for i in k + 1..d {
-            let factor = m[i][k] / m[k][k];
-            for j in k..d {
-                m[i][j] -= factor * m[k][j];
-            }
-        }
-    }
-    log
 }
 
 #[test]
