@@ -92,6 +92,8 @@ impl ServerArgs {
             .map_err(|e| fail(e.to_string()))?
             .connect_timeout(Duration::from_secs(5))
             .tcp_nodelay(true)
+            .http2_keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(20))
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(8 << 20);
         let channel = endpoint.connect().await.map_err(|e| fail(root_cause(&e)))?;
@@ -106,6 +108,19 @@ impl ServerArgs {
             free_energy: FreeEnergyServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
         })
     }
+}
+
+/// All of a list that comes in pages: `page` asks for the one behind a token, and gives its items and the next token.
+pub(super) async fn every_page<T>(
+    mut page: impl AsyncFnMut(String) -> Result<(Vec<T>, String), CliError>,
+) -> Result<Vec<T>, CliError> {
+    let (mut all, mut next) = page(String::new()).await?;
+    while !next.is_empty() {
+        let (items, token) = page(next).await?;
+        all.extend(items);
+        next = token;
+    }
+    Ok(all)
 }
 
 fn root_cause(error: &dyn std::error::Error) -> String {

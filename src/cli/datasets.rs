@@ -1,7 +1,7 @@
 //! `boltzflow datasets`
 
 use super::arrays::NpzWriter;
-use super::client::{CliError, ServerArgs};
+use super::client::{CliError, ServerArgs, every_page};
 use super::names::resource;
 use super::output::{JsonArgs, table};
 use super::train::send_dataset;
@@ -69,17 +69,12 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
     match command {
         Command::List { json, server } => {
             let mut clients = server.connect().await?;
-            let mut datasets = Vec::new();
-            let mut page_token = String::new();
-            loop {
+            let datasets = every_page(async |page_token| {
                 let request = v1::ListDatasetsRequest { page_size: 0, page_token };
                 let page = clients.datasets.list_datasets(request).await?.into_inner();
-                datasets.extend(page.datasets);
-                page_token = page.next_page_token;
-                if page_token.is_empty() {
-                    break;
-                }
-            }
+                Ok((page.datasets, page.next_page_token))
+            })
+            .await?;
             if json.write(&datasets.iter().map(dataset_json).collect())? {
                 let rows: Vec<Vec<String>> = datasets
                     .iter()

@@ -1,6 +1,6 @@
 //! `boltzflow jobs`
 
-use super::client::{CliError, Clients, ServerArgs};
+use super::client::{CliError, Clients, ServerArgs, every_page};
 use super::names::resource;
 use super::output::{JsonArgs, duration, number, progress_bar, table};
 use crate::contract::v1::{self, JobState, job::Task, job_event::Event};
@@ -55,17 +55,12 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
     match command {
         Command::List { json, server } => {
             let mut clients = server.connect().await?;
-            let mut jobs = Vec::new();
-            let mut page_token = String::new();
-            loop {
+            let jobs = every_page(async |page_token| {
                 let request = v1::ListJobsRequest { page_token, ..v1::ListJobsRequest::default() };
                 let page = clients.jobs.list_jobs(request).await?.into_inner();
-                jobs.extend(page.jobs);
-                page_token = page.next_page_token;
-                if page_token.is_empty() {
-                    break;
-                }
-            }
+                Ok((page.jobs, page.next_page_token))
+            })
+            .await?;
             if json.write(&jobs.iter().map(job_json).collect())? {
                 let rows: Vec<_> = jobs.iter().map(row).collect();
                 println!("{}", table(&["job", "state", "system", "step", "ESS", "model"], &rows));
@@ -75,10 +70,7 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
             let mut clients = server.connect().await?;
             let request = v1::GetJobRequest { name: resource("jobs", &name) };
             let job = clients.jobs.get_job(request).await?.into_inner();
-            let text = serde_json::to_string_pretty(&job_json(&job)).map_err(|e| CliError::failed(e.to_string()))?;
-            if json.write(&job_json(&job))? {
-                println!("{text}");
-            }
+            json.show(&job_json(&job))?;
         }
         Command::Watch { name, after, server } => {
             let mut clients = server.connect().await?;

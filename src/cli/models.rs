@@ -1,6 +1,6 @@
 //! `boltzflow models`
 
-use super::client::{CliError, ServerArgs};
+use super::client::{CliError, ServerArgs, every_page};
 use super::names::resource;
 use super::output::{JsonArgs, number, table};
 use crate::contract::v1::{self, import_model_request::Part};
@@ -83,17 +83,12 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
     match command {
         Command::List { json, server } => {
             let mut clients = server.connect().await?;
-            let mut models = Vec::new();
-            let mut page_token = String::new();
-            loop {
+            let models = every_page(async |page_token| {
                 let request = v1::ListModelsRequest { page_token, ..v1::ListModelsRequest::default() };
                 let page = clients.models.list_models(request).await?.into_inner();
-                models.extend(page.models);
-                page_token = page.next_page_token;
-                if page_token.is_empty() {
-                    break;
-                }
-            }
+                Ok((page.models, page.next_page_token))
+            })
+            .await?;
             if json.write(&models.iter().map(model_json).collect())? {
                 let rows: Vec<Vec<String>> = models
                     .iter()
@@ -110,9 +105,7 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
             let mut clients = server.connect().await?;
             let request = v1::GetModelRequest { name: resource("models", &name) };
             let value = model_json(&clients.models.get_model(request).await?.into_inner());
-            if json.write(&value)? {
-                println!("{}", serde_json::to_string_pretty(&value).map_err(|e| CliError::failed(e.to_string()))?);
-            }
+            json.show(&value)?;
         }
         Command::Export { name, output, server } => {
             let mut clients = server.connect().await?;

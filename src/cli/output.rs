@@ -1,8 +1,7 @@
 //! Tables, JSON and progress bars.
 
 use super::client::CliError;
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -27,12 +26,20 @@ impl JsonArgs {
         std::fs::write(path, text + "\n").map_err(|e| CliError::file(path, e))?;
         Ok(true)
     }
+
+    /// Writes the value as JSON in any case: to the file that was asked for, or to standard output.
+    pub fn show(&self, value: &Value) -> Result<(), CliError> {
+        let json = Self { json: Some(self.json.clone().unwrap_or_else(|| "-".into())) };
+        json.write(value).map(|_| ())
+    }
 }
 
 /// A table with right-aligned columns after the first.
 pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(header.iter().copied());
+    let line = LineStyle::none().fill('─').junction('─');
+    let style = TableStyle::new().top_border(line).header_separator(line).bottom_border(line);
+    table.load_style(style).set_header(header.iter().copied());
     rows.iter().for_each(|row| {
         table.add_row(row);
     });
@@ -42,8 +49,12 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> Table {
     table
 }
 
-/// A number with its standard error, to the digits that the error allows: 3.380(12).
+/// A number with its standard error, to the digits that the error allows: 3.380(12). Without an error it is exact: the zero
+/// that others are measured from.
 pub(super) fn with_error(value: f64, error: f64) -> String {
+    if error == 0.0 {
+        return format!("{value}");
+    }
     if !(value.is_finite() && error.is_finite() && error > 0.0) {
         return format!("{value:.4} ± {error:.1e}");
     }
@@ -89,6 +100,7 @@ mod tests {
         assert_eq!(with_error(-178.69123, 0.28), "-178.69(28)");
         assert_eq!(with_error(120.4, 3.4), "120.4(34)");
         assert_eq!(with_error(1.0, f64::INFINITY), "1.0000 ± inf");
+        assert_eq!(with_error(0.0, 0.0), "0");
         assert_eq!(duration(3725.0), "1 h 02 min");
     }
 }

@@ -1,6 +1,6 @@
 //! `boltzflow systems`
 
-use super::client::{CliError, ServerArgs};
+use super::client::{CliError, ServerArgs, every_page};
 use super::names::resource;
 use super::output::{JsonArgs, table};
 use super::train::send_system;
@@ -67,17 +67,12 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
     match command {
         Command::List { json, server } => {
             let mut clients = server.connect().await?;
-            let mut systems = Vec::new();
-            let mut page_token = String::new();
-            loop {
+            let systems = every_page(async |page_token| {
                 let request = v1::ListSystemsRequest { page_size: 0, page_token };
                 let page = clients.systems.list_systems(request).await?.into_inner();
-                systems.extend(page.systems);
-                page_token = page.next_page_token;
-                if page_token.is_empty() {
-                    break;
-                }
-            }
+                Ok((page.systems, page.next_page_token))
+            })
+            .await?;
             if json.write(&systems.iter().map(system_json).collect())? {
                 let rows: Vec<Vec<String>> = systems
                     .iter()
@@ -98,9 +93,7 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
             let mut clients = server.connect().await?;
             let request = v1::GetSystemRequest { name: resource("systems", &name), full: false };
             let value = system_json(&clients.systems.get_system(request).await?.into_inner());
-            if json.write(&value)? {
-                println!("{}", serde_json::to_string_pretty(&value).map_err(|e| CliError::failed(e.to_string()))?);
-            }
+            json.show(&value)?;
         }
         Command::Delete { name, server } => {
             let mut clients = server.connect().await?;

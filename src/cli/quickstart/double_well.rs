@@ -147,19 +147,17 @@ fn draw(
     plots::draw(&path, "Weighted samples (points) and exact density (lines)", "x", "density", &densities, None)
         .map_err(failed)?;
     written(&path);
+    let width = (high - low) / f64::from(bins);
     let profiles: Vec<plots::Series> = answer
         .estimates
         .iter()
         .filter_map(|e| e.profiles.first().map(|p| (e.temperature, p)))
         .map(|(tau, p)| {
             let (points, errors) = plots::profile_points(p);
-            let least = plots::curve(low, high, exact::energy).iter().fold(f64::INFINITY, |m, p| m.min(p.1 / tau));
-            plots::Series {
-                label: format!("τ = {tau}"),
-                points,
-                errors,
-                exact: plots::curve(low, high, |x| exact::energy(x) / tau - least),
-            }
+            let mut exact = plots::curve(low, high, |x| exact::bin_free_energy(tau, x, width));
+            let least = exact.iter().fold(f64::INFINITY, |least, p| least.min(p.1));
+            exact.iter_mut().for_each(|p| p.1 -= least);
+            plots::Series { label: format!("τ = {tau}"), points, errors, exact }
         })
         .collect();
     let path = args.output.join("free-energy.svg");

@@ -10,12 +10,12 @@ const HIGH: f64 = 5.0;
 const INTERVALS: usize = 20_000;
 
 /// u(x) = x⁴ − 6x² + x: the first coordinate of the system `double-well`; the second is ½y².
-pub(super) fn energy(x: f64) -> f64 {
+fn energy(x: f64) -> f64 {
     ((x * x - 6.0) * x + 1.0) * x
 }
 
 /// ∫ exp(−u(x)/τ) dx over [low, high], by Simpson's rule.
-pub(super) fn integral(tau: f64, low: f64, high: f64) -> f64 {
+fn integral(tau: f64, low: f64, high: f64) -> f64 {
     let h = (high - low) / INTERVALS as f64;
     let weight = |i: usize| match i {
         0 | INTERVALS => 1.0,
@@ -38,6 +38,11 @@ pub(super) fn delta_f(tau: f64) -> f64 {
 /// The density of x.
 pub(super) fn density(tau: f64, x: f64) -> f64 {
     (-energy(x) / tau).exp() / integral(tau, LOW, HIGH)
+}
+
+/// −log of the weight of a histogram's bin around x, in kT: on the flank of a well it differs from u(x)/τ.
+pub(super) fn bin_free_energy(tau: f64, x: f64, width: f64) -> f64 {
+    -integral(tau, x - width / 2.0, x + width / 2.0).ln()
 }
 
 #[cfg(test)]
