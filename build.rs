@@ -16,6 +16,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".boltzflow.v1.Array")
+        // One order of encoding, so that a repeated request is known by the hash of its bytes.
+        .btree_map(".boltzflow.v1")
         .codec_path("crate::contract::codec::StrictCodec")
         .compile_fds(descriptors)?;
     Ok(())

@@ -27,6 +27,8 @@ CREATE TABLE jobs (
     dataset          TEXT,
     spec             TEXT    NOT NULL,
     attempt          INTEGER NOT NULL DEFAULT 0,
+    -- Attempts since the last checkpoint.
+    barren_attempts  INTEGER NOT NULL DEFAULT 0,
     -- Whoever holds the lease works on the job; every write of a worker names its epoch.
     lease_owner      TEXT,
     lease_epoch      INTEGER NOT NULL DEFAULT 0,

@@ -37,13 +37,19 @@ pub struct ServeOptions {
     /// Streams of samples and estimates at a time [default: 64]
     #[arg(long, env = "BOLTZFLOW_MAX_STREAMS", value_name = "N")]
     pub max_streams: Option<usize>,
+    /// Uploads, downloads and energy evaluations at a time [default: 8]
+    #[arg(long, env = "BOLTZFLOW_MAX_TRANSFERS", value_name = "N")]
+    pub max_transfers: Option<usize>,
+    /// Seconds that a stream waits for a client that neither reads nor sends [default: 300]
+    #[arg(long, env = "BOLTZFLOW_STALL_SECONDS", value_name = "SECONDS")]
+    pub stall_seconds: Option<f64>,
     /// Jobs that wait or run, at most [default: 1000]
     #[arg(long, env = "BOLTZFLOW_MAX_JOBS", value_name = "N")]
     pub max_jobs: Option<u64>,
-    /// Bytes of a dataset, at most [default: 4294967296]
+    /// Bytes of a dataset, at most [default: 1073741824]
     #[arg(long, env = "BOLTZFLOW_MAX_DATASET_BYTES", value_name = "N")]
     pub max_dataset_bytes: Option<u64>,
-    /// Bytes of an imported model, at most [default: 536870912]
+    /// Bytes of an imported model, at most [default: 268435456]
     #[arg(long, env = "BOLTZFLOW_MAX_MODEL_BYTES", value_name = "N")]
     pub max_model_bytes: Option<usize>,
     /// Models kept in memory [default: 16]
@@ -100,6 +106,14 @@ impl Config {
         if !(1..=400).contains(&streams) {
             return Err(ConfigError::Value(format!("max_streams is {streams}; it must be from 1 to 400")));
         }
+        let transfers = options.max_transfers.or(below.max_transfers).unwrap_or(limits.transfers);
+        if !(1..=1000).contains(&transfers) {
+            return Err(ConfigError::Value(format!("max_transfers is {transfers}; it must be from 1 to 1000")));
+        }
+        let stall = options.stall_seconds.or(below.stall_seconds).unwrap_or(limits.stall.as_secs_f64());
+        if !(0.1..=86_400.0).contains(&stall) {
+            return Err(ConfigError::Value(format!("stall_seconds is {stall}; it must be from 0.1 to 86400")));
+        }
         Ok(Self {
             listen: options.listen.or(below.listen).unwrap_or(local(50051)),
             admin: options.admin.or(below.admin).unwrap_or(local(8080)),
@@ -118,6 +132,8 @@ impl Config {
                 },
                 limits: Limits {
                     streams,
+                    stall: Duration::from_secs_f64(stall),
+                    transfers,
                     unfinished_jobs: options.max_jobs.or(below.max_jobs).unwrap_or(limits.unfinished_jobs),
                     dataset_bytes: options
                         .max_dataset_bytes

@@ -52,6 +52,27 @@ fn module_of(file: &Path, root: &Path) -> Vec<String> {
     names
 }
 
+/// The items of a list in braces, up to the brace that closes it; lists within stay with their item.
+fn top_level(list: &str) -> Vec<&str> {
+    let (mut depth, mut from, mut items) = (0, 0, Vec::new());
+    for (at, c) in list.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => {
+                items.push(&list[from..at]);
+                break;
+            }
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                items.push(&list[from..at]);
+                from = at + 1;
+            }
+            _ => {}
+        }
+    }
+    items
+}
+
 /// The first name after every `crate::`, and after every run of `super::` that leads out to the crate's root.
 fn imported(text: &str, depth: usize) -> Vec<String> {
     let mut found = Vec::new();
@@ -59,10 +80,7 @@ fn imported(text: &str, depth: usize) -> Vec<String> {
     for (at, _) in text.match_indices("crate::") {
         let rest = &text[at + 7..];
         match rest.strip_prefix('{') {
-            Some(list) => {
-                let list = list.split('}').next().unwrap_or_default();
-                found.extend(list.split(',').map(|item| name(item.trim())));
-            }
+            Some(list) => found.extend(top_level(list).into_iter().map(|item| name(item.trim()))),
             None => found.push(name(rest)),
         }
     }
@@ -120,4 +138,5 @@ fn imports_are_found() {
     let code = "use crate::server::{A, B};\nuse crate::{engine::X, math};\nfn f() { super::super::store::open() }";
     assert_eq!(imported(code, 2), ["server", "engine", "math", "store"]);
     assert_eq!(imported("use super::prior::Prior;", 2), Vec::<String>::new());
+    assert_eq!(imported("use crate::{energy::{System, Potential}, server::Server};", 2), ["energy", "server"]);
 }

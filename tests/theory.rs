@@ -38,9 +38,11 @@ fn card(system: &System) -> ModelCard {
         samples: 0,
         energy_evaluations: 0,
         seconds: 0.0,
+        validation_samples: 0,
         effective_sample_fraction: 1.0,
         pareto_k: None,
         data_log_prob: None,
+        data_effective_fraction: None,
     }
 }
 

@@ -45,7 +45,7 @@ fn finish(mut trainer: Trainer) -> Generator {
 }
 
 fn estimate(model: &Generator, tau: f64, tiles: usize, states: Vec<StateQuery>) -> (f64, FreeEnergyReport) {
-    let method = model.choose_method(tau).unwrap().method;
+    let method = model.choose_method(tau, || ()).unwrap().method;
     let key = SampleKey { temperature: tau, method, seed: 1, purpose: Purpose::Sample };
     let query = FreeEnergyQuery { states, profiles: Vec::new() };
     let (mut weights, mut sums) = (WeightAccumulator::default(), FreeEnergyAccumulator::new(query, tau));

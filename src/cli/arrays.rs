@@ -115,6 +115,14 @@ impl NpzWriter {
         write().map_err(|e| CliError::file(&self.part, e))
     }
 
+    /// Adds a text file `name`.json beside the arrays; NumPy gives its bytes.
+    pub fn add_json(&mut self, name: &str, value: &serde_json::Value) -> Result<(), CliError> {
+        let text = serde_json::to_vec_pretty(value).map_err(|e| CliError::failed(e.to_string()))?;
+        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+        self.zip.start_file(format!("{name}.json"), options).map_err(|e| CliError::file(&self.part, e))?;
+        self.zip.write_all(&text).map_err(|e| CliError::file(&self.part, e))
+    }
+
     fn begin(&mut self, name: &str) -> Result<(), CliError> {
         let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(true);
         self.zip.start_file(format!("{name}.npy"), options).map_err(|e| CliError::file(&self.part, e))

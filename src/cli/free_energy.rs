@@ -3,7 +3,7 @@
 use super::client::{CliError, Clients, ServerArgs};
 use super::names::resource;
 use super::output::{JsonArgs, number, table, with_error};
-use super::sample::method;
+use super::sample::{coverage_name, method, unverified};
 use super::specs;
 use crate::contract::{collective_variable, v1};
 use serde_json::{Value, json};
@@ -14,13 +14,13 @@ use serde_json::{Value, json};
 /// distance(i,j), angle(i,j,k), dihedral(i,j,k,l). Differences are to the first state, in kT.
 ///
 /// Example: boltzflow free-energy models/double-well-0123456789ab --temperatures 0.5,1,2
-/// --state left=coordinate(0):-inf:0.0835 --state right=coordinate(0):0.0835:inf --profile coordinate(0):-2.5:2.5:50
+/// --state "left=coordinate(0):-inf:0.0835" --state "right=coordinate(0):0.0835:inf" --profile "coordinate(0):-2.5:2.5:50"
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// models/NAME
     model: String,
     /// In the system's unit, separated by commas [default: the temperature trained at]
-    #[arg(long, value_name = "A,B,…", value_delimiter = ',')]
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',', value_parser = specs::temperature, allow_negative_numbers = true)]
     temperatures: Vec<f64>,
     /// A state; may be given several times
     #[arg(long = "state", value_name = "NAME=CV:LOW:HIGH", value_parser = specs::state, allow_hyphen_values = true)]
@@ -66,6 +66,9 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         let weights = estimate.weights.clone().unwrap_or_default();
         if !weights.warning.is_empty() {
             eprintln!("warning: T = {}: {}", estimate.temperature, weights.warning);
+        }
+        for state in estimate.states.iter().filter(|s| s.probability.is_some_and(|p| p.value == 0.0)) {
+            eprintln!("warning: T = {}: no sample was in state '{}'", estimate.temperature, state.name);
         }
     }
     Ok(())
@@ -141,8 +144,8 @@ fn print_answer(answer: &v1::EstimateFreeEnergyResponse) {
         }
     }
     println!("{}; model {}", answer.coordinates, &answer.model_digest[..12.min(answer.model_digest.len())]);
-    if answer.coverage() == v1::Coverage::Unverified {
-        println!("coverage is unverified: without reference data a missing mode would not show");
+    if let Some(sentence) = unverified(answer.coverage()) {
+        println!("{sentence}");
     }
 }
 
@@ -208,7 +211,8 @@ fn answer_json(answer: &v1::EstimateFreeEnergyResponse) -> Value {
         "energy_digest": answer.energy_digest,
         "energy_unit": if answer.energy_unit() == v1::EnergyUnit::KjPerMol { "kJ/mol" } else { "reduced" },
         "coordinates": answer.coordinates,
-        "coverage_verified": answer.coverage() == v1::Coverage::HeldOutData,
+        "coverage": coverage_name(answer.coverage()),
+        "stop_cause": answer.stop_cause().as_str_name().trim_start_matches("STOP_CAUSE_").to_lowercase(),
         "seconds": number(answer.seconds),
     })
 }

@@ -4,6 +4,7 @@ use super::arrays::NpzWriter;
 use super::client::{CliError, Clients, ServerArgs};
 use super::names::resource;
 use super::output::{JsonArgs, number, progress_bar};
+use super::specs;
 use crate::contract::numbers;
 use crate::contract::v1::{self, stream_samples_response::Part};
 use serde_json::{Value, json};
@@ -13,8 +14,9 @@ use std::path::{Path, PathBuf};
 
 /// Stream weighted samples from a model into an NPZ file
 ///
-/// The file has positions (nm for molecules), log_weights, reduced_energies, log_probs and index. The average of A over
-/// the Boltzmann distribution is sum(w·A)/sum(w) with w = exp(log_weights − max).
+/// The file has positions (nm for molecules), log_weights, reduced_energies, log_probs and index, and in metadata.json the
+/// model, temperature, method and seed that they are of. The average of A over the Boltzmann distribution is
+/// sum(w·A)/sum(w) with w = exp(log_weights − max).
 ///
 /// Example: boltzflow sample models/double-well-0123456789ab --temperature 0.5 --count 100000 --seed 1 -o samples.npz
 #[derive(Debug, clap::Args)]
@@ -22,7 +24,7 @@ pub(super) struct Args {
     /// models/NAME
     model: String,
     /// In the system's unit [default: the temperature trained at]
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", value_parser = specs::temperature, allow_negative_numbers = true)]
     temperature: Option<f64>,
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     count: u64,
@@ -41,6 +43,17 @@ pub(super) struct Args {
     json: JsonArgs,
     #[command(flatten)]
     server: ServerArgs,
+}
+
+/// What to say where nothing is known of a model's coverage; a model that is known to miss something has a warning.
+pub(super) fn unverified(coverage: v1::Coverage) -> Option<&'static str> {
+    let unknown = coverage == v1::Coverage::Unverified;
+    unknown.then_some("coverage is unverified: without reference data a missing mode would not show")
+}
+
+/// unverified, held_out_data or incomplete.
+pub(super) fn coverage_name(coverage: v1::Coverage) -> String {
+    coverage.as_str_name().trim_start_matches("COVERAGE_").to_lowercase()
 }
 
 /// A method by its name on the command line.
@@ -108,8 +121,8 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
             weights.log_z,
             weights.log_z_standard_error,
         );
-        if received.summary.coverage() == v1::Coverage::Unverified {
-            println!("coverage is unverified: without reference data a missing mode would not show");
+        if let Some(sentence) = unverified(received.summary.coverage()) {
+            println!("{sentence}");
         }
     }
     if !weights.warning.is_empty() {
@@ -187,6 +200,7 @@ fn write_npz(path: &Path, mut positions: File, received: &Received, first_index:
     npz.add("reduced_energies", received.reduced_energies.iter().copied(), &[n])?;
     npz.add("log_probs", received.log_probs.iter().copied(), &[n])?;
     npz.add_indices("index", first_index..first_index + n as u64)?;
+    npz.add_json("metadata", &summary_json(received))?;
     npz.finish()
 }
 
@@ -214,7 +228,7 @@ fn summary_json(received: &Received) -> Value {
         "log_z": number(weights.log_z),
         "log_z_stderr": number(weights.log_z_standard_error),
         "reliable": weights.reliable,
-        "coverage_verified": summary.coverage() == v1::Coverage::HeldOutData,
+        "coverage": coverage_name(summary.coverage()),
         "warning": weights.warning,
         "seconds": number(summary.seconds),
     })

@@ -3,6 +3,14 @@
 use crate::contract::{v1, variable_message};
 use crate::thermo::CollectiveVariable;
 
+/// A temperature in the system's unit.
+pub(super) fn temperature(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(t) if t.is_finite() && t > 0.0 => Ok(t),
+        _ => Err("it must be a positive finite number".into()),
+    }
+}
+
 /// `NAME=CV:LOW:HIGH`, or several intervals joined by `&`.
 pub(super) fn state(text: &str) -> Result<v1::State, String> {
     let (name, intervals) = text

@@ -5,6 +5,7 @@ use super::client::{CliError, Clients, ServerArgs};
 use super::jobs::{follow, job_json};
 use super::names::{content_id, resource};
 use super::output::JsonArgs;
+use super::specs;
 use crate::contract::v1::{self, job::Task, upload_dataset_request::Part};
 use crate::energy::analytic::AnalyticPotential;
 use std::path::{Path, PathBuf};
@@ -30,15 +31,16 @@ pub(super) struct Args {
     /// Frames to train on: a dataset on the server (datasets/mine), or an .npz file with positions_nm (and temperature_K)
     #[arg(long, value_name = "NAME|D.npz")]
     dataset: Option<String>,
-    /// Temperature to train at: kelvin for molecules, in units of the energy for reduced systems
-    #[arg(long, value_name = "T")]
+    /// Temperature to train at: kelvin for molecules, in units of the energy for reduced systems [default: the dataset's,
+    /// else 300 K or 1]
+    #[arg(long, value_name = "T", value_parser = specs::temperature, allow_negative_numbers = true)]
     temperature: Option<f64>,
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Stop after this many seconds of training, with the model as it is then
+    /// Stop after this many seconds of training, with the model as it is then, however far its schedule has come
     #[arg(long, value_name = "SECONDS")]
     max_seconds: Option<f64>,
-    /// Stop after this many steps
+    /// Train for this many steps: the schedule is fitted to them
     #[arg(long, value_name = "N")]
     max_steps: Option<i64>,
     /// Name of the model
@@ -58,7 +60,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     let system = send_system(&mut clients, &args.system, args.topology.as_deref()).await?;
     let dataset = match &args.dataset {
         None => String::new(),
-        Some(name) => send_dataset(&mut clients, name, &system, args.temperature).await?,
+        Some(name) => send_dataset(&mut clients, name, &system, None).await?,
     };
     let task = v1::TrainingTask {
         system,
@@ -134,7 +136,8 @@ fn unless_there(created: Result<String, Status>, name: String) -> Result<String,
     }
 }
 
-/// The name of a dataset on the server; a file is sent unless it is there already.
+/// The name of a dataset on the server; a file is sent unless it is there already. Its frames are of the temperature that
+/// is given, else of the one that the file names.
 pub(super) async fn send_dataset(
     clients: &mut Clients,
     name: &str,

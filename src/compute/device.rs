@@ -1,7 +1,6 @@
 //! Choosing the device that flows run on.
 
 use candle_core::Device;
-use std::fmt;
 use std::str::FromStr;
 
 /// What a user asks for: `auto` (the first CUDA device if there is one, else the CPU), `cpu`, or `cuda:N`.
@@ -34,16 +33,6 @@ impl FromStr for DeviceChoice {
                 .and_then(|n| n.parse().ok())
                 .map(Self::Cuda)
                 .ok_or_else(|| DeviceError::Unknown(text.to_string())),
-        }
-    }
-}
-
-impl fmt::Display for DeviceChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(n) => write!(f, "cuda:{n}"),
         }
     }
 }

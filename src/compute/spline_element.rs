@@ -157,7 +157,8 @@ impl Bin {
     #[inline(always)]
     pub fn invert(&self, y: f64) -> (f64, f64) {
         let s = self.h / self.w;
-        let rise = (y - self.y0).clamp(0.0, self.h);
+        // Not `clamp`, which panics where weights have diverged and the height is NaN.
+        let rise = (y - self.y0).max(0.0).min(self.h);
         let curvature = self.d0 + self.d1 - 2.0 * s;
         let a = self.h * (s - self.d0) + rise * curvature;
         let b = self.h * self.d0 - rise * curvature;

@@ -30,4 +30,4 @@ pub use events::{checkpoint_event, encode_state_event, job_event, message_event,
 pub use names::{check_id, id_of, page_size, timestamp};
 pub use plan::{training_plan, training_task};
 pub use variables::{collective_variable, variable_message};
-pub use weights::{card_message, coverage, estimate, weight_summary};
+pub use weights::{card_message, coverage, estimate, weight_summary, weights_of};

@@ -35,6 +35,9 @@ pub fn training_plan(task: &v1::TrainingTask, system: &System, temperature: f64)
         plan.budget.samples = limit("budget.samples", budget.samples)?;
         plan.budget.energy_evaluations = limit("budget.energy_evaluations", budget.energy_evaluations)?;
         plan.budget.seconds = (budget.seconds != 0.0).then_some(budget.seconds);
+        if let Some(steps) = plan.budget.steps.filter(|_| task.stages.is_empty()) {
+            plan.fit_to(steps);
+        }
     }
     count("validation_every", task.validation_every, &mut plan.validation.every)?;
     count("validation_samples", task.validation_samples, &mut plan.validation.samples)?;

@@ -30,6 +30,10 @@ fn warning(s: &WeightSummary) -> String {
         sentences.push("No sample has any weight: the model does not cover this density.".to_string());
     } else if s.pareto_k.is_nan() {
         sentences.push("There are too few different weights to judge their tail.".to_string());
+    } else if s.pareto_k == f64::INFINITY {
+        sentences.push(
+            "A few samples carry all the weight, others none: the standard errors cannot be trusted.".to_string(),
+        );
     } else if s.pareto_k > s.pareto_k_threshold {
         sentences.push(format!(
             "The weights have a heavy tail (k = {:.2}, over {:.2}): the standard errors cannot be trusted.",
@@ -69,13 +73,30 @@ pub fn card_message(card: &ModelCard, flow_dimension: usize) -> v1::ModelCard {
         pareto_k: card.pareto_k.unwrap_or(f64::NAN),
         held_out_log_prob: card.data_log_prob,
         flow_dimension: flow_dimension as i64,
+        validation_samples: card.validation_samples as i64,
+        held_out_effective_fraction: card.data_effective_fraction,
     }
 }
 
 /// What is known of a model's coverage.
 pub fn coverage(card: &ModelCard) -> v1::Coverage {
-    match card.data_log_prob {
-        Some(log_prob) if log_prob.is_finite() => v1::Coverage::HeldOutData,
-        _ => v1::Coverage::Unverified,
+    match card.covers_data() {
+        None => v1::Coverage::Unverified,
+        Some(true) => v1::Coverage::HeldOutData,
+        Some(false) => v1::Coverage::Incomplete,
     }
+}
+
+/// [`weight_summary`] for weights of a model, with a warning where the model is known not to cover its data.
+pub fn weights_of(summary: &WeightSummary, card: &ModelCard) -> v1::WeightSummary {
+    let mut message = weight_summary(summary);
+    if coverage(card) == v1::Coverage::Incomplete {
+        if !message.warning.is_empty() {
+            message.warning.push(' ');
+        }
+        message.warning.push_str(
+            "The model hardly makes what its held-out data hold: a mode may be missing, which these weights cannot show.",
+        );
+    }
+    message
 }

@@ -6,6 +6,7 @@ use super::transform::{CoordinateKind, CoordinateTransform, CoordinatesError};
 use super::zmatrix::ZMatrix;
 use crate::energy::{System, SystemDefinition, minimise};
 use crate::math::special::wrap_angle;
+use std::f64::consts::PI;
 use std::sync::Arc;
 
 /// Atoms lighter than this (dalton) are hydrogens, even with their masses repartitioned.
@@ -14,6 +15,9 @@ const HYDROGEN_MASS: f64 = 4.5;
 /// A torsion is confined if data never leave this distance (radian) from their mean direction: half a turn away, where
 /// the coordinate ends, is then out of reach.
 const CONFINED: f64 = 1.3;
+
+/// Two torsions of a four-bonded centre are on either side of the third if their sines are at least this.
+const UPRIGHT: f64 = 0.3;
 
 /// The largest component of the gradient (kJ/mol/nm) that a minimised structure may have.
 const MINIMISED: f64 = 1.0;
@@ -88,10 +92,21 @@ fn moments(data: &[f64], d: usize) -> Result<Vec<(f64, f64)>, CoordinatesError> 
 
 fn internal(system: &System, data: Option<&[f64]>, temperature: f64) -> Result<InternalCoordinates, CoordinatesError> {
     let zmatrix = zmatrix(system)?;
-    let coordinates = match data {
+    let mut coordinates = match data {
         Some(data) => scaled_to_data(&zmatrix, data, system.dimension()),
         None => scaled_to_minimum(system, &zmatrix, temperature)?,
     };
+    confine(&zmatrix, &mut coordinates);
+    if let Some(data) = data {
+        // What the data leave is not forbidden to them.
+        for x in data.chunks_exact(system.dimension()) {
+            for (c, value) in coordinates.iter_mut().zip(InternalCoordinates::measure(&zmatrix, x)) {
+                if c.half_circle.is_some_and(|middle| wrap_angle(value - middle).abs() >= PI / 2.0) {
+                    c.half_circle = None;
+                }
+            }
+        }
+    }
     InternalCoordinates::new(zmatrix, coordinates)
 }
 
@@ -110,29 +125,69 @@ fn zmatrix(system: &System) -> Result<ZMatrix, CoordinatesError> {
     ZMatrix::from_bonds(heavy.len(), &bonds, &heavy)
 }
 
+/// Gives the stiff torsions between atoms on one centre their half circle.
+///
+/// Around a centre with four bonds, the torsions of two atoms relative to a third have opposite signs; they keep them, and
+/// with them the handedness of the centre, which for three hydrogens is their order. Around one with three bonds the
+/// single torsion may pass the plane, where it is π, but not zero.
+fn confine(zmatrix: &ZMatrix, coordinates: &mut [InternalCoordinate]) {
+    let stiff: Vec<(usize, usize)> =
+        zmatrix.rows.iter().enumerate().filter(|(_, r)| r.improper).map(|(i, r)| (3 * i + 5, r.bond)).collect();
+    for &(k, centre) in &stiff {
+        if coordinates[k].kind != CoordinateKind::Real {
+            continue;
+        }
+        let angle = coordinates[k].centre;
+        let others: Vec<f64> =
+            stiff.iter().filter(|(j, c)| *c == centre && *j != k).map(|(j, _)| coordinates[*j].centre).collect();
+        coordinates[k].half_circle = Some(match others.as_slice() {
+            [] if angle.cos() < 0.0 => PI,
+            [other] if angle.sin() * other.sin() < 0.0 && angle.sin().abs().min(other.sin().abs()) > UPRIGHT => {
+                (PI / 2.0).copysign(angle.sin())
+            }
+            _ => angle,
+        });
+    }
+}
+
 fn scaled_to_data(zmatrix: &ZMatrix, data: &[f64], d: usize) -> Vec<InternalCoordinate> {
-    let frames: Vec<Vec<f64>> = data.chunks_exact(d).map(|x| InternalCoordinates::measure(zmatrix, x)).collect();
-    let n = frames.len() as f64;
-    InternalCoordinates::quantities(zmatrix)
+    let quantities = InternalCoordinates::quantities(zmatrix);
+    let n = (data.len() / d) as f64;
+    let (mut sums, mut sines, mut cosines) =
+        (vec![0.0; quantities.len()], vec![0.0; quantities.len()], vec![0.0; quantities.len()]);
+    for x in data.chunks_exact(d) {
+        for (k, value) in InternalCoordinates::measure(zmatrix, x).into_iter().enumerate() {
+            sums[k] += value;
+            sines[k] += value.sin();
+            cosines[k] += value.cos();
+        }
+    }
+    let centres: Vec<f64> = quantities
+        .iter()
+        .enumerate()
+        .map(|(k, q)| if *q == InternalQuantity::Torsion { sines[k].atan2(cosines[k]) } else { sums[k] / n })
+        .collect();
+    let (mut squares, mut farthest) = (vec![0.0; quantities.len()], vec![0.0f64; quantities.len()]);
+    for x in data.chunks_exact(d) {
+        for (k, value) in InternalCoordinates::measure(zmatrix, x).into_iter().enumerate() {
+            let gap = value - centres[k];
+            let gap = if quantities[k] == InternalQuantity::Torsion { wrap_angle(gap) } else { gap };
+            squares[k] += gap * gap;
+            farthest[k] = farthest[k].max(gap.abs());
+        }
+    }
+    quantities
         .into_iter()
         .enumerate()
         .map(|(k, quantity)| {
-            let values = || frames.iter().map(|f| f[k]);
             let (low, high) = plausible_scale(quantity);
-            let spread = |deviation: &dyn Fn(f64) -> f64| {
-                (values().map(|v| deviation(v).powi(2)).sum::<f64>() / n).sqrt().clamp(low, high)
-            };
-            if quantity != InternalQuantity::Torsion {
-                let centre = values().sum::<f64>() / n;
-                let scale = spread(&|v| v - centre);
-                return InternalCoordinate { quantity, kind: CoordinateKind::Real, centre, scale };
-            }
-            let centre = values().map(f64::sin).sum::<f64>().atan2(values().map(f64::cos).sum());
-            if values().all(|v| wrap_angle(v - centre).abs() < CONFINED) {
-                let scale = spread(&|v| wrap_angle(v - centre));
-                InternalCoordinate { quantity, kind: CoordinateKind::Real, centre, scale }
-            } else {
-                InternalCoordinate { quantity, kind: CoordinateKind::Circular, centre, scale: 1.0 }
+            let circular = quantity == InternalQuantity::Torsion && farthest[k] >= CONFINED;
+            InternalCoordinate {
+                quantity,
+                kind: if circular { CoordinateKind::Circular } else { CoordinateKind::Real },
+                centre: centres[k],
+                scale: if circular { 1.0 } else { (squares[k] / n).sqrt().clamp(low, high) },
+                half_circle: None,
             }
         })
         .collect()
@@ -159,6 +214,7 @@ fn scaled_to_minimum(
             kind: kind(zmatrix, k, quantity),
             centre: values[k],
             scale: 1.0,
+            half_circle: None,
         })
         .collect();
     let transform = InternalCoordinates::new(zmatrix.clone(), coordinates.clone())?;

@@ -22,14 +22,15 @@ pub enum InternalQuantity {
     Torsion,
 }
 
-/// One coordinate: value = centre + scale·y. A circular torsion has scale 1 and is wrapped; a real torsion is confined
-/// to half a turn about its centre.
+/// One coordinate: value = centre + scale·y. A circular torsion has scale 1 and is wrapped; a real torsion has less than
+/// a turn, and only the half circle about `half_circle` (radian) if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct InternalCoordinate {
     pub quantity: InternalQuantity,
     pub kind: CoordinateKind,
     pub centre: f64,
     pub scale: f64,
+    pub half_circle: Option<f64>,
 }
 
 impl InternalCoordinate {
@@ -40,7 +41,13 @@ impl InternalCoordinate {
             (InternalQuantity::Bond, _) => (value > 0.0).then_some(value),
             (InternalQuantity::Angle, _) => (value > 0.0 && value < PI).then_some(value),
             (InternalQuantity::Torsion, CoordinateKind::Circular) => Some(value),
-            (InternalQuantity::Torsion, CoordinateKind::Real) => ((value - self.centre).abs() < PI).then_some(value),
+            (InternalQuantity::Torsion, CoordinateKind::Real) => {
+                let (middle, reach) = match self.half_circle {
+                    None => (self.centre, PI),
+                    Some(middle) => (self.centre + wrap_angle(middle - self.centre), PI / 2.0),
+                };
+                ((value - middle).abs() < reach).then_some(value)
+            }
         }
     }
 
@@ -83,6 +90,10 @@ impl InternalCoordinates {
                     && c.scale.is_finite()
                     && c.scale > 0.0
                     && (!circular || (quantity == InternalQuantity::Torsion && c.scale == 1.0))
+                    && c.half_circle.is_none_or(|middle| {
+                        let inside = wrap_angle(middle - c.centre).abs() < PI / 2.0;
+                        quantity == InternalQuantity::Torsion && !circular && inside
+                    })
             });
         if !sound {
             return Err(CoordinatesError::Stored("internal coordinates do not fit their Z-matrix".into()));
@@ -265,13 +276,14 @@ impl CoordinateTransform for InternalCoordinates {
 
     fn description(&self) -> String {
         let torsions = || self.coordinates.iter().filter(|c| c.quantity == InternalQuantity::Torsion);
-        let circular = torsions().filter(|c| c.kind == CoordinateKind::Circular).count();
+        let halves = torsions().filter(|c| c.half_circle.is_some()).count();
         format!(
             "{} internal coordinates of a Z-matrix (bonds in nm, angles and torsions in radian; measure Π r² sin θ, rigid \
-             motions integrated out): {circular} torsions go round the whole circle, {} are confined to half a turn \
-             about their reference, which fixes chirality and the order of equivalent hydrogens",
+             motions integrated out): {} torsions have the whole circle, {halves} between atoms on the same centre only \
+             the half circle of the reference structure or data, which fixes chirality and the order of equivalent \
+             hydrogens",
             self.coordinates.len(),
-            torsions().count() - circular,
+            torsions().count() - halves,
         )
     }
 }

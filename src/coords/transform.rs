@@ -36,7 +36,7 @@ pub trait CoordinateTransform: Debug + Send + Sync {
     fn position_dimension(&self) -> usize;
 
     /// One configuration: writes x and returns ladj. A y outside of the map's domain (a bond that is not positive, an
-    /// angle beyond [0, π], a confined torsion more than half a turn away) gives −∞: the target has no density there.
+    /// angle beyond [0, π], a torsion beyond its half circle) gives −∞: the target has no density there.
     fn to_positions(&self, y: &[f64], x: &mut [f64]) -> f64;
 
     /// One configuration: writes y and returns ladj at it.

@@ -50,22 +50,24 @@ impl ZMatrix {
         Self::grow(root, &neighbours)
     }
 
-    /// The centre of the molecule: the heavy atom with two neighbours or more that is nearest to the farthest atom.
+    /// The centre of the molecule: the heavy atom with two neighbours or more that is nearest to both ends of the longest
+    /// path. (Two searches find that path where there are no rings, and one nearly as long where there are.)
     fn root(neighbours: &[Vec<usize>], heavy: &[bool]) -> Result<usize, CoordinatesError> {
+        let farthest =
+            |depths: &[usize]| depths.iter().enumerate().max_by_key(|(_, d)| **d).map_or(0, |(atom, _)| atom);
+        let from_any = depths(0, neighbours);
+        if let Some(lost) = from_any.iter().position(|&d| d == usize::MAX) {
+            return Err(CoordinatesError::Unsuitable(format!(
+                "the bond graph is not connected: atom {lost} cannot be reached from atom 0. Internal coordinates are \
+                 for one molecule; add the missing bonds or leave the other molecules out"
+            )));
+        }
+        let from_one_end = depths(farthest(&from_any), neighbours);
+        let from_other_end = depths(farthest(&from_one_end), neighbours);
         let mut best: Option<((usize, bool, usize), usize)> = None;
-        for (atom, list) in neighbours.iter().enumerate() {
-            if list.len() < 2 {
-                continue;
-            }
-            let depths = depths(atom, neighbours);
-            if let Some(lost) = depths.iter().position(|&d| d == usize::MAX) {
-                return Err(CoordinatesError::Unsuitable(format!(
-                    "the bond graph is not connected: atom {lost} cannot be reached from atom {atom}. Internal \
-                     coordinates are for one molecule; add the missing bonds or leave the other molecules out"
-                )));
-            }
-            let farthest = depths.into_iter().max().unwrap_or(0);
-            let key = (farthest, !heavy[atom], usize::MAX - list.len());
+        for (atom, list) in neighbours.iter().enumerate().filter(|(_, list)| list.len() >= 2) {
+            let reach = from_one_end[atom].max(from_other_end[atom]);
+            let key = (reach, !heavy[atom], usize::MAX - list.len());
             if best.is_none_or(|(k, _)| key < k) {
                 best = Some((key, atom));
             }

@@ -2,17 +2,22 @@
 
 use super::potential::{EnergyError, Potential};
 
+/// Steps for small systems; larger ones have fewer, so that the work has a bound.
 const MAX_STEPS: usize = 20_000;
+
+/// Steps × coordinates².
+const MAX_WORK: usize = 40_000_000_000;
 const MAX_MOVE: f64 = 0.01;
 
 /// Moves a configuration downhill until no component of the gradient exceeds `tolerance` (energy unit per length unit),
-/// or the steps run out; returns the energy reached.
-pub fn minimise(potential: &dyn Potential, x: &mut [f64], tolerance: f64) -> Result<f64, EnergyError> {
+/// or the steps run out: then it is lower than it was, which is enough to centre and scale coordinates.
+pub fn minimise(potential: &dyn Potential, x: &mut [f64], tolerance: f64) -> Result<(), EnergyError> {
     let mut energy = [0.0];
     let mut gradient = vec![0.0; x.len()];
     let mut velocity = vec![0.0; x.len()];
     let (mut dt, mut alpha, mut downhill) = (1e-3, 0.1, 0);
-    for _ in 0..MAX_STEPS {
+    let work = x.len().saturating_mul(x.len()).max(1);
+    for _ in 0..MAX_STEPS.min(MAX_WORK / work).max(100) {
         potential.evaluate(x, &mut energy, Some(&mut gradient))?;
         if !energy[0].is_finite() || gradient.iter().any(|g| !g.is_finite()) {
             return Err(EnergyError::Definition(
@@ -41,5 +46,5 @@ pub fn minimise(potential: &dyn Potential, x: &mut [f64], tolerance: f64) -> Res
         let shorten = if step > MAX_MOVE { MAX_MOVE / step } else { 1.0 };
         x.iter_mut().zip(&velocity).for_each(|(x, v)| *x += shorten * dt * v);
     }
-    Ok(energy[0])
+    Ok(())
 }

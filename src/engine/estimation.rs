@@ -1,7 +1,8 @@
 //! Free-energy estimation, temperature by temperature, on a thread of its own.
 
 use super::models::LoadedModel;
-use super::sampling::{StopCause, StreamError};
+use super::outlet::{Outlet, StreamError};
+use super::sampling::StopCause;
 use super::{Engine, Priority};
 use crate::math::Purpose;
 use crate::sample::{Method, SampleCursor, SampleKey, TILE};
@@ -16,6 +17,9 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// Bootstrap resamplings of an estimate on the way.
 const QUICK_REPLICATES: usize = 100;
+
+/// Samples before the errors are first compared with the target.
+const FIRST_LOOK: u64 = 4 * CHUNK as u64;
 
 /// Samples drawn between two looks at the clock.
 const CHUNK: usize = 8 * TILE;
@@ -62,17 +66,11 @@ impl Engine {
         permit: OwnedSemaphorePermit,
         draining: CancellationToken,
     ) -> mpsc::Receiver<Result<EstimateItem, StreamError>> {
-        let (sender, receiver) = mpsc::channel(1);
         let engine = self.clone();
-        tokio::task::spawn_blocking(move || {
+        Outlet::run(self.stall, move |outlet| {
             let _permit = permit;
-            let mut send = |item| sender.blocking_send(Ok(item)).is_ok();
-            if let Err(error) = engine.produce_estimates(&model, &request, &draining, &mut send) {
-                // Nobody listens if the client has gone away.
-                let _ = sender.blocking_send(Err(error));
-            }
-        });
-        receiver
+            engine.produce_estimates(&model, &request, &draining, outlet)
+        })
     }
 
     fn produce_estimates(
@@ -80,7 +78,7 @@ impl Engine {
         model: &LoadedModel,
         request: &EstimateRequest,
         draining: &CancellationToken,
-        send: &mut dyn FnMut(EstimateItem) -> bool,
+        outlet: &Outlet<EstimateItem>,
     ) -> Result<(), StreamError> {
         let begin = Instant::now();
         let mut done: Vec<TemperatureEstimate> = Vec::new();
@@ -99,6 +97,7 @@ impl Engine {
                     weights: weights.summary(),
                     report: sums.report(replicates, request.seed),
                 };
+            let mut next_look = FIRST_LOOK;
             let stop = loop {
                 let left = request.samples - weights.samples();
                 if left == 0 {
@@ -108,23 +107,26 @@ impl Engine {
                     break StopCause::MaxDuration;
                 }
                 if draining.is_cancelled() {
-                    return Err(StreamError::Draining { next_index: 0 });
+                    return Err(StreamError::Draining { next_index: None });
                 }
                 let n = left.min(CHUNK as u64) as usize;
                 let batch = cursor.take(&model.generator, n, || self.slot.acquire(Priority::Interactive))?;
                 batch.log_weights.iter().for_each(|&w| weights.add(w));
                 sums.add(&batch.log_weights, &batch.energies, &batch.positions);
-                if last_report.elapsed() >= REPORT_EVERY {
-                    let estimate = snapshot(&weights, &sums, QUICK_REPLICATES);
-                    let reached = request.target_standard_error.is_some_and(|target| estimate.is_within(target));
-                    let estimates = done.iter().cloned().chain([estimate]).collect();
-                    let seconds = begin.elapsed().as_secs_f64();
-                    if !send(EstimateItem { estimates, finished: None, seconds }) {
-                        return Ok(());
-                    }
-                    if reached {
+                // Looks at fixed counts of samples: when to stop must not depend on the speed of the machine.
+                if let Some(target) = request.target_standard_error
+                    && weights.samples() >= next_look
+                {
+                    if snapshot(&weights, &sums, request.replicates).is_within(target) {
                         break StopCause::TargetReached;
                     }
+                    next_look = weights.samples() + weights.samples() / 4;
+                }
+                if last_report.elapsed() >= REPORT_EVERY {
+                    let estimate = snapshot(&weights, &sums, QUICK_REPLICATES);
+                    let estimates = done.iter().cloned().chain([estimate]).collect();
+                    let seconds = begin.elapsed().as_secs_f64();
+                    outlet.send(EstimateItem { estimates, finished: None, seconds }, None)?;
                     last_report = Instant::now();
                 }
             };
@@ -134,14 +136,18 @@ impl Engine {
                 break;
             }
         }
-        send(EstimateItem { estimates: done, finished: Some(cause), seconds: begin.elapsed().as_secs_f64() });
-        Ok(())
+        let seconds = begin.elapsed().as_secs_f64();
+        outlet.send(EstimateItem { estimates: done, finished: Some(cause), seconds }, None)
     }
 }
 
 impl TemperatureEstimate {
-    /// Whether log Z and all differences of states are as exact as asked for.
+    /// Whether log Z and all differences of states are as exact as asked for, by weights whose tail lets their errors be
+    /// believed: before the largest weights have come, errors look small.
     fn is_within(&self, target: f64) -> bool {
+        if self.weights.pareto_k > self.weights.pareto_k_threshold {
+            return false;
+        }
         let differences = self.report.state_differences.iter();
         self.report.log_z.standard_error <= target && differences.into_iter().all(|d| d.standard_error <= target)
     }

@@ -6,15 +6,18 @@
 mod device_slot;
 mod estimation;
 mod models;
+mod outlet;
 mod sampling;
 
 pub use device_slot::{DeviceSlot, Priority, SlotGuard};
 pub use estimation::{EstimateItem, EstimateRequest, TemperatureEstimate};
 pub use models::{EngineError, LoadedModel, Models};
-pub use sampling::{SampleItem, SampleRequest, StopCause, StreamError};
+pub use outlet::StreamError;
+pub use sampling::{SampleItem, SampleRequest, StopCause};
 
 use candle_core::Device;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What computes: a device, its slot, the models on it, and room for so many streams at a time.
@@ -24,15 +27,18 @@ pub struct Engine {
     pub slot: Arc<DeviceSlot>,
     pub models: Arc<Models>,
     streams: Arc<Semaphore>,
+    /// How long a stream waits for a client that does not read.
+    stall: Duration,
 }
 
 impl Engine {
-    pub fn new(device: Device, models: Models, max_streams: usize) -> Self {
+    pub fn new(device: Device, models: Models, max_streams: usize, stall: Duration) -> Self {
         Self {
             device,
             slot: Arc::new(DeviceSlot::default()),
             models: Arc::new(models),
             streams: Arc::new(Semaphore::new(max_streams)),
+            stall,
         }
     }
 

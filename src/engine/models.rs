@@ -35,14 +35,14 @@ pub struct LoadedModel {
 }
 
 impl LoadedModel {
-    /// The better method for a temperature. The pilot is run once for each temperature; it takes the device, so that
-    /// the caller must hold it.
-    pub fn choose_method(&self, temperature: f64) -> Result<MethodChoice, SampleError> {
+    /// The better method for a temperature. The pilot is run once for each temperature; what `turn` gives is held while
+    /// a tile of it is computed.
+    pub fn choose_method<G>(&self, temperature: f64, turn: impl FnMut() -> G) -> Result<MethodChoice, SampleError> {
         let key = temperature.to_bits();
         if let Some(choice) = self.pilots.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(choice.clone());
         }
-        let choice = self.generator.choose_method(temperature)?;
+        let choice = self.generator.choose_method(temperature, turn)?;
         let mut pilots = self.pilots.lock().unwrap_or_else(PoisonError::into_inner);
         if pilots.len() >= MAX_PILOTS {
             pilots.clear();
@@ -85,6 +85,10 @@ impl Models {
             .map_err(|source| EngineError::Damaged { id: id.to_string(), source })?;
         let model =
             Arc::new(LoadedModel { id: id.to_string(), digest: document.digest, generator, pilots: Mutex::default() });
+        // Another request may have read the same file meanwhile.
+        if let Some(model) = self.find(id, &model.digest) {
+            return Ok(model);
+        }
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if loaded.len() >= self.capacity {
             loaded.remove(0);

@@ -1,6 +1,7 @@
 //! Streams of samples, computed on a thread of their own.
 
-use super::models::{EngineError, LoadedModel};
+use super::models::LoadedModel;
+use super::outlet::{Outlet, StreamError};
 use super::{Engine, Priority};
 use crate::math::Purpose;
 use crate::sample::{Method, MethodChoice, SampleCursor, SampleError, SampleKey, WeightedBatch};
@@ -57,25 +58,9 @@ pub enum SampleItem {
     },
 }
 
-/// Why a stream broke off.
-#[derive(Debug)]
-pub enum StreamError {
-    Engine(EngineError),
-    /// The server drains; the stream can be resumed from this index.
-    Draining {
-        next_index: u64,
-    },
-}
-
-impl From<SampleError> for StreamError {
-    fn from(error: SampleError) -> Self {
-        Self::Engine(error.into())
-    }
-}
-
 impl Engine {
-    /// Starts a stream. The channel holds one item: a reader that stops reading stops the computation, and dropping the
-    /// receiver ends it. The permit is held until then.
+    /// Starts a stream. A reader that stops reading stops the computation, and dropping the receiver ends it. The permit is
+    /// held until then.
     pub fn stream_samples(
         &self,
         model: Arc<LoadedModel>,
@@ -83,34 +68,26 @@ impl Engine {
         permit: OwnedSemaphorePermit,
         draining: CancellationToken,
     ) -> mpsc::Receiver<Result<SampleItem, StreamError>> {
-        let (sender, receiver) = mpsc::channel(1);
         let engine = self.clone();
-        tokio::task::spawn_blocking(move || {
+        Outlet::run(self.stall, move |outlet| {
             let _permit = permit;
-            let mut send = |item| sender.blocking_send(Ok(item)).is_ok();
-            if let Err(error) = engine.produce_samples(&model, &request, &draining, &mut send) {
-                // Nobody listens if the client has gone away.
-                let _ = sender.blocking_send(Err(error));
-            }
-        });
-        receiver
+            engine.produce_samples(&model, &request, &draining, outlet)
+        })
     }
 
-    /// Sends items until a limit is reached or `send` says that nobody listens.
+    /// Sends items until a limit is reached.
     fn produce_samples(
         &self,
         model: &LoadedModel,
         request: &SampleRequest,
         draining: &CancellationToken,
-        send: &mut dyn FnMut(SampleItem) -> bool,
+        outlet: &Outlet<SampleItem>,
     ) -> Result<(), StreamError> {
         let begin = Instant::now();
         let generator = &model.generator;
         let (method, choice) = self.method_for(model, request.temperature, request.method)?;
         let key = SampleKey { temperature: request.temperature, method, seed: request.seed, purpose: Purpose::Sample };
-        if !send(SampleItem::Started { method, choice }) {
-            return Ok(());
-        }
+        outlet.send(SampleItem::Started { method, choice }, Some(request.first_index))?;
         let mut cursor = SampleCursor::new(key, request.first_index);
         let mut weights = WeightAccumulator::default();
         let cause = loop {
@@ -125,29 +102,24 @@ impl Engine {
                 break StopCause::MaxDuration;
             }
             if draining.is_cancelled() {
-                return Err(StreamError::Draining { next_index: cursor.next_index() });
+                return Err(StreamError::Draining { next_index: Some(cursor.next_index()) });
             }
             let n = left.map_or(request.batch, |left| (request.batch as u64).min(left) as usize);
             let batch = cursor.take(generator, n, || self.slot.acquire(Priority::Interactive))?;
             let forces = request.forces.then(|| self.forces(model, &batch)).transpose()?;
             batch.log_weights.iter().for_each(|&w| weights.add(w));
+            let first = batch.first_index;
             let item = SampleItem::Batch {
                 batch,
                 forces,
                 samples: weights.samples(),
                 effective_samples: weights.effective_samples(),
             };
-            if !send(item) {
-                return Ok(());
-            }
+            outlet.send(item, Some(first))?;
         };
-        send(SampleItem::Finished {
-            weights: weights.summary(),
-            next_index: cursor.next_index(),
-            cause,
-            seconds: begin.elapsed().as_secs_f64(),
-        });
-        Ok(())
+        let next_index = cursor.next_index();
+        let seconds = begin.elapsed().as_secs_f64();
+        outlet.send(SampleItem::Finished { weights: weights.summary(), next_index, cause, seconds }, Some(next_index))
     }
 
     /// The method asked for, or the pilot's choice.
@@ -160,8 +132,11 @@ impl Engine {
         if let Some(method) = method {
             return Ok((method, None));
         }
-        let _turn = self.slot.acquire(Priority::Interactive);
-        let choice = model.choose_method(temperature)?;
+        if temperature == model.generator.temperature() {
+            // Both are the same there.
+            return Ok((Method::Reweighting, None));
+        }
+        let choice = model.choose_method(temperature, || self.slot.acquire(Priority::Interactive))?;
         Ok((choice.method, Some(choice)))
     }
 

@@ -5,6 +5,7 @@ use super::error::FlowError;
 use super::prior::Prior;
 use super::spec::{CouplingSpec, FlowSpec, LayerSpec};
 use crate::compute::bias_activation::Activation;
+use crate::compute::spline::MAX_BINS;
 use crate::coords::CoordinateKind;
 use crate::math::{Purpose, Randoms};
 
@@ -43,6 +44,20 @@ pub struct Architecture {
 }
 
 impl Architecture {
+    /// That every number is one that could be used, also where this kind of flow has no use for it; the message names
+    /// the field.
+    pub fn check(&self) -> Result<(), String> {
+        for (name, value) in [("spline_bound", self.spline_bound), ("log_scale_bound", self.log_scale_bound)] {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(format!("{name} is {value}; it must be a positive finite number"));
+            }
+        }
+        if !(2..=MAX_BINS).contains(&self.bins) {
+            return Err(format!("bins is {}; it must be from 2 to {MAX_BINS}", self.bins));
+        }
+        Ok(())
+    }
+
     /// The full description for coordinates of the given kinds. Consecutive coupling layers transform complementary
     /// halves; which coordinates are in a half is drawn anew from the seed for each pair of layers. A flow in one
     /// dimension has nothing to condition on: its couplings are unconditional.

@@ -6,6 +6,11 @@ use super::prior::Prior;
 use crate::compute::spline::MAX_BINS;
 use crate::coords::CoordinateKind;
 
+const MAX_LAYERS: usize = 1024;
+
+/// 256 MB of f32; training needs four times that.
+const MAX_PARAMETERS: usize = 1 << 26;
+
 /// A flow: its coordinates, its prior, and its layers in the order of the forward direction.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,6 +59,9 @@ impl FlowSpec {
             return fail("a flow needs at least one coordinate".into());
         }
         self.prior.check(&self.coordinates)?;
+        if self.layers.len() > MAX_LAYERS {
+            return fail(format!("it has {} layers; at most {MAX_LAYERS} are allowed", self.layers.len()));
+        }
         for (i, layer) in self.layers.iter().enumerate() {
             match layer {
                 LayerSpec::Permutation { order } => {
@@ -81,7 +89,35 @@ impl FlowSpec {
                 }
             }
         }
+        let parameters = self.layers.iter().fold(0usize, |sum, layer| sum.saturating_add(self.parameters(layer)));
+        if parameters > MAX_PARAMETERS {
+            return fail(format!(
+                "it has {parameters} weights; at most {MAX_PARAMETERS} are allowed: use fewer couplings, narrower \
+                 hidden layers or fewer bins"
+            ));
+        }
         Ok(())
+    }
+
+    /// The number of a layer's weights.
+    fn parameters(&self, layer: &LayerSpec) -> usize {
+        let (coupling, each) = match layer {
+            LayerSpec::Permutation { .. } => return 0,
+            LayerSpec::GlobalAffine => return 2 * self.dimension(),
+            LayerSpec::Additive { coupling } => (coupling, 1),
+            LayerSpec::Affine { coupling, .. } => (coupling, 2),
+            LayerSpec::Spline { coupling, bins, .. } => (coupling, 3 * bins + 1),
+        };
+        let transformed = coupling.transformed.len();
+        // A circular coordinate is seen as its sine and cosine.
+        let mut width = 2 * self.dimension().saturating_sub(transformed);
+        let outputs = transformed.saturating_mul(each);
+        let mut sum = 0usize;
+        for &next in coupling.conditioner.hidden.iter().chain([&outputs]) {
+            sum = sum.saturating_add((width + 1).saturating_mul(next));
+            width = next;
+        }
+        sum
     }
 
     fn check_coupling(&self, layer: usize, coupling: &CouplingSpec, real_only: bool) -> Result<(), FlowError> {

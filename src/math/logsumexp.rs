@@ -7,14 +7,6 @@ pub fn log_sum_exp(values: &[f64]) -> f64 {
     sum.value()
 }
 
-/// log of the mean of exp(x). NaN for no values.
-pub fn log_mean_exp(values: &[f64]) -> f64 {
-    if values.is_empty() {
-        return f64::NAN;
-    }
-    log_sum_exp(values) - (values.len() as f64).ln()
-}
-
 /// A running log Σ exp(x): the largest term seen is kept apart, the rest is summed relative to it.
 #[derive(Clone, Copy, Debug)]
 pub struct LogSumExp {
@@ -30,29 +22,17 @@ impl Default for LogSumExp {
 
 impl LogSumExp {
     pub fn add(&mut self, value: f64) {
-        self.add_scaled(value, 1.0);
-    }
-
-    /// Adds `count · exp(value)`.
-    fn add_scaled(&mut self, value: f64, count: f64) {
         if value == f64::NEG_INFINITY {
             return;
         }
         if value <= self.max {
-            self.scaled += count * (value - self.max).exp();
+            self.scaled += (value - self.max).exp();
         } else if value == f64::INFINITY || value.is_nan() {
             self.max = value;
             self.scaled = 1.0;
         } else {
-            self.scaled = self.scaled * (self.max - value).exp() + count;
+            self.scaled = self.scaled * (self.max - value).exp() + 1.0;
             self.max = value;
-        }
-    }
-
-    /// Adds all that another sum holds.
-    pub fn merge(&mut self, other: &Self) {
-        if other.scaled > 0.0 {
-            self.add_scaled(other.max, other.scaled);
         }
     }
 
@@ -76,16 +56,5 @@ mod tests {
         assert_eq!(log_sum_exp(&[f64::NEG_INFINITY, 3.0]), 3.0);
         assert!(log_sum_exp(&[0.0, f64::NAN]).is_nan());
         assert_eq!(log_sum_exp(&[0.0, f64::INFINITY]), f64::INFINITY);
-    }
-
-    #[test]
-    fn merging_equals_adding() {
-        let values = [3.0, -2.0, 700.0, 699.5, -1e4, 701.0];
-        let (mut left, mut right) = (LogSumExp::default(), LogSumExp::default());
-        values[..3].iter().for_each(|&v| left.add(v));
-        values[3..].iter().for_each(|&v| right.add(v));
-        left.merge(&right);
-        left.merge(&LogSumExp::default());
-        assert!((left.value() - log_sum_exp(&values)).abs() < 1e-12);
     }
 }

@@ -4,5 +4,5 @@ pub mod logsumexp;
 pub mod philox;
 pub mod special;
 
-pub use logsumexp::{LogSumExp, log_mean_exp, log_sum_exp};
+pub use logsumexp::{LogSumExp, log_sum_exp};
 pub use philox::{Philox, Purpose, Randoms};

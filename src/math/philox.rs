@@ -100,9 +100,9 @@ impl Randoms {
         low | (u64::from(self.next_u32()) << 32)
     }
 
-    /// Uniform in the open interval (0, 1), on a grid of 2⁻⁵³.
+    /// Uniform in the open interval (0, 1), on a grid of 2⁻⁵².
     pub fn uniform(&mut self) -> f64 {
-        ((self.next_u64() >> 11) as f64 + 0.5) * (1.0 / (1u64 << 53) as f64)
+        ((self.next_u64() >> 12) as f64 + 0.5) * (1.0 / (1u64 << 52) as f64)
     }
 
     /// Uniform integer below `n` (which must not be zero), by Lemire's multiplication; its bias is below n/2⁶⁴.

@@ -11,7 +11,14 @@ pub fn wrap_angle(a: f64) -> f64 {
         return a;
     }
     let wrapped = a - 2.0 * PI * ((a + PI) / (2.0 * PI)).floor();
-    if wrapped >= PI { wrapped - 2.0 * PI } else { wrapped }
+    if wrapped >= PI {
+        wrapped - 2.0 * PI
+    } else if wrapped < -PI {
+        // Rounding went an ulp too far.
+        -PI
+    } else {
+        wrapped
+    }
 }
 
 #[cfg(test)]

@@ -28,12 +28,56 @@ pub struct ModelCard {
     pub samples: u64,
     pub energy_evaluations: u64,
     pub seconds: f64,
-    /// Kish's effective sample size as a fraction of the samples, measured at the end of training at its temperature.
+    /// Samples that the next two were measured on, at the end of training at its temperature.
+    pub validation_samples: u64,
+    /// Kish's effective sample size as a fraction of the samples.
     pub effective_sample_fraction: f64,
     /// k̂ of the same samples; absent if it could not be fitted.
     pub pareto_k: Option<f64>,
-    /// Mean log p of the training data under the trained flow, if there were any.
+    /// Mean log p of data that were held out from training, if there were any and it is finite.
     pub data_log_prob: Option<f64>,
+    /// The effective fraction as held-out data see it: Z/⟨w⟩, with log Z from the model's samples and the mean of the
+    /// weights w = exp(−U/kT)/p over the data. For a model that covers the data it is about
+    /// `effective_sample_fraction`; where data lie in a mode that the model never visits, it is far less.
+    pub data_effective_fraction: Option<f64>,
+}
+
+/// A model covers its held-out data if their effective fraction is at least this part of that of its own samples.
+const COVERED: f64 = 0.1;
+
+impl ModelCard {
+    /// Whether the model makes what the held-out data hold; nothing if there were no data.
+    pub fn covers_data(&self) -> Option<bool> {
+        self.data_effective_fraction.map(|fraction| fraction >= COVERED * self.effective_sample_fraction)
+    }
+}
+
+impl ModelCard {
+    fn check(&self) -> Result<(), String> {
+        if !(self.temperature.is_finite() && self.temperature > 0.0) {
+            return Err(format!("its card names the temperature {}", self.temperature));
+        }
+        let fractions = [Some(self.effective_sample_fraction), self.data_effective_fraction];
+        if fractions.into_iter().flatten().any(|f| !(0.0..=1.0).contains(&f)) {
+            return Err("its card names an effective fraction that is not from 0 to 1".into());
+        }
+        Ok(())
+    }
+}
+
+/// The precision of a model's weights, which are all of one and finite.
+fn check_weights(weights: &HashMap<String, Tensor>) -> Result<DType, String> {
+    let dtype = weights.values().map(Tensor::dtype).next().unwrap_or(DType::F32);
+    for (name, tensor) in weights {
+        if tensor.dtype() != dtype || !matches!(dtype, DType::F32 | DType::F64) {
+            return Err(format!("weight '{name}' is {:?}; all must be F32, or all F64", tensor.dtype()));
+        }
+        let numbers = tensor.flatten_all().and_then(|t| t.to_dtype(DType::F64)).and_then(|t| t.to_vec1::<f64>());
+        if !numbers.map_err(|e| e.to_string())?.iter().all(|x| x.is_finite()) {
+            return Err(format!("weight '{name}' has values that are not finite"));
+        }
+    }
+    Ok(dtype)
 }
 
 /// Why a file is not a model.
@@ -89,7 +133,7 @@ impl Generator {
             return Err(damaged(format!("its format is {}, this version reads {FORMAT}", header.format)));
         }
         let weights = candle_core::safetensors::load_buffer(bytes, device).map_err(|e| damaged(e.to_string()))?;
-        let dtype = weights.values().map(Tensor::dtype).next().unwrap_or(DType::F32);
+        let dtype = check_weights(&weights).map_err(damaged)?;
         let system = System::build(header.system)?;
         if system.digest() != header.card.energy_digest {
             return Err(damaged("its energy is not the one that its card names".into()));
@@ -98,7 +142,12 @@ impl Generator {
         if coordinates.kinds() != header.flow.coordinates {
             return Err(damaged("its flow does not fit its coordinates".into()));
         }
+        let mut card = header.card;
+        card.check().map_err(damaged)?;
+        // What follows from the rest is not taken from the card.
+        card.energy_scale = system.scale();
+        card.coordinates = coordinates.description();
         let flow = Flow::from_weights(header.flow, weights, dtype, device)?;
-        Ok(Self { target: ReducedTarget::new(system, coordinates), flow, card: header.card })
+        Ok(Self { target: ReducedTarget::new(system, coordinates), flow, card })
     }
 }

@@ -29,19 +29,19 @@ pub struct MethodChoice {
 }
 
 impl Generator {
-    /// Draws a pilot batch by each method and picks the better one.
-    pub fn choose_method(&self, temperature: f64) -> Result<MethodChoice, SampleError> {
-        let pilot = |method| -> Result<WeightSummary, SampleError> {
+    /// Draws a pilot batch by each method and picks the better one. What `turn` gives is held while a tile is computed.
+    pub fn choose_method<G>(&self, temperature: f64, mut turn: impl FnMut() -> G) -> Result<MethodChoice, SampleError> {
+        let mut pilot = |method| -> Result<WeightSummary, SampleError> {
             let key = SampleKey { temperature, method, seed: PILOT_SEED, purpose: Purpose::Pilot };
             let mut weights = WeightAccumulator::default();
             for tile in 0..PILOT_SAMPLES / TILE as u64 {
+                let _turn = turn();
                 self.tile(&key, tile)?.log_weights.into_iter().for_each(|w| weights.add(w));
             }
             Ok(weights.summary())
         };
         let reweighting = pilot(Method::Reweighting)?;
-        let latent_scaling =
-            if temperature == self.temperature() { reweighting.clone() } else { pilot(Method::LatentScaling)? };
+        let latent_scaling = pilot(Method::LatentScaling)?;
         let scaling_wins = score(&latent_scaling) > score(&reweighting);
         let method = if scaling_wins { Method::LatentScaling } else { Method::Reweighting };
         Ok(MethodChoice { method, reweighting, latent_scaling })
@@ -52,5 +52,9 @@ impl Generator {
 /// weights has not met the largest ones yet. The discount is smooth in k̂, which a pilot knows to about 0.1.
 fn score(summary: &WeightSummary) -> f64 {
     let excess = (summary.pareto_k - summary.pareto_k_threshold).max(0.0);
+    // k̂ is NaN where all weights are alike, which is the best case, or where hardly any sample has a weight.
+    if summary.pareto_k.is_nan() && summary.effective_samples < 0.5 * summary.samples as f64 {
+        return 0.0;
+    }
     summary.effective_samples * 10f64.powf(-2.0 * excess)
 }

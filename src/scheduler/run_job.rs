@@ -8,8 +8,8 @@ use crate::engine::{DeviceSlot, Priority, SlotGuard};
 use crate::metrics::Metrics;
 use crate::sample::ModelCard;
 use crate::store::{
-    Artifacts, Claim, DatasetDocument, JobError, Lease, LeaseState, ModelDocument, NewResource, ResourceKind, Store,
-    StoreError, SystemDocument,
+    Artifacts, ArtifactsError, Claim, DatasetDocument, JobError, Lease, LeaseState, ModelDocument, NewResource,
+    ResourceKind, Store, StoreError, SystemDocument,
 };
 use crate::train::{
     CheckpointError, Directive, Observer, Outcome, Progress, RunError, StopReason, TrainError, Trainer, TrainingData,
@@ -96,14 +96,28 @@ const CANCEL: u8 = 2;
 
 /// What the job's thread ended with.
 enum Ended {
-    Finished { card: Box<ModelCard>, model: Vec<u8>, flow_dimension: usize },
+    Finished {
+        card: Box<ModelCard>,
+        model: Vec<u8>,
+        flow_dimension: usize,
+    },
     Released,
     Cancelled,
     Failed(JobError),
+    /// Something outside of the job did not work, and may work later: it goes on from its last checkpoint.
+    Deferred(String),
 }
 
 fn failure(code: tonic::Code, reason: &str, message: impl Into<String>) -> Ended {
     Ended::Failed(JobError { code: code as i32, reason: reason.to_string(), message: message.into() })
+}
+
+/// What a file that cannot be read means: lost for good, or not to be had now.
+fn unreadable(what: &str, error: &ArtifactsError) -> Ended {
+    match error {
+        ArtifactsError::Missing(_) => failure(tonic::Code::DataLoss, "DAMAGED_ARTIFACT", format!("{what}: {error}")),
+        _ => Ended::Deferred(format!("{what} could not be read: {error}")),
+    }
 }
 
 async fn train(scheduler: &Scheduler, claim: &Claim, directive: Arc<AtomicU8>) -> Ended {
@@ -112,18 +126,28 @@ async fn train(scheduler: &Scheduler, claim: &Claim, directive: Arc<AtomicU8>) -
         Ok(system) => system,
         Err(e) => return failure(tonic::Code::FailedPrecondition, "UNSUITABLE_SYSTEM", e.to_string()),
     };
+    let mut notes = Vec::new();
     let data = match &spec.dataset {
         None => None,
         Some(id) => match load_data(scheduler, id).await {
-            Ok(data) => Some(data),
-            Err(e) => return failure(tonic::Code::DataLoss, "DAMAGED_ARTIFACT", e),
+            Ok((data, document)) => {
+                notes.extend(document.warnings.iter().map(|w| format!("{id}: {w}")));
+                let (of_data, wanted) = (document.temperature, spec.plan.temperature);
+                if of_data > 0.0 && of_data != wanted && spec.plan.needs_data() {
+                    notes.push(format!(
+                        "{id} is of temperature {of_data}: maximum likelihood draws the flow there, not to {wanted}"
+                    ));
+                }
+                Some(data)
+            }
+            Err(ended) => return ended,
         },
     };
     let checkpoint = match &claim.job.checkpoint {
         None => None,
         Some((_, path)) => match scheduler.artifacts.get(path).await {
             Ok(bytes) => Some(bytes),
-            Err(e) => return failure(tonic::Code::DataLoss, "DAMAGED_ARTIFACT", format!("checkpoint: {e}")),
+            Err(e) => return unreadable("the checkpoint", &e),
         },
     };
     let (slot, device) = (Arc::clone(&scheduler.engine.slot), scheduler.engine.device.clone());
@@ -142,7 +166,10 @@ async fn train(scheduler: &Scheduler, claim: &Claim, directive: Arc<AtomicU8>) -
                 trainer.restore(&bytes, &device)?;
                 keeper.note(format!("resumed at step {} from a checkpoint", trainer.steps_done()));
             }
-            None => keeper.note(format!("coordinates: {}", trainer.target().coordinates().description())),
+            None => {
+                notes.into_iter().for_each(|note| keeper.note(note));
+                keeper.note(format!("coordinates: {}", trainer.target().coordinates().description()));
+            }
         }
         let flow_dimension = trainer.target().dimension();
         let mut observer = SlotObserver { keeper, slot: &slot, turn: None, directive };
@@ -160,15 +187,17 @@ async fn train(scheduler: &Scheduler, claim: &Claim, directive: Arc<AtomicU8>) -
         }
         Ok(Ok((Outcome::Released, _))) => Ended::Released,
         Ok(Ok((Outcome::Cancelled, _))) => Ended::Cancelled,
+        Ok(Err(RunError::NotKept(reason))) => Ended::Deferred(format!("a checkpoint could not be kept: {reason}")),
         Ok(Err(e)) => {
             let (code, reason) = match &e {
                 RunError::Train(TrainError::Plan(_)) => (tonic::Code::InvalidArgument, "INVALID_FIELD"),
                 RunError::Train(TrainError::Coordinates(_)) => (tonic::Code::FailedPrecondition, "UNSUITABLE_SYSTEM"),
-                RunError::Train(TrainError::Diverged(_)) => (tonic::Code::Aborted, "TRAINING_DIVERGED"),
+                RunError::Train(TrainError::Diverged(_) | TrainError::NotFinite(_)) => {
+                    (tonic::Code::Aborted, "TRAINING_DIVERGED")
+                }
                 RunError::Checkpoint(CheckpointError::Damaged(_) | CheckpointError::Foreign) => {
                     (tonic::Code::DataLoss, "DAMAGED_ARTIFACT")
                 }
-                RunError::NotKept(_) => (tonic::Code::Unavailable, "STORE_UNAVAILABLE"),
                 _ => (tonic::Code::Internal, "INTERNAL"),
             };
             failure(code, reason, e.to_string())
@@ -177,16 +206,22 @@ async fn train(scheduler: &Scheduler, claim: &Claim, directive: Arc<AtomicU8>) -
     }
 }
 
-async fn load_data(scheduler: &Scheduler, id: &str) -> Result<TrainingData, String> {
-    let resource = scheduler.store.get_resource(ResourceKind::Dataset, id).await.map_err(|e| e.to_string())?;
-    let document: DatasetDocument = resource.read().map_err(|e| e.to_string())?;
-    let bytes = scheduler.artifacts.get(&document.artifact).await.map_err(|e| format!("dataset '{id}': {e}"))?;
+async fn load_data(scheduler: &Scheduler, id: &str) -> Result<(TrainingData, DatasetDocument), Ended> {
+    let what = format!("dataset '{id}'");
+    let damaged = |reason: String| failure(tonic::Code::DataLoss, "DAMAGED_ARTIFACT", format!("{what}: {reason}"));
+    let resource = match scheduler.store.get_resource(ResourceKind::Dataset, id).await {
+        Ok(resource) => resource,
+        Err(StoreError::Database(e)) => return Err(Ended::Deferred(format!("{what} could not be read: {e}"))),
+        Err(e) => return Err(damaged(e.to_string())),
+    };
+    let document: DatasetDocument = resource.read().map_err(|e| damaged(e.to_string()))?;
+    let bytes = scheduler.artifacts.get(&document.artifact).await.map_err(|e| unreadable(&what, &e))?;
     let expected = document.frames.saturating_mul(document.dimension as u64).saturating_mul(8);
     if bytes.len() as u64 != expected {
-        return Err(format!("dataset '{id}': its file has {} bytes, {expected} are needed", bytes.len()));
+        return Err(damaged(format!("its file has {} bytes, {expected} are needed", bytes.len())));
     }
     let positions = bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
-    Ok(TrainingData { positions, digest: document.digest })
+    Ok((TrainingData { positions, digest: document.digest.clone() }, document))
 }
 
 /// Writes what the thread ended with.
@@ -205,17 +240,26 @@ async fn settle(scheduler: &Scheduler, claim: &Claim, ended: Ended) -> Result<Jo
             store.fail_job(lease, &error).await?;
             JobEnd::Failed(error.message)
         }
+        Ended::Deferred(reason) => {
+            warn!(job = %claim.job.id, %reason, "the job is put off");
+            let note = message_event(format!("{reason}; the job goes on from its last checkpoint in a moment"));
+            // Where the database itself is out of reach the lease runs out, which comes to the same.
+            store.append_event(lease, note, None).await?;
+            tokio::select! {
+                () = scheduler.draining.cancelled() => {}
+                () = tokio::time::sleep(scheduler.settings.lease / 3) => {}
+            }
+            store.release_job(lease).await?;
+            return Ok(JobEnd::Released);
+        }
         Ended::Finished { card, model, flow_dimension } => {
             let spec = &claim.job.spec;
             let digest = hex_digest(&model);
             let path = format!("models/{}/{digest}.safetensors", spec.model_id);
             let size_bytes = model.len() as u64;
             if let Err(e) = scheduler.artifacts.put(&path, model).await {
-                let message = format!("the model could not be kept: {e}");
-                let error =
-                    JobError { code: tonic::Code::Unavailable as i32, reason: "STORE_UNAVAILABLE".into(), message };
-                store.fail_job(lease, &error).await?;
-                return Ok(JobEnd::Failed(error.message));
+                let later = Ended::Deferred(format!("the model could not be kept: {e}"));
+                return Box::pin(settle(scheduler, claim, later)).await;
             }
             let document = ModelDocument {
                 job: Some(claim.job.id.clone()),
@@ -235,11 +279,26 @@ async fn settle(scheduler: &Scheduler, claim: &Claim, ended: Ended) -> Result<Jo
                 request: None,
                 document,
             };
-            store.succeed_job(lease, model).await?;
-            JobEnd::Succeeded
+            match store.succeed_job(lease, model).await {
+                Ok(()) => JobEnd::Succeeded,
+                // These may pass: the job is taken up again from its checkpoint.
+                Err(e @ (StoreError::LeaseLost(_) | StoreError::Database(_))) => return Err(e),
+                Err(e) => {
+                    let error = JobError {
+                        code: tonic::Code::Aborted as i32,
+                        reason: "MODEL_NOT_KEPT".into(),
+                        message: format!("the model could not be kept: {e}"),
+                    };
+                    store.fail_job(lease, &error).await?;
+                    JobEnd::Failed(error.message)
+                }
+            }
         }
     };
-    if let Err(e) = scheduler.artifacts.delete_folder(&format!("jobs/{}", claim.job.id)).await {
+    // What a failed job had reached stays until the job is deleted.
+    if !matches!(end, JobEnd::Failed(_))
+        && let Err(e) = scheduler.artifacts.delete_folder(&format!("jobs/{}", claim.job.id)).await
+    {
         warn!(job = %claim.job.id, error = %e, "checkpoints could not be removed");
     }
     Ok(end)

@@ -7,9 +7,12 @@ use crate::metrics::Metrics;
 use crate::store::{Artifacts, RequestKey, Store};
 use prost::Message;
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
 
 /// Who owns what is created while there is no authentication.
 pub(super) const OWNER: &str = "anonymous";
@@ -24,6 +27,10 @@ const MAX_LABEL: usize = 63;
 pub struct Limits {
     /// Streams of samples and estimates at a time.
     pub streams: usize,
+    /// How long a stream waits for a client that does not read.
+    pub stall: Duration,
+    /// Uploads, downloads and energy evaluations at a time.
+    pub transfers: usize,
     /// Jobs that wait or run.
     pub unfinished_jobs: u64,
     /// Bytes of a dataset.
@@ -36,7 +43,15 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { streams: 64, unfinished_jobs: 1000, dataset_bytes: 4 << 30, model_bytes: 512 << 20, loaded_models: 16 }
+        Self {
+            streams: 64,
+            stall: Duration::from_secs(300),
+            transfers: 8,
+            unfinished_jobs: 1000,
+            dataset_bytes: 1 << 30,
+            model_bytes: 256 << 20,
+            loaded_models: 16,
+        }
     }
 }
 
@@ -47,6 +62,8 @@ pub(super) struct App {
     pub artifacts: Artifacts,
     pub engine: Engine,
     pub metrics: Metrics,
+    /// Room for calls that hold much in memory.
+    pub transfers: Arc<Semaphore>,
     pub limits: Limits,
     pub draining: CancellationToken,
 }
@@ -55,6 +72,19 @@ impl App {
     /// Refuses new work while the server drains.
     pub fn check_open(&self) -> Result<(), ApiError> {
         if self.draining.is_cancelled() { Err(ApiError::Draining) } else { Ok(()) }
+    }
+
+    /// Room for a call that holds much in memory.
+    pub fn transfer(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        Arc::clone(&self.transfers).try_acquire_owned().map_err(|_| ApiError::TooManyTransfers)
+    }
+
+    /// The next message of a client's stream; a client that sends nothing for too long loses its place.
+    pub async fn next_message<T>(&self, stream: &mut Streaming<T>) -> Result<Option<T>, ApiError> {
+        match tokio::time::timeout(self.limits.stall, stream.message()).await {
+            Ok(message) => message.map_err(ApiError::Transport),
+            Err(_) => Err(ApiError::SilentClient),
+        }
     }
 }
 
@@ -83,7 +113,11 @@ pub(super) fn chosen_id(field: &str, requested: &str, prefix: &str) -> Result<St
 }
 
 /// That what people write about a resource has bounds.
-pub(super) fn check_notes(field: &str, display_name: &str, labels: &HashMap<String, String>) -> Result<(), FieldError> {
+pub(super) fn check_notes(
+    field: &str,
+    display_name: &str,
+    labels: &BTreeMap<String, String>,
+) -> Result<(), FieldError> {
     if display_name.chars().count() > MAX_DISPLAY_NAME {
         let reason = format!("it has more than {MAX_DISPLAY_NAME} characters");
         return Err(FieldError::invalid(format!("{field}.display_name"), reason));

@@ -27,7 +27,7 @@ pub(super) fn system(resource: &Resource, full: bool) -> Result<v1::System, ApiE
     Ok(v1::System {
         name: name(ResourceKind::System, &resource.id),
         display_name: document.display_name,
-        labels: document.labels.into_iter().collect(),
+        labels: document.labels,
         definition: Some(definition),
         owner: resource.owner.clone(),
         create_time: Some(timestamp(resource.created_at)),
@@ -65,7 +65,7 @@ pub(super) fn dataset(resource: &Resource) -> Result<v1::Dataset, ApiError> {
         system: name(ResourceKind::System, resource.system.as_deref().unwrap_or_default()),
         temperature: document.temperature,
         display_name: document.display_name,
-        labels: document.labels.into_iter().collect(),
+        labels: document.labels,
         owner: resource.owner.clone(),
         create_time: Some(timestamp(resource.created_at)),
         frames: document.frames as i64,
@@ -104,7 +104,7 @@ pub(super) fn job(record: &JobRecord) -> Result<v1::Job, ApiError> {
     Ok(v1::Job {
         name: format!("jobs/{}", record.id),
         display_name: record.display_name.clone(),
-        labels: record.labels.clone().into_iter().collect(),
+        labels: record.labels.clone(),
         task: Some(v1::job::Task::Training(task)),
         owner: record.owner.clone(),
         state: state_message(record.state.name()).into(),

@@ -4,6 +4,7 @@ use super::app::{App, OWNER, check_notes, chosen_id, clean, request_key};
 use super::convert;
 use super::errors::ApiError;
 use super::pages::{next_token, read_page};
+use super::reply::Reply;
 use crate::contract::v1;
 use crate::contract::v1::dataset_service_server::DatasetService;
 use crate::contract::{FieldError, array, check_encoding, id_of, rows};
@@ -13,7 +14,6 @@ use crate::scheduler::load_system;
 use crate::store::{ArtifactsError, DatasetDocument, NewResource, ResourceKind};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
-use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -36,7 +36,7 @@ struct Intake {
     frames: u64,
     energy_min: f64,
     energy_max: f64,
-    energy_sum: f64,
+    energy_mean: f64,
 }
 
 impl Intake {
@@ -62,8 +62,10 @@ impl Intake {
         for energy in energies {
             self.energy_min = self.energy_min.min(energy);
             self.energy_max = self.energy_max.max(energy);
-            self.energy_sum += energy;
             self.frames += 1;
+            // A running mean of finite numbers stays finite where their sum need not.
+            let n = self.frames as f64;
+            self.energy_mean += energy / n - self.energy_mean / n;
         }
         let bytes: Vec<u8> = frames.iter().flat_map(|x| x.to_le_bytes()).collect();
         self.hash.update(&bytes);
@@ -74,7 +76,7 @@ impl Intake {
     fn warnings(&self, temperature: f64) -> Vec<String> {
         let mut warnings = Vec::new();
         let reference = if temperature > 0.0 { temperature } else { 300.0 };
-        let spread = (self.energy_sum / self.frames as f64 - self.energy_min) / self.system.scale().kt(reference);
+        let spread = (self.energy_mean - self.energy_min) / self.system.scale().kt(reference);
         if spread > SUSPICIOUS * self.system.dimension() as f64 {
             warnings.push(format!(
                 "The mean energy is {spread:.0} kT above the lowest: are the positions in the system's length unit?"
@@ -90,12 +92,13 @@ impl Intake {
 impl Datasets {
     async fn upload(&self, mut stream: Streaming<v1::UploadDatasetRequest>) -> Result<v1::Dataset, ApiError> {
         self.app.check_open()?;
-        let first = stream.message().await.map_err(ApiError::Transport)?;
+        let _permit = self.app.transfer()?;
+        let first = self.app.next_message(&mut stream).await?;
         let Some(v1::upload_dataset_request::Part::Header(mut header)) = first.and_then(|m| m.part) else {
             return Err(FieldError::invalid("header", "the first message must have it").into());
         };
         let request_id = std::mem::take(&mut header.request_id);
-        let key = request_key(&request_id, &header)?;
+        let mut key = request_key(&request_id, &header)?;
         let Some(dataset) = header.dataset else {
             return Err(FieldError::invalid("header.dataset", "it is missing").into());
         };
@@ -117,29 +120,33 @@ impl Datasets {
             frames: 0,
             energy_min: f64::INFINITY,
             energy_max: f64::NEG_INFINITY,
-            energy_sum: 0.0,
+            energy_mean: 0.0,
         };
         let taken = self.take_frames(&mut stream, intake, &mut writer).await;
         let intake = match taken {
             Ok(intake) => intake,
             Err(e) => {
-                // The client's error is what matters; a part that stays behind is removed with the folder.
+                // The client's error is what matters.
                 let _ = writer.abort().await;
                 return Err(e);
             }
         };
         writer.finish().await.map_err(ArtifactsError::from)?;
         let warnings = intake.warnings(dataset.temperature);
+        let digest: String = intake.hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        if let Some(key) = &mut key {
+            key.hash.push_str(&digest);
+        }
         let document = DatasetDocument {
             display_name: clean(&dataset.display_name),
-            labels: dataset.labels.into_iter().collect(),
+            labels: dataset.labels,
             temperature: dataset.temperature,
             frames: intake.frames,
             dimension: intake.system.dimension(),
-            digest: intake.hash.finalize().iter().map(|b| format!("{b:02x}")).collect(),
+            digest,
             artifact: path.clone(),
             energy_min: intake.energy_min,
-            energy_mean: intake.energy_sum / intake.frames as f64,
+            energy_mean: intake.energy_mean,
             energy_max: intake.energy_max,
             energy_digest: intake.system.digest().to_string(),
             warnings,
@@ -153,7 +160,7 @@ impl Datasets {
             request: key,
             document,
         };
-        let created = self.app.store.create_resource(new).await;
+        let created = self.app.store.create_resource(new, false).await;
         // A repeated request, and one that lost the name, leave the frames that they brought.
         if !matches!(&created, Ok(crate::store::Created::New(_))) {
             self.app.artifacts.delete(&path).await?;
@@ -167,7 +174,7 @@ impl Datasets {
         mut intake: Intake,
         writer: &mut object_store::WriteMultipart,
     ) -> Result<Intake, ApiError> {
-        while let Some(message) = stream.message().await.map_err(ApiError::Transport)? {
+        while let Some(message) = self.app.next_message(stream).await? {
             let Some(v1::upload_dataset_request::Part::Frames(chunk)) = message.part else {
                 return Err(FieldError::invalid("frames", "every message after the first must have it").into());
             };
@@ -197,7 +204,7 @@ impl Datasets {
     async fn download(
         &self,
         request: v1::DownloadDatasetRequest,
-    ) -> Result<mpsc::Receiver<Result<v1::DownloadDatasetResponse, Status>>, ApiError> {
+    ) -> Result<ReceiverStream<Result<v1::DownloadDatasetResponse, Status>>, ApiError> {
         let id = id_of("name", "datasets", &request.name)?;
         let encoding = check_encoding(request.encoding)?;
         let resource = self.app.store.get_resource(ResourceKind::Dataset, id).await?;
@@ -214,32 +221,27 @@ impl Datasets {
         let end = if count == 0 { document.frames } else { first.saturating_add(count).min(document.frames) };
         let system_id = resource.system.clone().unwrap_or_default();
         let system = load_system(self.app.store.as_ref(), &system_id).await?;
+        let permit = self.app.transfer()?;
         let artifacts = self.app.artifacts.clone();
-        let (sender, receiver) = mpsc::channel(1);
-        tokio::spawn(async move {
+        Ok(Reply::stream(self.app.limits.stall, async move |mut reply| {
+            let _permit = permit;
             let width = 8 * document.dimension.max(1) as u64;
             let step = (CHUNK_BYTES / width).max(1);
             let mut frame = first;
             while frame < end {
                 let n = step.min(end - frame);
-                let message = match artifacts.get_range(&document.artifact, frame * width..(frame + n) * width).await {
-                    Ok(bytes) => {
-                        let numbers: Vec<f64> =
-                            bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
-                        let shape = system.shape(n as usize);
-                        let positions = Some(array(&numbers, &shape, v1::DataType::Float64, encoding));
-                        Ok(v1::DownloadDatasetResponse { first_frame: frame as i64, positions })
-                    }
-                    Err(e) => Err(e.into()),
+                let bytes = match artifacts.get_range(&document.artifact, frame * width..(frame + n) * width).await {
+                    Ok(bytes) => bytes,
+                    Err(e) => return reply.fail(e.into()),
                 };
-                let failed = message.is_err();
-                if sender.send(message).await.is_err() || failed {
-                    return;
-                }
+                let numbers: Vec<f64> = bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
+                let positions = Some(array(&numbers, &system.shape(n as usize), v1::DataType::Float64, encoding));
+                let message = v1::DownloadDatasetResponse { first_frame: frame as i64, positions };
+                let Some(open) = reply.send(message).await else { return };
+                reply = open;
                 frame += n;
             }
-        });
-        Ok(receiver)
+        }))
     }
 }
 
@@ -290,6 +292,6 @@ impl DatasetService for Datasets {
         &self,
         request: Request<v1::DownloadDatasetRequest>,
     ) -> Result<Response<Self::DownloadDatasetStream>, Status> {
-        Ok(Response::new(ReceiverStream::new(self.download(request.into_inner()).await?)))
+        Ok(Response::new(self.download(request.into_inner()).await?))
     }
 }

@@ -30,10 +30,16 @@ pub(super) enum ApiError {
     ReadOnly(String),
     #[error("there are as many streams as this server allows; try again, or take another replica")]
     TooManyStreams,
+    #[error("there are as many uploads, downloads and evaluations as this server allows; try again in a moment")]
+    TooManyTransfers,
+    #[error("nothing was sent for so long that the call had to end; send it again")]
+    SilentClient,
     #[error("{0}")]
     TooLarge(String),
-    #[error("the server is shutting down; go on from index {next_index} on another replica, or here in a moment")]
-    DrainingStream { next_index: u64 },
+    #[error("the server is shutting down; go on from {}, on another replica or here in a moment", resume(.next_index))]
+    DrainingStream { next_index: Option<u64> },
+    #[error("nothing was read from the stream for so long that it had to end; go on from {}", resume(.next_index))]
+    Stalled { next_index: Option<u64> },
     #[error("the server is shutting down; try again in a moment")]
     Draining,
     #[error("{0}")]
@@ -69,6 +75,10 @@ impl From<SampleError> for ApiError {
     }
 }
 
+fn resume(next_index: &Option<u64>) -> String {
+    next_index.map_or_else(|| "the beginning".to_string(), |index| format!("index {index}"))
+}
+
 const SOON: Duration = Duration::from_secs(5);
 
 /// What a status says besides its sentence.
@@ -88,6 +98,11 @@ impl Shape {
 
     fn retry(mut self, delay: Duration) -> Self {
         self.retry = Some(delay);
+        self
+    }
+
+    fn next_index(mut self, index: Option<u64>) -> Self {
+        self.metadata.extend(index.map(|index| ("next_index".to_string(), index.to_string())));
         self
     }
 
@@ -127,12 +142,13 @@ impl ApiError {
             Self::Unsuitable(_) => Shape::new(Code::FailedPrecondition, "UNSUITABLE_SYSTEM"),
             Self::ReadOnly(_) => Shape::new(Code::FailedPrecondition, "READ_ONLY_RESOURCE"),
             Self::TooManyStreams => Shape::new(Code::ResourceExhausted, "TOO_MANY_STREAMS").retry(SOON),
+            Self::TooManyTransfers => Shape::new(Code::ResourceExhausted, "TOO_MANY_TRANSFERS").retry(SOON),
+            Self::SilentClient => Shape::new(Code::Aborted, "STREAM_STALLED"),
             Self::TooLarge(_) => Shape::new(Code::ResourceExhausted, "UPLOAD_TOO_LARGE"),
             Self::DrainingStream { next_index } => {
-                let mut shape = Shape::new(Code::Unavailable, "DRAINING").retry(SOON);
-                shape.metadata.insert("next_index".into(), next_index.to_string());
-                shape
+                Shape::new(Code::Unavailable, "DRAINING").retry(SOON).next_index(*next_index)
             }
+            Self::Stalled { next_index } => Shape::new(Code::Aborted, "STREAM_STALLED").next_index(*next_index),
             Self::Draining => Shape::new(Code::Unavailable, "DRAINING").retry(SOON),
             Self::NotImplemented(_) => Shape::new(Code::Unimplemented, "NOT_IMPLEMENTED"),
             Self::Definition { field, error: EnergyError::Unsupported { .. } } => {
@@ -151,10 +167,8 @@ fn store_shape(error: &StoreError) -> Shape {
         StoreError::RequestReused(_) => Shape::new(Code::AlreadyExists, "REQUEST_ID_REUSED").field("request_id"),
         StoreError::NotFound { kind, id } => Shape::new(Code::NotFound, "RESOURCE_NOT_FOUND").resource(kind, id),
         StoreError::InUse(_) => Shape::new(Code::FailedPrecondition, "RESOURCE_IN_USE"),
-        StoreError::WrongState(message) if message.contains("is over") => {
-            Shape::new(Code::FailedPrecondition, "JOB_FINISHED")
-        }
-        StoreError::WrongState(_) => Shape::new(Code::FailedPrecondition, "JOB_NOT_FINISHED"),
+        StoreError::JobOver { .. } => Shape::new(Code::FailedPrecondition, "JOB_FINISHED"),
+        StoreError::JobNotOver { .. } => Shape::new(Code::FailedPrecondition, "JOB_NOT_FINISHED"),
         StoreError::QueueFull(_) => Shape::new(Code::ResourceExhausted, "QUEUE_FULL").retry(Duration::from_secs(60)),
         StoreError::Damaged(_) => Shape::new(Code::DataLoss, "DAMAGED_ARTIFACT"),
         StoreError::Database(_) | StoreError::LeaseLost(_) | StoreError::Setup(_) => {
@@ -189,10 +203,27 @@ impl From<ApiError> for Status {
                 error!(%error, "the database failed");
                 "the database does not answer; try again in a moment".to_string()
             }
+            (
+                ApiError::Artifacts(ArtifactsError::Store(_))
+                | ApiError::Engine(EngineError::Artifacts { source: ArtifactsError::Store(_), .. }),
+                _,
+            ) => {
+                error!(%error, "the artifact store failed");
+                "the server's files cannot be read or written now; try again in a moment".to_string()
+            }
             _ => error.to_string(),
         };
-        status(&shape, message)
+        status(&shape, clipped(message))
     }
+}
+
+/// Messages go into headers, which have a limit; parts of a request that they quote may be long.
+fn clipped(message: String) -> String {
+    const MOST: usize = 1000;
+    if message.chars().count() <= MOST {
+        return message;
+    }
+    message.chars().take(MOST).chain(['…']).collect()
 }
 
 fn status(shape: &Shape, message: String) -> Status {

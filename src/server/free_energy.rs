@@ -9,10 +9,11 @@ use super::sampling::{
 use crate::contract::v1;
 use crate::contract::v1::free_energy_service_server::FreeEnergyService;
 use crate::contract::{
-    FieldError, collective_variable, coverage, energy_unit, estimate, id_of, variable_message, weight_summary,
+    FieldError, collective_variable, coverage, energy_unit, estimate, id_of, variable_message, weights_of,
 };
 use crate::energy::System;
 use crate::engine::{EstimateItem, EstimateRequest, LoadedModel, TemperatureEstimate};
+use crate::sample::ModelCard;
 use crate::thermo::{CollectiveVariable, Estimate, FreeEnergyQuery, ProfileQuery, StateQuery};
 use std::collections::HashSet;
 use std::pin::Pin;
@@ -25,10 +26,12 @@ const MAX_TEMPERATURES: usize = 64;
 const MAX_STATES: usize = 64;
 const MAX_PROFILES: usize = 16;
 const MAX_BINS: i32 = 1000;
+/// Of all profiles of a request.
+const MAX_ALL_BINS: usize = 4096;
 const MAX_STATE_NAME: usize = 63;
 const DEFAULT_SAMPLES: u64 = 100_000;
 const DEFAULT_REPLICATES: i32 = 1000;
-const MAX_REPLICATES: i32 = 10_000;
+const MAX_REPLICATES: i32 = 4000;
 
 /// Free energies.
 pub(super) struct FreeEnergies {
@@ -105,6 +108,10 @@ fn query(request: &v1::EstimateFreeEnergyRequest, system: &System) -> Result<Fre
         let outer = format!("profiles[{i}]");
         query.profiles.push(profile(message, system).map_err(|e| e.within(&outer))?);
     }
+    let bins: usize = query.profiles.iter().map(|p| p.bins).sum();
+    if bins > MAX_ALL_BINS {
+        return Err(FieldError::invalid("profiles", format!("they have {bins} bins; at most {MAX_ALL_BINS} in all")));
+    }
     Ok(query)
 }
 
@@ -174,7 +181,7 @@ impl FreeEnergies {
 fn response(item: &EstimateItem, query: &FreeEnergyQuery, model: &LoadedModel) -> v1::EstimateFreeEnergyResponse {
     let card = &model.generator.card;
     v1::EstimateFreeEnergyResponse {
-        estimates: item.estimates.iter().map(|e| estimate_message(e, query)).collect(),
+        estimates: item.estimates.iter().map(|e| estimate_message(e, query, card)).collect(),
         r#final: item.finished.is_some(),
         stop_cause: item.finished.map_or(v1::StopCause::Unspecified, cause_message).into(),
         model_digest: model.digest.clone(),
@@ -186,7 +193,7 @@ fn response(item: &EstimateItem, query: &FreeEnergyQuery, model: &LoadedModel) -
     }
 }
 
-fn estimate_message(item: &TemperatureEstimate, query: &FreeEnergyQuery) -> v1::FreeEnergyEstimate {
+fn estimate_message(item: &TemperatureEstimate, query: &FreeEnergyQuery, card: &ModelCard) -> v1::FreeEnergyEstimate {
     let report = &item.report;
     let zero = Estimate { value: 0.0, standard_error: 0.0, interval: (0.0, 0.0) };
     let differences = std::iter::once(&zero).chain(&report.state_differences);
@@ -195,7 +202,7 @@ fn estimate_message(item: &TemperatureEstimate, query: &FreeEnergyQuery) -> v1::
     v1::FreeEnergyEstimate {
         temperature: item.temperature,
         method: method_message(item.method).into(),
-        weights: Some(weight_summary(&item.weights)),
+        weights: Some(weights_of(&item.weights, card)),
         log_z: Some(estimate(&report.log_z)),
         free_energy: Some(estimate(&report.free_energy)),
         internal_energy: Some(estimate(&report.internal_energy)),

@@ -14,7 +14,7 @@ use std::time::Instant;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
-use tracing::{Instrument as _, info, info_span};
+use tracing::{Instrument as _, Span, info, info_span};
 
 const DETAILS: &str = "grpc-status-details-bin";
 
@@ -117,7 +117,8 @@ where
         // The service that was found ready is the one to call.
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
-        let watch = CallWatch { metrics: self.metrics.clone(), method, since: Instant::now(), code: None };
+        let watch =
+            CallWatch { metrics: self.metrics.clone(), method, since: Instant::now(), code: None, span: span.clone() };
         let future = async move {
             let response = inner.call(request).await?;
             let (mut parts, body) = response.into_parts();
@@ -148,16 +149,19 @@ struct CallWatch {
     method: Method,
     since: Instant,
     code: Option<Code>,
+    /// Names the call in the log, with its request id.
+    span: Span,
 }
 
 impl Drop for CallWatch {
     fn drop(&mut self) {
+        let _inside = self.span.enter();
         let code = self.code.map_or("Canceled", name_of);
         let seconds = self.since.elapsed().as_secs_f64();
         let [kind, service, name] = self.method.labels();
         self.metrics.grpc_handled.with_label_values(&[kind, service, name, code]).inc();
         self.metrics.grpc_seconds.with_label_values(&[kind, service, name]).observe(seconds);
-        info!(service, method = name, code, seconds, "call ended");
+        info!(code, seconds, "call ended");
     }
 }
 
@@ -195,6 +199,8 @@ impl HttpBody for WatchedBody {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<bytes::Bytes>, Status>>> {
+        let span = self.watch.span.clone();
+        let _inside = span.enter();
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = polled {
             return Poll::Ready(Some(Ok(match frame.into_trailers() {

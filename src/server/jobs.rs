@@ -10,7 +10,8 @@ use crate::contract::{FieldError, encode_state_event, id_of, job_event, training
 use crate::coords::preview_kinds;
 use crate::energy::{EnergyScale, System};
 use crate::scheduler::load_system;
-use crate::store::{DatasetDocument, JobFilter, JobRecord, JobState, NewJob, ResourceKind, StoreError, TrainingJob};
+use crate::store::{DatasetDocument, JobFilter, JobState, NewJob, ResourceKind, StoreError, TrainingJob};
+use crate::train::{FEWEST_FRAMES, TrainingPlan};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -58,26 +59,20 @@ impl Jobs {
             let reason = "a stage has a maximum_likelihood weight; name a dataset, or train by reverse_kl alone";
             return Err(FieldError::invalid("job.training.dataset", reason).into());
         }
-        let kinds = preview_kinds(&system, dataset.is_some()).map_err(|e| ApiError::Unsuitable(e.to_string()))?;
-        plan.architecture
-            .expand(&kinds, plan.seed)
-            .map_err(|e| FieldError::invalid("job.training.architecture", e.to_string()))?;
+        let plan = check_flow(system, plan, dataset.is_some()).await?;
         let prefix: String = system_id.chars().take(40).collect();
         let model_id = chosen_id("job.training.model_id", &task.model_id, prefix.trim_end_matches('-'))?;
         let new = NewJob {
             id: chosen_id("job_id", &request.job_id, "job")?,
             owner: OWNER.into(),
             display_name: clean(&job.display_name),
-            labels: job.labels.into_iter().collect(),
+            labels: job.labels,
             request: key,
             spec: TrainingJob { system: system_id, dataset: dataset.map(|(id, _)| id), model_id, plan },
             payload: encode_state_event(JobState::Queued.name()),
         };
-        let record = if request.validate_only {
-            unsaved(new)
-        } else {
-            self.app.store.create_job(new, self.app.limits.unfinished_jobs).await?.into_inner()
-        };
+        let limit = self.app.limits.unfinished_jobs;
+        let record = self.app.store.create_job(new, limit, request.validate_only).await?.into_inner();
         convert::job(&record)
     }
 
@@ -88,7 +83,12 @@ impl Jobs {
             let reason = format!("{name} is of another system than systems/{system_id}");
             return Err(FieldError::invalid("job.training.dataset", reason).into());
         }
-        Ok((id.to_string(), resource.read()?))
+        let document: DatasetDocument = resource.read()?;
+        if document.frames < FEWEST_FRAMES {
+            let reason = format!("{name} has {} frames; training needs {FEWEST_FRAMES} at least", document.frames);
+            return Err(FieldError::invalid("job.training.dataset", reason).into());
+        }
+        Ok((id.to_string(), document))
     }
 
     /// Sends events as they come, until the job is over or the watcher goes away.
@@ -157,25 +157,17 @@ fn temperature(task: &v1::TrainingTask, system: &System, dataset: Option<&Datase
     })
 }
 
-/// A job as it would be, for a request that only validates.
-fn unsaved(new: NewJob) -> JobRecord {
-    JobRecord {
-        id: new.id,
-        owner: new.owner,
-        display_name: new.display_name,
-        labels: new.labels,
-        state: JobState::Queued,
-        spec: new.spec,
-        attempt: 0,
-        cancel_requested: false,
-        checkpoint: None,
-        progress: None,
-        error: None,
-        model: None,
-        created_at: 0,
-        started_at: None,
-        ended_at: None,
-    }
+/// That the system can have coordinates, and the flow can be built in them; off the async threads, since both take time
+/// for a large molecule.
+async fn check_flow(system: System, plan: TrainingPlan, has_data: bool) -> Result<TrainingPlan, ApiError> {
+    let checked = tokio::task::spawn_blocking(move || {
+        let kinds = preview_kinds(&system, has_data).map_err(|e| ApiError::Unsuitable(e.to_string()))?;
+        plan.architecture
+            .expand(&kinds, plan.seed)
+            .map_err(|e| FieldError::invalid("job.training.architecture", e.to_string()))?;
+        Ok(plan)
+    });
+    checked.await.map_err(|_| ApiError::Internal("checking a flow panicked".into()))?
 }
 
 #[tonic::async_trait]
@@ -196,7 +188,7 @@ impl JobService for Jobs {
         let request = request.into_inner();
         let mut filter = JobFilter::default();
         for &number in &request.states {
-            filter.states.push(match v1::JobState::try_from(number) {
+            let state = match v1::JobState::try_from(number) {
                 Ok(v1::JobState::Queued) => JobState::Queued,
                 Ok(v1::JobState::Running) => JobState::Running,
                 Ok(v1::JobState::Succeeded) => JobState::Succeeded,
@@ -205,7 +197,10 @@ impl JobService for Jobs {
                 Ok(v1::JobState::Unspecified) | Err(_) => {
                     return Err(FieldError::invalid("states", format!("{number} is not a state of a job")).into());
                 }
-            });
+            };
+            if !filter.states.contains(&state) {
+                filter.states.push(state);
+            }
         }
         let list = format!("jobs {:?}", filter.states);
         let page = read_page(request.page_size, &request.page_token, &list)?;

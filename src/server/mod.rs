@@ -10,6 +10,7 @@ mod instrument;
 mod jobs;
 mod models;
 mod pages;
+mod reply;
 mod run;
 mod sampling;
 mod systems;

@@ -4,6 +4,7 @@ use super::app::{App, OWNER, chosen_id, request_key};
 use super::convert;
 use super::errors::ApiError;
 use super::pages::{next_token, read_page};
+use super::reply::Reply;
 use crate::contract::v1;
 use crate::contract::v1::model_service_server::ModelService;
 use crate::contract::{FieldError, id_of};
@@ -11,7 +12,6 @@ use crate::sample::Generator;
 use crate::store::{Created, ModelDocument, NewResource, ResourceKind};
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -26,12 +26,13 @@ pub(super) struct Models {
 impl Models {
     async fn import(&self, mut stream: Streaming<v1::ImportModelRequest>) -> Result<v1::Model, ApiError> {
         self.app.check_open()?;
-        let first = stream.message().await.map_err(ApiError::Transport)?;
+        let _permit = self.app.transfer()?;
+        let first = self.app.next_message(&mut stream).await?;
         let Some(v1::import_model_request::Part::Header(mut header)) = first.and_then(|m| m.part) else {
             return Err(FieldError::invalid("header", "the first message must have it").into());
         };
         let mut file = BytesMut::new();
-        while let Some(message) = stream.message().await.map_err(ApiError::Transport)? {
+        while let Some(message) = self.app.next_message(&mut stream).await? {
             let Some(v1::import_model_request::Part::Data(data)) = message.part else {
                 return Err(FieldError::invalid("data", "every message after the first must have it").into());
             };
@@ -54,7 +55,7 @@ impl Models {
         let generator = tokio::task::spawn_blocking(move || Generator::decode(&bytes, &device))
             .await
             .map_err(|_| ApiError::Internal("reading a model panicked".into()))??;
-        let path = format!("models/{id}/{digest}.safetensors");
+        let (model_id, path) = (id.clone(), format!("models/{id}/{digest}.safetensors"));
         let document = ModelDocument {
             job: None,
             digest,
@@ -67,14 +68,16 @@ impl Models {
         self.app.artifacts.put(&path, file.to_vec()).await?;
         let new =
             NewResource { kind: ResourceKind::Model, id, owner: OWNER.into(), system: None, request: key, document };
-        let created = self.app.store.create_resource(new).await?;
-        if let Created::Repeated(resource) = &created {
-            let kept: ModelDocument = resource.read()?;
-            if kept.artifact != path {
+        let created = self.app.store.create_resource(new, false).await;
+        if !matches!(created, Ok(Created::New(_))) {
+            // The file stays only if a model of this name has the same one.
+            let kept = self.app.store.get_resource(ResourceKind::Model, &model_id).await;
+            let same = kept.and_then(|r| r.read::<ModelDocument>()).is_ok_and(|kept| kept.artifact == path);
+            if !same {
                 self.app.artifacts.delete(&path).await?;
             }
         }
-        convert::model(&created.into_inner())
+        convert::model(&created?.into_inner())
     }
 }
 
@@ -126,16 +129,16 @@ impl ModelService for Models {
         let name = request.into_inner().name;
         let id = id_of("name", "models", &name)?;
         let document: ModelDocument = self.app.store.get_resource(ResourceKind::Model, id).await?.read()?;
+        let permit = self.app.transfer()?;
         let file = self.app.artifacts.get(&document.artifact).await?;
-        let (sender, receiver) = mpsc::channel(1);
-        tokio::spawn(async move {
+        let stream = Reply::stream(self.app.limits.stall, async move |mut reply| {
+            let _permit = permit;
             for chunk in file.chunks(CHUNK) {
-                if sender.send(Ok(v1::ExportModelResponse { data: chunk.to_vec() })).await.is_err() {
-                    return;
-                }
+                let Some(open) = reply.send(v1::ExportModelResponse { data: chunk.to_vec() }).await else { return };
+                reply = open;
             }
         });
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        Ok(Response::new(stream))
     }
 
     async fn import_model(

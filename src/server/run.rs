@@ -26,6 +26,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
@@ -38,6 +39,9 @@ const MESSAGE_BYTES: usize = 4 << 20;
 
 /// A system's XML, its PDB file and the message around them; arrays of positions.
 const LONG_MESSAGE_BYTES: usize = MAX_XML_BYTES + (16 << 20);
+
+/// How long the admin port may go on answering once everything else has stopped.
+const ADMIN_DRAIN: Duration = Duration::from_secs(1);
 
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const MAX_STREAMS_PER_CONNECTION: u32 = 256;
@@ -100,12 +104,13 @@ impl Server {
             info!(jobs = requeued, "interrupted jobs are in the queue again");
         }
         let models = Models::new(Arc::clone(&store), artifacts.clone(), device.clone(), settings.limits.loaded_models);
-        let engine = Engine::new(device, models, settings.limits.streams);
+        let engine = Engine::new(device, models, settings.limits.streams, settings.limits.stall);
         let app = App {
             store,
             artifacts,
             engine,
             metrics: Metrics::new()?,
+            transfers: Arc::new(Semaphore::new(settings.limits.transfers)),
             limits: settings.limits.clone(),
             draining: CancellationToken::new(),
         };
@@ -179,8 +184,12 @@ impl Server {
             }
         };
         admin_stop.cancel();
-        if admin_port.await.is_err() {
-            warn!("the admin port ended badly");
+        // A half-sent request must not hold the process.
+        let admin_abort = admin_port.abort_handle();
+        match tokio::time::timeout(ADMIN_DRAIN, admin_port).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => warn!(error = %e, "the admin port ended badly"),
+            Err(_) => admin_abort.abort(),
         }
         info!("stopped");
         Ok(result?)

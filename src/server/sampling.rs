@@ -4,7 +4,7 @@ use super::app::App;
 use super::errors::ApiError;
 use crate::contract::v1;
 use crate::contract::v1::sampling_service_server::SamplingService;
-use crate::contract::{FieldError, array, check_encoding, coverage, energy_unit, id_of, weight_summary};
+use crate::contract::{FieldError, array, check_encoding, coverage, energy_unit, id_of, weights_of};
 use crate::engine::{LoadedModel, SampleItem, SampleRequest, StopCause, StreamError};
 use crate::sample::{Method, MethodChoice, WeightedBatch};
 use std::pin::Pin;
@@ -69,11 +69,15 @@ pub(super) fn requested_temperature(field: &str, value: f64, trained: f64) -> Re
     Ok(value)
 }
 
+/// The longest duration of protobuf: about 10,000 years.
+const MAX_SECONDS: i64 = 315_576_000_000;
+
 pub(super) fn requested_duration(value: Option<prost_types::Duration>) -> Result<Option<Duration>, FieldError> {
     let Some(value) = value else { return Ok(None) };
+    let well_formed = (0..=MAX_SECONDS).contains(&value.seconds) && (0..1_000_000_000).contains(&value.nanos);
     match Duration::try_from(value) {
-        Ok(duration) if !duration.is_zero() => Ok(Some(duration)),
-        _ => Err(FieldError::invalid("max_duration", "it must be positive")),
+        Ok(duration) if well_formed && !duration.is_zero() => Ok(Some(duration)),
+        _ => Err(FieldError::invalid("max_duration", "it must be positive, and a duration as protobuf defines it")),
     }
 }
 
@@ -81,6 +85,9 @@ pub(super) fn stream_status(error: StreamError) -> Status {
     match error {
         StreamError::Engine(e) => e.into(),
         StreamError::Draining { next_index } => ApiError::DrainingStream { next_index }.into(),
+        StreamError::Stalled { next_index } => ApiError::Stalled { next_index }.into(),
+        // Nobody is there to be told.
+        StreamError::Gone => Status::cancelled("the client has gone away"),
     }
 }
 
@@ -138,10 +145,7 @@ impl Format {
 }
 
 /// Why the pilot chose a method, in a sentence.
-fn method_reason(choice: &MethodChoice, temperature: f64, trained: f64) -> String {
-    if temperature == trained {
-        return "At the temperature trained at nothing has to be done.".into();
-    }
+fn method_reason(choice: &MethodChoice) -> String {
     let part = |name: &str, s: &crate::thermo::WeightSummary| {
         let fraction = 100.0 * s.effective_samples / s.samples as f64;
         format!("{name} has {fraction:.1} % effective samples and k = {:.2}", s.pareto_k)
@@ -255,10 +259,16 @@ fn messages(
         let part = match item.map_err(stream_status)? {
             SampleItem::Started { method, choice } => {
                 open.method = Some(method);
-                let reason = choice.map(|c| method_reason(&c, header.temperature, header.trained_temperature));
+                let reason = match choice {
+                    Some(choice) => method_reason(&choice),
+                    None if header.temperature == header.trained_temperature => {
+                        "At the temperature trained at nothing has to be done.".into()
+                    }
+                    None => "It was asked for.".into(),
+                };
                 Part::Header(v1::SampleHeader {
                     method: method_message(method).into(),
-                    method_reason: reason.unwrap_or_default(),
+                    method_reason: reason,
                     ..header.clone()
                 })
             }
@@ -274,7 +284,7 @@ fn messages(
                 let fraction = weights.effective_samples / weights.samples.max(1) as f64;
                 open.app.metrics.sample_effective_fraction.observe(fraction);
                 Part::Summary(v1::SampleSummary {
-                    weights: Some(weight_summary(&weights)),
+                    weights: Some(weights_of(&weights, &model.generator.card)),
                     next_index,
                     stop_cause: cause_message(cause).into(),
                     seconds,

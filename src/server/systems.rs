@@ -13,7 +13,11 @@ use crate::engine::Priority;
 use crate::scheduler::load_system;
 use crate::store::{NewResource, ResourceKind, StoreError, SystemDocument, SystemFacts};
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
+
+/// Configurations evaluated between two looks at whether the client is still there.
+const CHUNK: usize = 512;
 
 /// Systems and their energies.
 pub(super) struct Systems {
@@ -58,25 +62,14 @@ impl SystemService for Systems {
         let built = build(definition.clone(), field).await?;
         let document = SystemDocument {
             display_name: clean(&system.display_name),
-            labels: system.labels.into_iter().collect(),
+            labels: system.labels,
             definition,
             facts: SystemFacts::of(&built),
         };
         let document = serde_json::to_string(&document).map_err(|e| ApiError::Internal(e.to_string()))?;
         let new =
             NewResource { kind: ResourceKind::System, id, owner: OWNER.into(), system: None, request: key, document };
-        let resource = if validate_only {
-            crate::store::Resource {
-                kind: new.kind,
-                id: new.id,
-                owner: new.owner,
-                system: None,
-                created_at: 0,
-                document: new.document,
-            }
-        } else {
-            self.app.store.create_resource(new).await?.into_inner()
-        };
+        let resource = self.app.store.create_resource(new, validate_only).await?.into_inner();
         Ok(Response::new(convert::system(&resource, false)?))
     }
 
@@ -132,38 +125,50 @@ impl SystemService for Systems {
         let request = request.into_inner();
         let id = id_of("system", "systems", &request.system)?;
         let encoding = check_encoding(request.encoding)?;
+        let permit = self.app.transfer()?;
         let system = load_system(self.app.store.as_ref(), id).await?;
         let positions = rows("positions", request.positions.as_ref(), system.dimension(), system.atoms())?;
         if let Some(i) = positions.iter().position(|x| !x.is_finite()) {
             let reason = format!("configuration {} holds {}; all must be finite", i / system.dimension(), positions[i]);
             return Err(FieldError::invalid("positions", reason).into());
         }
+        // Dropped with this call: the computation of a client that has gone away ends at its next chunk.
+        let cancelled = CancellationToken::new();
+        let _guard = cancelled.clone().drop_guard();
         let slot = Arc::clone(&self.app.engine.slot);
         let computed = tokio::task::spawn_blocking(move || -> Result<v1::EvaluateEnergyResponse, ApiError> {
-            let _turn = slot.acquire(Priority::Interactive);
-            let n = positions.len() / system.dimension();
-            let failed = |error| ApiError::Definition { field: "positions", error };
-            let number = v1::DataType::Float64;
+            let _permit = permit;
+            let d = system.dimension();
+            let n = positions.len() / d;
+            let names = if request.by_force { system.potential().term_names() } else { Vec::new() };
             let mut energies = vec![0.0; n];
-            let mut gradients = vec![0.0; if request.include_forces { positions.len() } else { 0 }];
-            let wanted = request.include_forces.then_some(gradients.as_mut_slice());
-            system.potential().evaluate(&positions, &mut energies, wanted).map_err(failed)?;
-            gradients.iter_mut().for_each(|g| *g = -*g);
-            let mut by_force = Vec::new();
-            if request.by_force {
-                let names = system.potential().term_names();
-                let mut terms = vec![0.0; n * names.len()];
-                system.potential().evaluate_terms(&positions, &mut terms).map_err(failed)?;
-                for (j, name) in names.iter().enumerate() {
-                    let column: Vec<f64> = terms.iter().skip(j).step_by(names.len()).copied().collect();
-                    let energies = Some(array(&column, &[n], number, encoding));
-                    by_force.push(v1::ForceEnergy { name: name.clone(), energies });
+            let mut forces = vec![0.0; if request.include_forces { positions.len() } else { 0 }];
+            let mut terms = vec![0.0; n * names.len()];
+            for (chunk, x) in positions.chunks(CHUNK * d).enumerate() {
+                if cancelled.is_cancelled() {
+                    return Err(ApiError::Transport(Status::cancelled("the client has gone away")));
+                }
+                let _turn = slot.acquire(Priority::Interactive);
+                let (first, rows) = (chunk * CHUNK, x.len() / d);
+                let wanted = request.include_forces.then(|| &mut forces[first * d..(first + rows) * d]);
+                let energies = &mut energies[first..first + rows];
+                let failed = |error| ApiError::Definition { field: "positions", error };
+                system.potential().evaluate(x, energies, wanted).map_err(failed)?;
+                if request.by_force {
+                    let terms = &mut terms[first * names.len()..(first + rows) * names.len()];
+                    system.potential().evaluate_terms(x, terms).map_err(failed)?;
                 }
             }
+            forces.iter_mut().for_each(|g| *g = -*g);
+            let number = v1::DataType::Float64;
+            let by_force = names.iter().enumerate().map(|(j, name)| {
+                let column: Vec<f64> = terms.iter().skip(j).step_by(names.len()).copied().collect();
+                v1::ForceEnergy { name: name.clone(), energies: Some(array(&column, &[n], number, encoding)) }
+            });
             Ok(v1::EvaluateEnergyResponse {
                 energies: Some(array(&energies, &[n], number, encoding)),
-                forces: request.include_forces.then(|| array(&gradients, &system.shape(n), number, encoding)),
-                by_force,
+                forces: request.include_forces.then(|| array(&forces, &system.shape(n), number, encoding)),
+                by_force: by_force.collect(),
                 energy_unit: energy_unit(system.scale()).into(),
                 energy_digest: system.digest().to_string(),
             })

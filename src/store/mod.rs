@@ -33,9 +33,10 @@ pub enum StoreError {
     /// Something else needs it.
     #[error("{0}")]
     InUse(String),
-    /// The job is not in the state that this needs.
-    #[error("{0}")]
-    WrongState(String),
+    #[error("jobs/{id} is over: {state}")]
+    JobOver { id: String, state: &'static str },
+    #[error("jobs/{id} is {state}; cancel it first")]
+    JobNotOver { id: String, state: &'static str },
     /// The worker's lease is not the job's any more: somebody else has taken the job up, or ended it.
     #[error("the lease on job '{0}' is lost")]
     LeaseLost(String),
@@ -60,8 +61,9 @@ impl From<sqlx::Error> for StoreError {
 /// Resources and jobs.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// Stores a resource. With a request id that was used for the same request, answers with what that one stored.
-    async fn create_resource(&self, new: NewResource) -> Result<Created<Resource>, StoreError>;
+    /// Stores a resource whose system exists. With a request id that was used for the same request, answers with what
+    /// that one stored. If it is only to be validated, nothing is kept.
+    async fn create_resource(&self, new: NewResource, validate_only: bool) -> Result<Created<Resource>, StoreError>;
 
     async fn get_resource(&self, kind: ResourceKind, id: &str) -> Result<Resource, StoreError>;
 
@@ -76,8 +78,14 @@ pub trait Store: Send + Sync {
     /// Deletes a resource that nothing needs, and answers with what it was.
     async fn delete_resource(&self, kind: ResourceKind, id: &str) -> Result<Resource, StoreError>;
 
-    /// Queues a job whose system and dataset exist, unless `most_unfinished` jobs are waiting or running.
-    async fn create_job(&self, new: NewJob, most_unfinished: u64) -> Result<Created<JobRecord>, StoreError>;
+    /// Queues a job whose system and dataset exist, unless `most_unfinished` jobs are waiting or running. If it is only to
+    /// be validated, nothing is kept.
+    async fn create_job(
+        &self,
+        new: NewJob,
+        most_unfinished: u64,
+        validate_only: bool,
+    ) -> Result<Created<JobRecord>, StoreError>;
 
     async fn get_job(&self, id: &str) -> Result<JobRecord, StoreError>;
 
@@ -119,17 +127,18 @@ pub trait Store: Send + Sync {
     /// Ends a running job that was to be cancelled.
     async fn confirm_cancel(&self, lease: &Lease) -> Result<(), StoreError>;
 
-    /// Puts a running job back into the queue, to go on from its checkpoint.
+    /// Puts a running job back into the queue, to go on from its checkpoint; or ends it, if it was to be cancelled.
     async fn release_job(&self, lease: &Lease) -> Result<(), StoreError>;
 
     /// Puts jobs back into the queue whose lease has run out, or, if `all`, all running ones: this process has just
-    /// started, and no other can have the database. Answers with their number.
+    /// started, and no other can have the database. One that was to be cancelled ends, and so does one that has been
+    /// lost too often since its last checkpoint. Answers with their number.
     async fn requeue_lost_jobs(&self, all: bool) -> Result<u64, StoreError>;
 
     /// The number of jobs in each state.
     async fn count_jobs(&self) -> Result<Vec<(JobState, u64)>, StoreError>;
 
-    /// That the database answers.
+    /// That the database answers, and can be written.
     async fn ping(&self) -> Result<(), StoreError>;
 
     /// Changes whenever a job or its events may have changed.

@@ -1,6 +1,7 @@
 //! Resources in SQLite, and opening the database.
 
 use super::records::{Created, NewResource, Page, RequestKey, Resource, ResourceKind};
+use super::sqlite_jobs::{check_system, promised};
 use super::{Claim, JobError, JobFilter, JobRecord, JobState, Lease, LeaseState, NewJob, Store, StoreError};
 use async_trait::async_trait;
 use sqlx::sqlite::{
@@ -129,7 +130,7 @@ pub(super) fn same_request(row: &SqliteRow, request: &RequestKey) -> Result<(), 
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn create_resource(&self, new: NewResource) -> Result<Created<Resource>, StoreError> {
+    async fn create_resource(&self, new: NewResource, validate_only: bool) -> Result<Created<Resource>, StoreError> {
         let mut tx = self.begin().await?;
         if let Some(request) = &new.request {
             let row = sqlx::query("SELECT * FROM resources WHERE kind = ? AND owner = ? AND request_id = ?")
@@ -143,8 +144,16 @@ impl Store for SqliteStore {
                 return Ok(Created::Repeated(resource(new.kind, &row)?));
             }
         }
+        if let Some(system) = &new.system {
+            check_system(&mut tx, system).await?;
+        }
+        if new.kind == ResourceKind::Model && promised(&mut tx, &new.id).await? {
+            return Err(StoreError::Exists { kind: new.kind.name(), id: new.id });
+        }
         let stored = insert_resource(&mut tx, &new).await?;
-        tx.commit().await?;
+        if !validate_only {
+            tx.commit().await?;
+        }
         Ok(Created::New(stored))
     }
 
@@ -225,8 +234,13 @@ impl Store for SqliteStore {
         Ok(deleted)
     }
 
-    async fn create_job(&self, new: NewJob, most_unfinished: u64) -> Result<Created<JobRecord>, StoreError> {
-        self.insert_job(new, most_unfinished).await
+    async fn create_job(
+        &self,
+        new: NewJob,
+        most_unfinished: u64,
+        validate_only: bool,
+    ) -> Result<Created<JobRecord>, StoreError> {
+        self.insert_job(new, most_unfinished, validate_only).await
     }
 
     async fn get_job(&self, id: &str) -> Result<JobRecord, StoreError> {
@@ -303,6 +317,8 @@ impl Store for SqliteStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query("SELECT 1").execute(&self.reader).await?;
+        // A transaction that could write, and does not.
+        self.begin().await?.rollback().await?;
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use super::records::{
 };
 use super::sqlite::{SqliteStore, insert_resource, now, same_request};
 use crate::contract::encode_state_event;
+use crate::energy::analytic::AnalyticPotential;
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite, Transaction};
@@ -51,12 +52,103 @@ async fn append(tx: &mut Tx, id: &str, payload: &[u8]) -> Result<(), StoreError>
     Ok(())
 }
 
+async fn exists(tx: &mut Tx, kind: &'static str, id: &str) -> Result<bool, StoreError> {
+    let query = sqlx::query("SELECT 1 FROM resources WHERE kind = ? AND id = ?").bind(kind).bind(id);
+    Ok(query.fetch_optional(&mut **tx).await?.is_some())
+}
+
+/// That a system exists: one that comes with the program, or a stored one.
+pub(super) async fn check_system(tx: &mut Tx, id: &str) -> Result<(), StoreError> {
+    if AnalyticPotential::built_in(id).is_some() || exists(tx, "system", id).await? {
+        return Ok(());
+    }
+    Err(StoreError::NotFound { kind: "system", id: id.to_string() })
+}
+
+/// The system and the dataset exist, and the model's name is free, also of other jobs' models to come.
+async fn check_needs(tx: &mut Tx, new: &NewJob) -> Result<(), StoreError> {
+    let spec = &new.spec;
+    check_system(tx, &spec.system).await?;
+    if let Some(dataset) = &spec.dataset
+        && !exists(tx, "dataset", dataset).await?
+    {
+        return Err(StoreError::NotFound { kind: "dataset", id: dataset.clone() });
+    }
+    if promised(tx, &spec.model_id).await? || exists(tx, "model", &spec.model_id).await? {
+        return Err(StoreError::Exists { kind: "model", id: spec.model_id.clone() });
+    }
+    Ok(())
+}
+
+/// Whether an unfinished job will make a model of this name.
+pub(super) async fn promised(tx: &mut Tx, model_id: &str) -> Result<bool, StoreError> {
+    let query =
+        sqlx::query("SELECT 1 FROM jobs WHERE state IN ('QUEUED', 'RUNNING') AND json_extract(spec, '$.model_id') = ?");
+    Ok(query.bind(model_id).fetch_optional(&mut **tx).await?.is_some())
+}
+
 fn not_found(id: &str) -> StoreError {
     StoreError::NotFound { kind: "job", id: id.to_string() }
 }
 
+/// Ends a job's row.
+async fn close(
+    tx: &mut Tx,
+    id: &str,
+    state: JobState,
+    model: Option<&str>,
+    error: Option<&JobError>,
+) -> Result<(), StoreError> {
+    let error =
+        error.map(serde_json::to_string).transpose().map_err(|e| StoreError::Damaged(format!("a job's error: {e}")))?;
+    sqlx::query(
+        "UPDATE jobs SET state = ?, model = ?, error = ?, ended_at = ?, lease_owner = NULL, lease_expires_at = NULL
+         WHERE id = ?",
+    )
+    .bind(state.name())
+    .bind(model)
+    .bind(error)
+    .bind(now())
+    .bind(id)
+    .execute(&mut **tx)
+    .await?;
+    append(tx, id, &encode_state_event(state.name())).await
+}
+
+/// Queues a running job again; a new epoch keeps its last worker from writing.
+async fn put_back(tx: &mut Tx, id: &str) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE jobs SET state = 'QUEUED', lease_owner = NULL, lease_expires_at = NULL,
+                         lease_epoch = lease_epoch + 1 WHERE id = ?",
+    )
+    .bind(id)
+    .execute(&mut **tx)
+    .await?;
+    append(tx, id, &encode_state_event(JobState::Queued.name())).await
+}
+
+/// Attempts in a row that may end without a checkpoint and without an answer: a job that takes the server down with it
+/// must not do so for ever.
+const MOST_BARREN_ATTEMPTS: i64 = 5;
+
+fn abandoned(attempts: i64) -> JobError {
+    JobError {
+        code: tonic::Code::Aborted as i32,
+        reason: "JOB_ABANDONED".into(),
+        message: format!(
+            "the server ended {attempts} times while it ran this job, each time before a checkpoint; if it ran out of \
+             memory, use a smaller batch, architecture or dataset, and let checkpoints be made sooner"
+        ),
+    }
+}
+
 impl SqliteStore {
-    pub(super) async fn insert_job(&self, new: NewJob, most_unfinished: u64) -> Result<Created<JobRecord>, StoreError> {
+    pub(super) async fn insert_job(
+        &self,
+        new: NewJob,
+        most_unfinished: u64,
+        validate_only: bool,
+    ) -> Result<Created<JobRecord>, StoreError> {
         let mut tx = self.begin().await?;
         if let Some(request) = &new.request {
             let row = sqlx::query("SELECT * FROM jobs WHERE owner = ? AND request_id = ?")
@@ -72,7 +164,7 @@ impl SqliteStore {
         if sqlx::query("SELECT 1 FROM jobs WHERE id = ?").bind(&new.id).fetch_optional(&mut *tx).await?.is_some() {
             return Err(StoreError::Exists { kind: "job", id: new.id });
         }
-        self.check_needs(&mut tx, &new).await?;
+        check_needs(&mut tx, &new).await?;
         let unfinished: i64 = sqlx::query("SELECT count(*) AS n FROM jobs WHERE state IN ('QUEUED', 'RUNNING')")
             .fetch_one(&mut *tx)
             .await?
@@ -100,40 +192,11 @@ impl SqliteStore {
         .await?;
         let stored = job(&row)?;
         append(&mut tx, &new.id, &new.payload).await?;
-        tx.commit().await?;
-        self.announce();
+        if !validate_only {
+            tx.commit().await?;
+            self.announce();
+        }
         Ok(Created::New(stored))
-    }
-
-    /// The system and the dataset exist (systems that come with the program are not in the database), and the model's
-    /// name is free, also of other jobs' models to come.
-    async fn check_needs(&self, tx: &mut Tx, new: &NewJob) -> Result<(), StoreError> {
-        let exists = async |tx: &mut Tx, kind: &'static str, id: &str| -> Result<bool, StoreError> {
-            let query =
-                sqlx::query("SELECT 1 FROM resources WHERE kind = ? AND id = ?").bind(kind).bind(id.to_string());
-            Ok(query.fetch_optional(&mut **tx).await?.is_some())
-        };
-        let spec = &new.spec;
-        if crate::energy::analytic::AnalyticPotential::built_in(&spec.system).is_none()
-            && !exists(tx, "system", &spec.system).await?
-        {
-            return Err(StoreError::NotFound { kind: "system", id: spec.system.clone() });
-        }
-        if let Some(dataset) = &spec.dataset
-            && !exists(tx, "dataset", dataset).await?
-        {
-            return Err(StoreError::NotFound { kind: "dataset", id: dataset.clone() });
-        }
-        let promised = sqlx::query(
-            "SELECT 1 FROM jobs WHERE state IN ('QUEUED', 'RUNNING') AND json_extract(spec, '$.model_id') = ?",
-        )
-        .bind(&spec.model_id)
-        .fetch_optional(&mut **tx)
-        .await?;
-        if promised.is_some() || exists(tx, "model", &spec.model_id).await? {
-            return Err(StoreError::Exists { kind: "model", id: spec.model_id.clone() });
-        }
-        Ok(())
     }
 
     pub(super) async fn find_job(&self, id: &str) -> Result<JobRecord, StoreError> {
@@ -163,7 +226,7 @@ impl SqliteStore {
         let row = sqlx::query("SELECT * FROM jobs WHERE id = ?").bind(id).fetch_optional(&mut *tx).await?;
         let found = job(&row.ok_or_else(|| not_found(id))?)?;
         if !found.state.is_over() {
-            return Err(StoreError::WrongState(format!("jobs/{id} is {}; cancel it first", found.state.name())));
+            return Err(StoreError::JobNotOver { id: id.to_string(), state: found.state.name() });
         }
         sqlx::query("DELETE FROM jobs WHERE id = ?").bind(id).execute(&mut *tx).await?;
         tx.commit().await?;
@@ -178,7 +241,7 @@ impl SqliteStore {
         let row = match found.state {
             JobState::Cancelled => return Ok(found),
             JobState::Succeeded | JobState::Failed => {
-                return Err(StoreError::WrongState(format!("jobs/{id} is over: {}", found.state.name())));
+                return Err(StoreError::JobOver { id: id.to_string(), state: found.state.name() });
             }
             JobState::Queued => {
                 append(&mut tx, id, &encode_state_event(JobState::Cancelled.name())).await?;
@@ -225,7 +288,8 @@ impl SqliteStore {
         let time = now();
         let row = sqlx::query(
             "UPDATE jobs SET state = 'RUNNING', lease_owner = ?, lease_epoch = lease_epoch + 1, lease_expires_at = ?,
-                             attempt = attempt + 1, started_at = coalesce(started_at, ?)
+                             attempt = attempt + 1, barren_attempts = barren_attempts + 1,
+                             started_at = coalesce(started_at, ?)
              WHERE id = (SELECT id FROM jobs WHERE state = 'QUEUED' ORDER BY created_at, id LIMIT 1) RETURNING *",
         )
         .bind(worker)
@@ -297,7 +361,7 @@ impl SqliteStore {
     ) -> Result<Option<String>, StoreError> {
         let mut tx = self.begin().await?;
         let before = self.leased(&mut tx, lease).await?.checkpoint;
-        sqlx::query("UPDATE jobs SET checkpoint_step = ?, checkpoint_path = ? WHERE id = ?")
+        sqlx::query("UPDATE jobs SET checkpoint_step = ?, checkpoint_path = ?, barren_attempts = 0 WHERE id = ?")
             .bind(i64::try_from(step).unwrap_or(i64::MAX))
             .bind(path)
             .bind(&lease.job)
@@ -321,22 +385,7 @@ impl SqliteStore {
         if let Some(model) = model {
             insert_resource(&mut tx, model).await?;
         }
-        let error = error
-            .map(serde_json::to_string)
-            .transpose()
-            .map_err(|e| StoreError::Damaged(format!("a job's error: {e}")))?;
-        sqlx::query(
-            "UPDATE jobs SET state = ?, model = ?, error = ?, ended_at = ?, lease_owner = NULL, lease_expires_at = NULL
-             WHERE id = ?",
-        )
-        .bind(state.name())
-        .bind(model.map(|m| &m.id))
-        .bind(error)
-        .bind(now())
-        .bind(&lease.job)
-        .execute(&mut *tx)
-        .await?;
-        append(&mut tx, &lease.job, &encode_state_event(state.name())).await?;
+        close(&mut tx, &lease.job, state, model.map(|m| m.id.as_str()), error).await?;
         tx.commit().await?;
         self.announce();
         Ok(())
@@ -344,8 +393,13 @@ impl SqliteStore {
 
     pub(super) async fn requeue_job(&self, lease: &Lease) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        self.leased(&mut tx, lease).await?;
-        self.put_back(&mut tx, &lease.job).await?;
+        if self.leased(&mut tx, lease).await?.cancel_requested {
+            close(&mut tx, &lease.job, JobState::Cancelled, None, None).await?;
+        } else {
+            put_back(&mut tx, &lease.job).await?;
+            // An attempt that ends in order says nothing against the job.
+            sqlx::query("UPDATE jobs SET barren_attempts = 0 WHERE id = ?").bind(&lease.job).execute(&mut *tx).await?;
+        }
         tx.commit().await?;
         self.announce();
         Ok(())
@@ -353,31 +407,26 @@ impl SqliteStore {
 
     pub(super) async fn requeue_lost(&self, all: bool) -> Result<u64, StoreError> {
         let mut tx = self.begin().await?;
-        let rows = sqlx::query("SELECT id FROM jobs WHERE state = 'RUNNING' AND (? OR lease_expires_at < ?)")
-            .bind(all)
-            .bind(now())
-            .fetch_all(&mut *tx)
-            .await?;
+        let rows =
+            sqlx::query("SELECT id, barren_attempts, cancel_requested FROM jobs WHERE state = 'RUNNING' AND (? OR lease_expires_at < ?)")
+                .bind(all)
+                .bind(now())
+                .fetch_all(&mut *tx)
+                .await?;
         for row in &rows {
-            let id: String = row.try_get("id")?;
-            self.put_back(&mut tx, &id).await?;
+            let (id, barren): (String, i64) = (row.try_get("id")?, row.try_get("barren_attempts")?);
+            if row.try_get("cancel_requested")? {
+                close(&mut tx, &id, JobState::Cancelled, None, None).await?;
+            } else if barren < MOST_BARREN_ATTEMPTS {
+                put_back(&mut tx, &id).await?;
+            } else {
+                close(&mut tx, &id, JobState::Failed, None, Some(&abandoned(barren))).await?;
+            }
         }
         tx.commit().await?;
         if !rows.is_empty() {
             self.announce();
         }
         Ok(rows.len() as u64)
-    }
-
-    /// Queues a running job again; a new epoch keeps its last worker from writing.
-    async fn put_back(&self, tx: &mut Tx, id: &str) -> Result<(), StoreError> {
-        sqlx::query(
-            "UPDATE jobs SET state = 'QUEUED', lease_owner = NULL, lease_expires_at = NULL,
-                             lease_epoch = lease_epoch + 1 WHERE id = ?",
-        )
-        .bind(id)
-        .execute(&mut **tx)
-        .await?;
-        append(tx, id, &encode_state_event(JobState::Queued.name())).await
     }
 }

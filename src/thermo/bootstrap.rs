@@ -4,6 +4,7 @@
 //! whole blocks of independent samples gives the same errors as resampling samples, in memory that does not grow.
 
 use crate::math::{Purpose, Randoms};
+use rayon::prelude::*;
 
 /// Blocks are merged in pairs when there are this many.
 const MAX_BLOCKS: usize = 1024;
@@ -16,6 +17,13 @@ pub struct Estimate {
     pub standard_error: f64,
     /// The central 95 % of the bootstrap distribution.
     pub interval: (f64, f64),
+}
+
+impl Estimate {
+    /// A value of which nothing says how exact it is.
+    pub(super) fn without_error(value: f64) -> Self {
+        Self { value, standard_error: f64::INFINITY, interval: (f64::NEG_INFINITY, f64::INFINITY) }
+    }
 }
 
 /// Sums Σ w·a over blocks of samples, for a fixed number of quantities a, with log weights of any size.
@@ -96,10 +104,6 @@ impl BlockSums {
         self.samples_per_block *= 2;
     }
 
-    pub fn samples(&self) -> u64 {
-        self.blocks.iter().map(|b| b.samples).sum()
-    }
-
     /// The totals over all blocks.
     pub fn totals(&self) -> Totals {
         let mut total = Block::new(self.quantities);
@@ -108,8 +112,17 @@ impl BlockSums {
     }
 
     /// Estimates of `functions(totals)`, a list of numbers, with errors from `replicates` resamplings of the blocks.
-    pub fn estimate(&self, replicates: usize, seed: u64, functions: impl Fn(&Totals) -> Vec<f64>) -> Vec<Estimate> {
+    pub fn estimate(
+        &self,
+        replicates: usize,
+        seed: u64,
+        functions: impl Fn(&Totals) -> Vec<f64> + Sync,
+    ) -> Vec<Estimate> {
         let values = functions(&self.totals());
+        if self.blocks.len() < 2 {
+            // One block resampled is itself: it knows nothing of its error.
+            return values.into_iter().map(Estimate::without_error).collect();
+        }
         let largest = self.blocks.iter().map(|b| b.largest).fold(f64::NEG_INFINITY, f64::max);
         let scales: Vec<f64> = self
             .blocks
@@ -117,8 +130,7 @@ impl BlockSums {
             .map(|b| if b.largest == f64::NEG_INFINITY { 0.0 } else { (b.largest - largest).exp() })
             .collect();
         let n = self.blocks.len();
-        let mut columns = vec![Vec::with_capacity(replicates); values.len()];
-        for replicate in 0..replicates {
+        let resampled = |replicate: usize| {
             let mut random = Randoms::new(seed, Purpose::Bootstrap, replicate as u64);
             let mut totals = Totals { samples: 0.0, log_scale: largest, sums: vec![0.0; self.quantities] };
             let mut counts = vec![0u32; n];
@@ -130,8 +142,10 @@ impl BlockSums {
                     totals.sums.iter_mut().zip(&block.sums).for_each(|(t, s)| *t += factor * s);
                 }
             }
-            columns.iter_mut().zip(functions(&totals)).for_each(|(column, value)| column.push(value));
-        }
+            functions(&totals)
+        };
+        let rows: Vec<Vec<f64>> = (0..replicates).into_par_iter().map(resampled).collect();
+        let columns = (0..values.len()).map(|j| rows.iter().map(|row| row[j]).collect());
         values.into_iter().zip(columns).map(|(value, column)| summarise(value, column)).collect()
     }
 }
@@ -139,7 +153,7 @@ impl BlockSums {
 /// Replicates in which a quantity is not finite (a state that no resampled block visited) make the error infinite.
 fn summarise(value: f64, mut column: Vec<f64>) -> Estimate {
     if column.len() < 2 || column.iter().any(|c| !c.is_finite()) {
-        return Estimate { value, standard_error: f64::INFINITY, interval: (f64::NEG_INFINITY, f64::INFINITY) };
+        return Estimate::without_error(value);
     }
     let n = column.len() as f64;
     let mean = column.iter().sum::<f64>() / n;
@@ -172,7 +186,7 @@ mod tests {
             wa_sum += w * a;
             terms.push((w, a));
         }
-        assert_eq!(sums.samples(), n);
+        assert_eq!(sums.totals().samples, n as f64);
         let mean = wa_sum / w_sum;
         let delta = terms.iter().map(|(w, a)| (w * (a - mean)).powi(2)).sum::<f64>().sqrt() / w_sum;
         let estimates =

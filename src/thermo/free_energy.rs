@@ -32,6 +32,8 @@ pub struct FreeEnergyAccumulator {
     query: FreeEnergyQuery,
     /// k_B·T in the system's energy unit.
     kt: f64,
+    /// u₀.
+    origin: Option<f64>,
     sums: BlockSums,
 }
 
@@ -49,7 +51,6 @@ pub struct Profile {
 /// The answers at one temperature. Energies are in the system's unit; S is in units of k_B.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FreeEnergyReport {
-    pub samples: u64,
     pub log_z: Estimate,
     /// F = −kT log Z.
     pub free_energy: Estimate,
@@ -66,23 +67,28 @@ pub struct FreeEnergyReport {
     pub profiles: Vec<Profile>,
 }
 
-/// Σw, Σw·(u − u₀), Σw·(u − u₀)²: the sums before those of states and profiles.
+/// Σw, Σw·(u − u₀), Σw·(u − u₀)²: the sums before those of states and profiles. u₀ is the first sample's: the variance of
+/// energies that are large and alike keeps its digits.
 const MOMENTS: usize = 3;
 
 impl FreeEnergyAccumulator {
     pub fn new(query: FreeEnergyQuery, kt: f64) -> Self {
         let bins: usize = query.profiles.iter().map(|p| p.bins).sum();
         let sums = BlockSums::new(MOMENTS + query.states.len() + bins);
-        Self { query, kt, sums }
+        Self { query, kt, origin: None, sums }
     }
 
     /// Adds samples: log weights (n), potential energies (n), positions (n, D).
     pub fn add(&mut self, log_weights: &[f64], energies: &[f64], positions: &[f64]) {
         let width = positions.len() / log_weights.len().max(1);
         for ((&log_weight, &energy), x) in log_weights.iter().zip(energies).zip(positions.chunks(width.max(1))) {
-            let (query, kt) = (&self.query, self.kt);
+            let query = &self.query;
+            let reduced = energy / self.kt;
+            if self.origin.is_none() && log_weight > f64::NEG_INFINITY {
+                self.origin = Some(reduced);
+            }
+            let u = reduced - self.origin.unwrap_or(0.0);
             self.sums.add(log_weight, |w, sums| {
-                let u = energy / kt;
                 sums[0] += w;
                 sums[1] += w * u;
                 sums[2] += w * u * u;
@@ -112,7 +118,11 @@ impl FreeEnergyAccumulator {
             Estimate { value: s * e.value, standard_error: s.abs() * e.standard_error, interval: (a.min(b), a.max(b)) }
         };
         let mut rest = estimates[4..].iter().copied();
-        let state_probabilities = rest.by_ref().take(states).collect();
+        // A state that was never visited is not known to have no probability.
+        let unseen = |e: Estimate| {
+            if e.value == 0.0 { Estimate { interval: (0.0, 1.0), ..Estimate::without_error(0.0) } } else { e }
+        };
+        let state_probabilities = rest.by_ref().take(states).map(unseen).collect();
         let state_differences = rest.by_ref().take(states.saturating_sub(1)).collect();
         let totals = self.sums.totals();
         let mut first = MOMENTS + states;
@@ -131,7 +141,6 @@ impl FreeEnergyAccumulator {
             })
             .collect();
         FreeEnergyReport {
-            samples: self.sums.samples(),
             log_z: estimates[0],
             free_energy: scaled(estimates[0], -kt),
             internal_energy: scaled(estimates[1], kt),
@@ -147,8 +156,9 @@ impl FreeEnergyAccumulator {
     fn quantities(&self, t: &Totals) -> Vec<f64> {
         let w = t.sums[0];
         let log_z = (w / t.samples).ln() + t.log_scale;
-        let (u, uu) = (t.sums[1] / w, t.sums[2] / w);
-        let mut all = vec![log_z, u, u + log_z, uu - u * u];
+        let (shifted, squared) = (t.sums[1] / w, t.sums[2] / w);
+        let u = shifted + self.origin.unwrap_or(0.0);
+        let mut all = vec![log_z, u, u + log_z, squared - shifted * shifted];
         let probabilities: Vec<f64> =
             t.sums[MOMENTS..MOMENTS + self.query.states.len()].iter().map(|s| s / w).collect();
         all.extend(&probabilities);

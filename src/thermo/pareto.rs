@@ -5,6 +5,9 @@
 /// Fewest weights in the tail that a shape is fitted to.
 const MIN_TAIL: usize = 5;
 
+/// Weights that are smaller than the largest by more than this factor e^x are zero beside it.
+const SWAMPED: f64 = 700.0;
+
 /// How many of `n` weights are the tail: min(n/5, 3√n).
 pub(super) fn tail_length(n: u64) -> usize {
     let n = n as f64;
@@ -17,7 +20,8 @@ pub fn pareto_k_threshold(n: u64) -> f64 {
 }
 
 /// The shape k̂ of the tail of `n` weights, given the log weights of (at least) the tail and the one below it, in any
-/// order. NaN where the tail is too short or all its weights are equal: there is nothing to fit.
+/// order. NaN where the tail is too short or all its weights are equal: there is nothing to fit. +∞ where a few weights
+/// are so much larger than the rest of the tail that nothing else of it is left in f64.
 pub fn pareto_k(n: u64, mut largest: Vec<f64>) -> f64 {
     let tail = tail_length(n).min(largest.len().saturating_sub(1));
     if tail < MIN_TAIL {
@@ -26,6 +30,9 @@ pub fn pareto_k(n: u64, mut largest: Vec<f64>) -> f64 {
     largest.sort_unstable_by(|a, b| b.total_cmp(a));
     let (max, cutoff) = (largest[0], largest[tail]);
     // Only ratios matter: weights relative to the largest, exceedances over the cutoff.
+    if max - largest[MIN_TAIL - 1] > SWAMPED {
+        return f64::INFINITY;
+    }
     let base = if cutoff == f64::NEG_INFINITY { 0.0 } else { (cutoff - max).exp() };
     let mut exceedances: Vec<f64> = largest[..tail].iter().rev().map(|&l| (l - max).exp() - base).collect();
     exceedances.retain(|&x| x > 0.0);

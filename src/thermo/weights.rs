@@ -116,7 +116,7 @@ impl WeightAccumulator {
             pareto_k_threshold: pareto_k_threshold(self.samples),
             largest_share: if weightless { f64::NAN } else { (self.largest - self.sum.value()).exp() },
             log_z: self.sum.value() - n.ln(),
-            log_z_standard_error: if weightless {
+            log_z_standard_error: if weightless || self.samples < 2 {
                 f64::INFINITY
             } else {
                 ((n / effective_samples - 1.0).max(0.0) / (n - 1.0)).sqrt()

@@ -10,6 +10,9 @@ mod run;
 mod schedule;
 mod trainer;
 
+/// Frames that a dataset to train on has at least.
+pub const FEWEST_FRAMES: u64 = trainer::HELD_OUT as u64;
+
 pub use adam::AdamSettings;
 pub use checkpoint::CheckpointError;
 pub use plan::{Budget, EnergyCut, Stage, TrainingPlan, Validation};

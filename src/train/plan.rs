@@ -7,6 +7,9 @@ use crate::flow::Architecture;
 const MAX_STAGES: usize = 64;
 const MAX_BATCH: usize = 1 << 16;
 
+/// Samples of a measurement.
+const MAX_VALIDATION: u64 = 1 << 20;
+
 /// Of a stage.
 const MAX_STEPS: u64 = 1_000_000_000;
 
@@ -93,6 +96,43 @@ impl TrainingPlan {
         self.stages.iter().fold(0u64, |sum, stage| sum.saturating_add(stage.steps))
     }
 
+    /// Shortens the stages in proportion, so that they end after `steps` steps; a longer plan is not made longer.
+    pub fn fit_to(&mut self, steps: u64) {
+        let all = self.total_steps();
+        if steps >= all {
+            return;
+        }
+        let (mut before, mut given) = (0u64, 0u64);
+        for stage in &mut self.stages {
+            before += stage.steps;
+            let until = (u128::from(before) * u128::from(steps) / u128::from(all)) as u64;
+            stage.steps = until - given;
+            given = until;
+        }
+        self.stages.retain(|stage| stage.steps > 0);
+    }
+
+    /// What a run has done after `steps` steps, stage by stage.
+    pub fn done_by(&self, steps: u64) -> Vec<String> {
+        let mut left = steps;
+        let mut done = Vec::new();
+        for stage in &self.stages {
+            let within = left.min(stage.steps);
+            if within == stage.steps {
+                done.push(stage.to_string());
+            } else if within > 0 {
+                let fraction = within as f64 / stage.steps as f64;
+                done.push(format!(
+                    "stopped after {within} steps, at temperature × {:.3} and learning rate {:.1e}, of: {stage}",
+                    stage.temperature_factor.at(fraction),
+                    stage.learning_rate.at(fraction)
+                ));
+            }
+            left -= within;
+        }
+        done
+    }
+
     /// The stage of a step, its index, and how much of it is done, from 0 to 1; nothing past the last step.
     pub fn stage_at(&self, step: u64) -> Option<(usize, &Stage, f64)> {
         let mut first = 0u64;
@@ -117,17 +157,16 @@ impl TrainingPlan {
         positive("temperature", self.temperature)?;
         positive("gradient_clip", self.gradient_clip)?;
         self.adam.check()?;
+        self.architecture.check().map_err(|reason| format!("architecture.{reason}"))?;
         if self.stages.is_empty() || self.stages.len() > MAX_STAGES {
             return Err(format!("stages has {} entries; it must have from 1 to {MAX_STAGES}", self.stages.len()));
         }
         for (i, stage) in self.stages.iter().enumerate() {
             stage.check().map_err(|reason| format!("stages[{i}].{reason}"))?;
         }
-        if !self.energy_cut.high.is_finite()
-            || self.energy_cut.max.is_nan()
-            || self.energy_cut.max < self.energy_cut.high
-        {
-            return Err("energy_cut.high must be finite, and energy_cut.max at least as large".into());
+        let cut = &self.energy_cut;
+        if !(cut.high.is_finite() && cut.max.is_finite() && cut.high <= cut.max) {
+            return Err("energy_cut.high and energy_cut.max must be finite, and the second at least the first".into());
         }
         if self.budget.seconds.is_some_and(|s| !(s.is_finite() && s > 0.0)) {
             return Err("budget.seconds must be a positive finite number".into());
@@ -141,8 +180,12 @@ impl TrainingPlan {
                 return Err(format!("budget.{name} is 0; leave it out for no limit"));
             }
         }
-        if self.validation.every == 0 || !(2..=1 << 20).contains(&self.validation.samples) {
-            return Err("validation.every must be positive, and validation.samples from 2 to 1048576".into());
+        if self.validation.every == 0 {
+            return Err("validation_every is 0; it must be positive".into());
+        }
+        if !(2..=MAX_VALIDATION).contains(&self.validation.samples) {
+            let samples = self.validation.samples;
+            return Err(format!("validation_samples is {samples}; it must be from 2 to {MAX_VALIDATION}"));
         }
         if self.checkpoint_every == 0 {
             return Err("checkpoint_every must be positive".into());
@@ -180,6 +223,9 @@ impl Stage {
         self.reverse_kl.check("reverse_kl", 0.0)?;
         self.temperature_factor.check("temperature_factor", 1e-6)?;
         self.learning_rate.check("learning_rate", 0.0)?;
+        if self.learning_rate.start > 1.0 || self.learning_rate.end > 1.0 {
+            return Err("learning_rate goes above 1; weights are of that size, so that no step can be".into());
+        }
         let weight = |f: f64| self.maximum_likelihood.at(f) + self.reverse_kl.at(f);
         if weight(0.0) <= 0.0 && weight(1.0) <= 0.0 {
             return Err("maximum_likelihood and reverse_kl are both 0; there is nothing to train on".into());

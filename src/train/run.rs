@@ -22,7 +22,8 @@ pub enum Directive {
 
 /// Who watches a run and keeps its checkpoints.
 pub trait Observer {
-    /// Called before each step, and free to wait there for the device.
+    /// Called before each step and each batch of samples that the flow is measured on, and free to wait there for the
+    /// device.
     fn directive(&mut self) -> Directive;
 
     /// Called every `validation.every` steps.
@@ -86,19 +87,46 @@ pub enum RunError {
     NotKept(String),
 }
 
+/// Samples that a finished model is measured on.
+const FINAL_SAMPLES: u64 = 40 * TILE as u64;
+
+/// Why a run leaves its course.
+enum Turn {
+    Told(Directive),
+    Failed(RunError),
+}
+
+impl<E: Into<RunError>> From<E> for Turn {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+fn ask(observer: &mut dyn Observer) -> Result<(), Turn> {
+    match observer.directive() {
+        Directive::Continue => Ok(()),
+        told => Err(Turn::Told(told)),
+    }
+}
+
 /// Runs a trainer from where it stands to its end.
 pub fn run(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome, RunError> {
+    match proceed(trainer, observer) {
+        Ok(outcome) => Ok(outcome),
+        Err(Turn::Failed(error)) => Err(error),
+        Err(Turn::Told(Directive::Cancel)) => Ok(Outcome::Cancelled),
+        Err(Turn::Told(_)) => {
+            save(trainer, observer)?;
+            Ok(Outcome::Released)
+        }
+    }
+}
+
+fn proceed(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome, Turn> {
     let mut clock = Clock { last: Instant::now(), rate: 0.0 };
     let mut last_checkpoint = trainer.counters.step;
     let reason = loop {
-        match observer.directive() {
-            Directive::Continue => {}
-            Directive::Cancel => return Ok(Outcome::Cancelled),
-            Directive::Release => {
-                save(trainer, observer)?;
-                return Ok(Outcome::Released);
-            }
-        }
+        ask(observer)?;
         clock.last = Instant::now();
         if trainer.budget_spent() {
             break StopReason::BudgetSpent;
@@ -107,7 +135,7 @@ pub fn run(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome
         clock.tick(trainer);
         let step = trainer.counters.step;
         if step.is_multiple_of(trainer.plan.validation.every) {
-            let progress = measure(trainer, report, clock.rate)?;
+            let progress = measure(trainer, report, clock.rate, observer)?;
             observer.progress(&progress);
         }
         if step - last_checkpoint >= trainer.plan.checkpoint_every {
@@ -115,7 +143,7 @@ pub fn run(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome
             last_checkpoint = step;
         }
     };
-    finish(trainer, reason)
+    finish(trainer, reason, observer)
 }
 
 struct Clock {
@@ -134,6 +162,7 @@ impl Clock {
 }
 
 fn save(trainer: &Trainer, observer: &mut dyn Observer) -> Result<(), RunError> {
+    trainer.check_weights()?;
     observer.checkpoint(trainer.counters.step, trainer.checkpoint()?).map_err(RunError::NotKept)
 }
 
@@ -159,19 +188,21 @@ impl Trainer {
             temperature: self.plan.temperature,
             data_digest: self.data_digest(),
             seed: self.plan.seed,
-            training: self.plan.stages.iter().map(|s| s.to_string()).collect(),
+            training: self.plan.done_by(self.counters.step),
             steps: self.counters.step,
             samples: self.counters.samples,
             energy_evaluations: self.counters.energy_evaluations,
             seconds: self.counters.seconds,
-            effective_sample_fraction: f64::NAN,
+            validation_samples: 0,
+            effective_sample_fraction: 0.0,
             pareto_k: None,
             data_log_prob: None,
+            data_effective_fraction: None,
         }
     }
 
-    /// Weights of `validation.samples` samples under the flow as it is, always of the same latents.
-    fn validate(&self) -> Result<WeightSummary, RunError> {
+    /// Weights of at least `samples` samples under the flow as it is, always of the same latents.
+    fn validate(&self, samples: u64, observer: &mut dyn Observer) -> Result<WeightSummary, Turn> {
         let frozen: HashMap<String, Tensor> = self.frozen().into_iter().collect();
         let dtype = frozen.values().map(Tensor::dtype).next().unwrap_or(candle_core::DType::F32);
         let flow = Flow::from_weights(self.flow.spec().clone(), frozen, dtype, self.flow.device())
@@ -184,14 +215,15 @@ impl Trainer {
             purpose: Purpose::Validation,
         };
         let mut weights = WeightAccumulator::default();
-        for tile in 0..self.plan.validation.samples.div_ceil(TILE as u64) {
+        for tile in 0..samples.div_ceil(TILE as u64) {
+            ask(observer)?;
             generator.tile(&key, tile)?.log_weights.into_iter().for_each(|w| weights.add(w));
         }
         Ok(weights.summary())
     }
 }
 
-fn measure(trainer: &Trainer, last: StepReport, rate: f64) -> Result<Progress, RunError> {
+fn measure(trainer: &Trainer, last: StepReport, rate: f64, observer: &mut dyn Observer) -> Result<Progress, Turn> {
     let (counters, plan) = (&trainer.counters, &trainer.plan);
     let steps = plan.budget.steps.map_or(plan.total_steps(), |limit| limit.min(plan.total_steps()));
     let by_steps = steps.saturating_sub(counters.step) as f64 / rate;
@@ -200,8 +232,8 @@ fn measure(trainer: &Trainer, last: StepReport, rate: f64) -> Result<Progress, R
         step: counters.step,
         total_steps: steps,
         last,
-        weights: trainer.validate()?,
-        held_out_log_prob: trainer.held_out_log_prob()?,
+        weights: trainer.validate(plan.validation.samples, observer)?,
+        held_out_log_prob: trainer.held_out()?.map(|h| h.log_prob),
         steps_per_second: rate,
         seconds: counters.seconds,
         seconds_left: by_steps.min(by_time),
@@ -212,12 +244,19 @@ fn measure(trainer: &Trainer, last: StepReport, rate: f64) -> Result<Progress, R
     })
 }
 
-fn finish(trainer: &Trainer, reason: StopReason) -> Result<Outcome, RunError> {
-    let weights = trainer.validate()?;
+fn finish(trainer: &Trainer, reason: StopReason, observer: &mut dyn Observer) -> Result<Outcome, Turn> {
+    trainer.check_weights()?;
+    let weights = trainer.validate(trainer.plan.validation.samples.max(FINAL_SAMPLES), observer)?;
     let mut card = Box::new(trainer.card());
+    card.validation_samples = weights.samples;
     card.effective_sample_fraction = weights.effective_samples / weights.samples as f64;
     card.pareto_k = weights.pareto_k.is_finite().then_some(weights.pareto_k);
-    card.data_log_prob = trainer.held_out_log_prob()?;
+    if let Some(held_out) = trainer.held_out()? {
+        card.data_log_prob = held_out.log_prob.is_finite().then_some(held_out.log_prob);
+        // With no weight anywhere log Z is −∞, and nothing is covered.
+        let fraction = (weights.log_z - held_out.log_mean_weight).exp().min(1.0);
+        card.data_effective_fraction = Some(if fraction.is_nan() { 0.0 } else { fraction });
+    }
     let model = Generator::encode(&trainer.target, trainer.flow.spec(), &trainer.frozen(), &card)?;
     Ok(Outcome::Finished { reason, card, model })
 }

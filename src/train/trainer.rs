@@ -5,8 +5,8 @@ use super::plan::TrainingPlan;
 use super::{maximum_likelihood, reverse_kl};
 use crate::coords::{CoordinatesError, ReducedTarget, choose_coordinates};
 use crate::energy::{EnergyError, System};
-use crate::flow::{Flow, FlowError};
-use crate::math::{Purpose, Randoms};
+use crate::flow::{Direction, Flow, FlowError};
+use crate::math::{LogSumExp, Purpose, Randoms};
 use candle_core::{DType, Device, Tensor, Var};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,8 +14,15 @@ use std::sync::Arc;
 /// Conditioners are trained and run in this precision.
 const PRECISION: DType = DType::F32;
 
-/// One in this many frames of the data is kept from training, to measure log p on.
-const HELD_OUT: usize = 20;
+/// One in this many stretches of the data is kept from training, to measure the flow on. Neighbouring frames of a
+/// trajectory are alike: single frames between those trained on would not be unseen.
+pub(super) const HELD_OUT: usize = 20;
+
+/// Stretches that the data are cut into.
+const STRETCHES: usize = 20 * HELD_OUT;
+
+/// Held-out frames that are measured on, at most.
+const MAX_HELD_OUT: usize = 8192;
 
 /// Steps in a row that may end in a gradient that is not finite before the run is given up.
 const MAX_BAD_STEPS: u32 = 50;
@@ -35,6 +42,8 @@ pub enum TrainError {
     Tensor(#[from] candle_core::Error),
     #[error("{0} steps in a row gave a gradient that is not finite; lower the learning rate or energy_cut.high")]
     Diverged(u32),
+    #[error("the weights are not finite after step {0}; lower the learning rate or gradient_clip")]
+    NotFinite(u64),
 }
 
 /// Configurations to train on.
@@ -51,8 +60,20 @@ pub struct TrainingData {
 struct PreparedData {
     training: Vec<f64>,
     held_out: Vec<f64>,
+    /// ladj (y → x) and U/kT at the plan's temperature of held-out frames.
     held_out_ladj: Vec<f64>,
+    held_out_reduced: Vec<f64>,
     digest: String,
+}
+
+/// The flow as measured on data that it was not trained on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct HeldOut {
+    /// ⟨log p(x)⟩.
+    pub log_prob: f64,
+    /// log ⟨w⟩ over the data, w = exp(−U/kT)/p(x): with log Z it gives the effective fraction as the data see it,
+    /// Z/⟨w⟩. It is +∞ if the flow has no density at a frame.
+    pub log_mean_weight: f64,
 }
 
 /// A training run at a step.
@@ -65,7 +86,6 @@ pub struct Trainer {
     pub(super) adam: Adam,
     pub(super) counters: Counters,
     data: Option<PreparedData>,
-    bad_steps: u32,
 }
 
 /// What a run has spent and met so far.
@@ -77,6 +97,8 @@ pub(super) struct Counters {
     pub seconds: f64,
     pub skipped_steps: u64,
     pub non_finite: u64,
+    /// Steps skipped since the last that was not.
+    pub bad_steps: u32,
 }
 
 /// What one step did.
@@ -89,8 +111,6 @@ pub struct StepReport {
     pub reverse_kl: Option<f64>,
     pub gradient_norm: f64,
     pub learning_rate: f64,
-    /// Whether the update was left out because its gradient was not finite.
-    pub skipped: bool,
 }
 
 impl Trainer {
@@ -114,12 +134,8 @@ impl Trainer {
         let target = ReducedTarget::new(system, Arc::clone(&coordinates));
         let (flow, variables) = Flow::initialise(spec, plan.seed, PRECISION, device)?;
         let adam = Adam::new(plan.adam, &variables)?;
-        let data = data.map(|data| prepare(&target, data)).transpose()?;
-        Ok(Self { plan, target, flow, variables, adam, counters: Counters::default(), data, bad_steps: 0 })
-    }
-
-    pub fn plan(&self) -> &TrainingPlan {
-        &self.plan
+        let data = data.map(|data| prepare(&target, data, plan.temperature)).transpose()?;
+        Ok(Self { plan, target, flow, variables, adam, counters: Counters::default(), data })
     }
 
     pub fn target(&self) -> &ReducedTarget {
@@ -154,7 +170,6 @@ impl Trainer {
             reverse_kl: None,
             gradient_norm: 0.0,
             learning_rate,
-            skipped: false,
         };
         let mut loss: Option<Tensor> = None;
         let mut add = |term: Tensor, weight: f64| -> Result<(), TrainError> {
@@ -203,15 +218,14 @@ impl Trainer {
         }
         report.gradient_norm = square.sqrt();
         if !report.gradient_norm.is_finite() {
-            report.skipped = true;
             self.counters.skipped_steps += 1;
-            self.bad_steps += 1;
-            if self.bad_steps >= MAX_BAD_STEPS {
-                return Err(TrainError::Diverged(self.bad_steps));
+            self.counters.bad_steps += 1;
+            if self.counters.bad_steps >= MAX_BAD_STEPS {
+                return Err(TrainError::Diverged(self.counters.bad_steps));
             }
             return Ok(());
         }
-        self.bad_steps = 0;
+        self.counters.bad_steps = 0;
         let scale = (self.plan.gradient_clip / report.gradient_norm).min(1.0);
         self.adam.update(&self.variables, &gradients, scale, report.learning_rate)?;
         Ok(())
@@ -227,42 +241,72 @@ impl Trainer {
         Ok(Tensor::from_vec(rows, (batch, d), self.flow.device())?)
     }
 
-    /// ⟨log p(x)⟩ of the held-out data under the flow as it is.
-    pub(super) fn held_out_log_prob(&self) -> Result<Option<f64>, TrainError> {
+    /// That no weight is infinite or NaN: such a model must neither be kept nor gone on from.
+    pub(super) fn check_weights(&self) -> Result<(), TrainError> {
+        for var in self.variables.values() {
+            if !var.as_tensor().abs()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?.is_finite() {
+                return Err(TrainError::NotFinite(self.counters.step));
+            }
+        }
+        Ok(())
+    }
+
+    /// The flow as it is on the held-out data, if there are data.
+    pub(super) fn held_out(&self) -> Result<Option<HeldOut>, TrainError> {
         let Some(data) = &self.data else { return Ok(None) };
         let d = self.target.dimension();
-        let rows = data.held_out.len() / d;
-        let mut sum = 0.0;
-        for (y, ladj) in data.held_out.chunks(4096 * d).zip(data.held_out_ladj.chunks(4096)) {
-            let y = Tensor::from_slice(y, (ladj.len(), d), self.flow.device())?;
-            let n = ladj.len() as f64;
-            sum -= n * maximum_likelihood::loss(&self.flow, &y)?.to_scalar::<f64>()? + ladj.iter().sum::<f64>();
+        let (mut sum, mut weights) = (0.0, LogSumExp::default());
+        let frames = data.held_out.chunks(1024 * d);
+        for ((y, ladj), u) in frames.zip(data.held_out_ladj.chunks(1024)).zip(data.held_out_reduced.chunks(1024)) {
+            let (z, ladj_z) = self.flow.apply_rows(y, Direction::Inverse)?;
+            for (((z, ladj_z), ladj), u) in z.chunks_exact(d).zip(ladj_z).zip(ladj).zip(u) {
+                let log_prob = self.flow.prior().log_prob(z, 1.0) + ladj_z - ladj;
+                sum += log_prob;
+                weights.add(if log_prob.is_nan() { f64::INFINITY } else { -u - log_prob });
+            }
         }
-        Ok(Some(sum / rows as f64))
+        let n = data.held_out_ladj.len() as f64;
+        Ok(Some(HeldOut { log_prob: sum / n, log_mean_weight: weights.value() - n.ln() }))
     }
 }
 
-fn prepare(target: &ReducedTarget, data: TrainingData) -> Result<PreparedData, TrainError> {
-    let d = target.dimension();
-    let (y, ladj) = target.to_coordinates(&data.positions);
-    if let Some(row) = y.chunks_exact(d).position(|row| row.iter().any(|v| !v.is_finite())) {
+fn prepare(target: &ReducedTarget, data: TrainingData, temperature: f64) -> Result<PreparedData, TrainError> {
+    let (d, dx) = (target.dimension(), target.system().dimension());
+    let TrainingData { positions, digest } = data;
+    let (y, ladj) = target.to_coordinates(&positions);
+    if let Some(frame) = y.chunks_exact(d).position(|row| row.iter().any(|v| !v.is_finite())) {
         return Err(TrainError::Plan(format!(
-            "frame {row} of the dataset has no finite internal coordinates: atoms coincide or lie on a line"
+            "frame {frame} of the dataset has no finite internal coordinates: atoms coincide or lie on a line"
         )));
     }
-    let mut prepared =
-        PreparedData { training: Vec::new(), held_out: Vec::new(), held_out_ladj: Vec::new(), digest: data.digest };
-    for (i, (row, ladj)) in y.chunks_exact(d).zip(ladj).enumerate() {
-        if i % HELD_OUT == HELD_OUT - 1 {
+    let n = ladj.len();
+    if n < HELD_OUT {
+        return Err(TrainError::Plan(format!("the dataset has {n} frames; it needs {HELD_OUT} at least")));
+    }
+    let stretch = (n / STRETCHES).max(1);
+    let is_held_out = |frame: usize| frame / stretch % HELD_OUT == HELD_OUT - 1;
+    let thin = (n / HELD_OUT).div_ceil(MAX_HELD_OUT).max(1);
+    let mut prepared = PreparedData {
+        training: Vec::with_capacity(y.len()),
+        held_out: Vec::new(),
+        held_out_ladj: Vec::new(),
+        held_out_reduced: Vec::new(),
+        digest,
+    };
+    let mut held_out_positions = Vec::new();
+    for (frame, (row, ladj)) in y.chunks_exact(d).zip(ladj).enumerate() {
+        if !is_held_out(frame) {
+            prepared.training.extend_from_slice(row);
+        } else if frame % thin == 0 {
             prepared.held_out.extend_from_slice(row);
             prepared.held_out_ladj.push(ladj);
-        } else {
-            prepared.training.extend_from_slice(row);
+            held_out_positions.extend_from_slice(&positions[frame * dx..(frame + 1) * dx]);
         }
     }
-    if prepared.held_out_ladj.is_empty() {
-        return Err(TrainError::Plan(format!("the dataset has fewer than {HELD_OUT} frames; give it more")));
-    }
+    let mut energies = vec![0.0; prepared.held_out_ladj.len()];
+    target.system().potential().evaluate(&held_out_positions, &mut energies, None)?;
+    let kt = target.system().scale().kt(temperature);
+    prepared.held_out_reduced = energies.into_iter().map(|u| u / kt).collect();
     Ok(prepared)
 }
 

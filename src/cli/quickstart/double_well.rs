@@ -22,6 +22,10 @@ const PROFILE: (f64, f64, i32) = (-2.6, 2.5, 51);
 const MOST_KT: f64 = 0.1;
 const MOST_SIGMA: f64 = 4.0;
 
+/// Effective fraction at the temperature trained at, at least.
+const TRAINED: f64 = 1.0;
+const LEAST_ESS: f64 = 0.9;
+
 struct Row {
     temperature: f64,
     delta_f: v1::Estimate,
@@ -182,6 +186,12 @@ fn check(rows: &[Row]) -> Result<(), CliError> {
                 wrong.push(format!("{name} at τ = {} is off by {gap:.3}", row.temperature));
             }
         }
+    }
+    let ess = rows.iter().find(|r| r.temperature == TRAINED).map_or(f64::NAN, |r| r.weights.effective_fraction);
+    // A NaN is not enough either.
+    let enough = ess >= LEAST_ESS;
+    if !enough {
+        wrong.push(format!("only {:.1} % of the samples at τ = {TRAINED} are effective", 100.0 * ess));
     }
     if wrong.is_empty() {
         println!("all answers agree with the exact ones");

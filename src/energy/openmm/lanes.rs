@@ -1,7 +1,7 @@
 //! Several configurations side by side: arithmetic on one number of each of them at a time.
 //!
-//! A force is written once, as for a single configuration; the compiler makes vector instructions of it. Only additions,
-//! multiplications, divisions and square roots are used, each rounded on its own, so a configuration's numbers depend
+//! A force is written once, as for a single configuration; the compiler makes vector instructions of it. Every
+//! operation is rounded on its own, and functions are those of this file or are taken number by number, so a configuration's numbers depend
 //! neither on its neighbours nor on the width of the machine's vectors.
 
 use std::f64::consts::{FRAC_1_SQRT_2, LOG2_E};
@@ -105,7 +105,7 @@ impl Lanes {
         self.map(|x| if x < least { least } else { x })
     }
 
-    /// `self` where it is below `limit`, elsewhere (NaN included) zero.
+    /// `self` where `value` is greater than `above`, elsewhere (NaN included) zero.
     #[inline(always)]
     pub fn zero_unless(self, value: Self, above: f64) -> Self {
         self.zip(value, |x, v| if v > above { x } else { 0.0 })

@@ -1,0 +1,79 @@
+//! The way from a computing thread to a client, who may stop reading or go away.
+
+use super::EngineError;
+use crate::sample::SampleError;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+/// Why a stream broke off. The index is that of the sample to go on from, in a stream of samples.
+#[derive(Debug)]
+pub enum StreamError {
+    Engine(EngineError),
+    /// The server drains.
+    Draining {
+        next_index: Option<u64>,
+    },
+    /// The client has read nothing for longer than a stream may wait.
+    Stalled {
+        next_index: Option<u64>,
+    },
+    /// Nobody listens any more.
+    Gone,
+}
+
+impl From<SampleError> for StreamError {
+    fn from(error: SampleError) -> Self {
+        Self::Engine(error.into())
+    }
+}
+
+/// A channel that holds one item: a client that stops reading stops the computation, until the stall is too long.
+pub(super) struct Outlet<T> {
+    sender: mpsc::Sender<Result<T, StreamError>>,
+    /// Room for an error, also where nobody reads.
+    last: mpsc::OwnedPermit<Result<T, StreamError>>,
+    stall: Duration,
+    runtime: Handle,
+}
+
+impl<T: Send + 'static> Outlet<T> {
+    /// Runs `produce` on a thread of its own; what it sends comes out of the receiver, and its error last.
+    pub fn run(
+        stall: Duration,
+        produce: impl FnOnce(&Self) -> Result<(), StreamError> + Send + 'static,
+    ) -> mpsc::Receiver<Result<T, StreamError>> {
+        let (sender, receiver) = mpsc::channel(2);
+        let runtime = Handle::current();
+        // The channel is new and empty: there is room.
+        if let Ok(last) = sender.clone().try_reserve_owned() {
+            tokio::task::spawn_blocking(move || {
+                let outlet = Self { sender, last, stall, runtime };
+                match produce(&outlet) {
+                    Ok(()) | Err(StreamError::Gone) => {}
+                    Err(error) => {
+                        outlet.last.send(Err(error));
+                    }
+                }
+            });
+        }
+        receiver
+    }
+
+    /// Sends an item, waiting for the client to read the one before. `next_index` is where a stream that stalls here is
+    /// taken up again.
+    pub fn send(&self, item: T, next_index: Option<u64>) -> Result<(), StreamError> {
+        match self.sender.try_send(Ok(item)) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Closed(_)) => Err(StreamError::Gone),
+            Err(TrySendError::Full(item)) => {
+                match self.runtime.block_on(tokio::time::timeout(self.stall, self.sender.send(item))) {
+                    Ok(Ok(())) => Ok(()),
+                    Ok(Err(_)) => Err(StreamError::Gone),
+                    Err(_) => Err(StreamError::Stalled { next_index }),
+                }
+            }
+        }
+    }
+}
