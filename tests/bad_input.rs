@@ -331,6 +331,30 @@ async fn jobs() {
             "bins"
         ),
         case!(
+            j.create_job(with(|t| t.architecture.as_mut().unwrap().hidden = vec![8192; 16])),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "weights"
+        ),
+        case!(
+            j.create_job(with(|t| t.architecture.as_mut().unwrap().log_scale_bound = f64::NAN)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "log_scale_bound"
+        ),
+        case!(
+            j.create_job(with(|t| t.energy_cut = Some(v1::EnergyCut { high: 1.0, max: f64::INFINITY }))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "energy_cut"
+        ),
+        case!(
+            j.create_job(with(|t| t.stages[0].learning_rate.as_mut().unwrap().end = 1e300)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "stages[0].learning_rate"
+        ),
+        case!(
             j.create_job(with(|t| t.architecture.as_mut().unwrap().hidden = vec![1 << 40])),
             InvalidArgument,
             "INVALID_FIELD",
@@ -361,7 +385,7 @@ async fn jobs() {
             "budget.seconds"
         ),
         case!(j.create_job(with(|t| t.gradient_clip = f64::NAN)), InvalidArgument, "INVALID_FIELD", "gradient_clip"),
-        case!(j.create_job(with(|t| t.validation_samples = 1)), InvalidArgument, "INVALID_FIELD", "validation"),
+        case!(j.create_job(with(|t| t.validation_samples = 1)), InvalidArgument, "INVALID_FIELD", "validation_samples"),
         case!(j.create_job(with(|t| t.model_id = "-".into())), InvalidArgument, "INVALID_FIELD", "model_id"),
         case!(j.get_job(get("jobs/none")), NotFound, "RESOURCE_NOT_FOUND", "none"),
         case!(j.get_job(get("")), InvalidArgument, "INVALID_FIELD", "name"),

@@ -4,8 +4,8 @@ mod determinant;
 mod npz;
 
 use boltzflow::coords::{
-    CoordinateKind, CoordinateTransform, CoordinatesSpec, InternalCoordinates, ReducedTarget, choose_coordinates,
-    dihedral,
+    CoordinateKind, CoordinateTransform, CoordinatesSpec, InternalCoordinates, InternalQuantity, ReducedTarget,
+    choose_coordinates, dihedral,
 };
 use boltzflow::energy::{System, SystemDefinition};
 use boltzflow::math::{Purpose, Randoms};
@@ -135,6 +135,44 @@ fn torsions_are_one_a_bond_and_there_is_no_density_out_of_the_domain() {
     }
     let stored: CoordinatesSpec = serde_json::from_str(&serde_json::to_string(&transform.spec()).unwrap()).unwrap();
     assert_eq!(stored.build(system.dimension()).unwrap().spec(), transform.spec());
+
+    // Wherever there is density the molecule has its own handedness, and hydrogens have their order: seen along a bond of
+    // the centre, the other three atoms go round one way. The mirror image has no density.
+    let hands = |x: &[f64]| {
+        let at = |atom: usize| [x[3 * atom], x[3 * atom + 1], x[3 * atom + 2]];
+        [([8, 14, 15], [6, 9, 10]), ([1, 4, 5], [0, 2, 3]), ([10, 8, 6], [11, 12, 13]), ([18, 16, 17], [19, 20, 21])]
+            .map(|([centre, axis, beyond], atoms)| {
+                let [a, b, c] = atoms.map(|atom| dihedral(at(atom), at(centre), at(axis), at(beyond)));
+                ((b - a).sin() + (c - b).sin() + (a - c).sin()).signum()
+            })
+    };
+    let mut mirror = vec![0.0; transform.kinds().len()];
+    let reflected: Vec<f64> = x[..system.dimension()].chunks(3).flat_map(|p| [-p[0], p[1], p[2]]).collect();
+    let mut placed = vec![0.0; system.dimension()];
+    transform.to_coordinates(&reflected, &mut mirror);
+    assert_eq!(transform.to_positions(&mirror, &mut placed), f64::NEG_INFINITY);
+    let mut random = Randoms::new(5, Purpose::Validation, 0);
+    let (mut inside, mut all) = (0, 0);
+    let mut own = vec![0.0; transform.kinds().len()];
+    transform.to_coordinates(&x[..system.dimension()], &mut own);
+    for _ in 0..20_000 {
+        // Torsions anywhere, bonds and angles as they are.
+        let y: Vec<f64> = spec
+            .coordinates()
+            .iter()
+            .zip(&own)
+            .map(|(c, own)| match c.quantity {
+                InternalQuantity::Torsion if c.kind == CoordinateKind::Real => own + 0.7 / c.scale * random.normal(),
+                _ => *own,
+            })
+            .collect();
+        all += 1;
+        if transform.to_positions(&y, &mut placed) > f64::NEG_INFINITY {
+            inside += 1;
+            assert_eq!(hands(&placed), hands(&x[..66]));
+        }
+    }
+    assert!(inside > all / 100 && inside < all, "{inside} of {all} are inside");
 
     let mut out = vec![0.0; system.dimension()];
     for (k, y) in [(0, -1e3), (2, 1e3), (2, -1e3)] {

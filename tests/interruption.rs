@@ -199,3 +199,94 @@ async fn damaged_files_are_said_to_be_damaged() {
     clients.train(small_task(10)).await;
     server.stop().await;
 }
+
+/// Files that cannot be written for a while put a job off; they do not end it, and it loses nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_outlives_a_store_that_fails() {
+    let (calm, ill) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = TestServer::start(settings(calm.path())).await;
+    let expected = {
+        let mut clients = server.clients().await;
+        let model = clients.train(task("calm")).await;
+        clients.weights(&model).await
+    };
+    server.stop().await;
+
+    let mut settings = settings(ill.path());
+    settings.lease = Duration::from_secs(3);
+    let server = TestServer::start(settings).await;
+    let mut clients = server.clients().await;
+    let job = clients.create(task("ill")).await.name;
+    clients.wait_for_step(&job, 30).await;
+    // Where the next checkpoint would go there is a file.
+    let folder = ill.path().join("artifacts").join(&job);
+    let (aside, block) = (ill.path().join("aside"), folder.clone());
+    std::fs::rename(&folder, &aside).unwrap();
+    std::fs::write(&block, "in the way").unwrap();
+    let mut events = clients
+        .jobs
+        .watch_job(v1::WatchJobRequest { name: job.clone(), after_sequence: 0 })
+        .await
+        .unwrap()
+        .into_inner();
+    loop {
+        let event = events.message().await.unwrap().expect("the job ended");
+        if let Some(v1::job_event::Event::Message(text)) = event.event
+            && text.contains("could not be")
+        {
+            break;
+        }
+    }
+    std::fs::remove_file(&block).unwrap();
+    std::fs::rename(&aside, &folder).unwrap();
+    let job = clients.finish(&job).await;
+    assert_eq!(job.state(), v1::JobState::Succeeded, "{:?}", job.error);
+    assert!(job.attempt >= 2);
+    assert_eq!(clients.weights(&job.model).await, expected);
+    server.stop().await;
+}
+
+/// A job that takes the server down with it, again and again, is given up; one that was to be cancelled is not taken up.
+#[tokio::test]
+async fn jobs_that_are_lost_too_often_end() {
+    use boltzflow::store::{JobState, SqliteStore, Store};
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start(settings(folder.path())).await;
+    let mut clients = server.clients().await;
+    let request = |id: &str| v1::CreateJobRequest { job_id: id.into(), ..job_request(small_task(1_000_000)) };
+    // One that runs keeps the other two waiting until the server stops.
+    for id in ["first", "second", "third"] {
+        clients.jobs.create_job(request(id)).await.unwrap();
+    }
+    drop(clients);
+    server.stop().await;
+
+    let store = SqliteStore::open(&format!("sqlite://{}/state.db", folder.path().display())).await.unwrap();
+    let mut claimed = std::collections::BTreeMap::new();
+    for _ in 0..20 {
+        let Some(claim) = store.claim_job("worker", 1000).await.unwrap() else { break };
+        *claimed.entry(claim.job.id.clone()).or_insert(0) += 1;
+        if claim.job.id == "second" {
+            store.cancel_job("second").await.unwrap();
+        }
+        // The process dies here, and another one starts.
+        store.requeue_lost_jobs(true).await.unwrap();
+    }
+    assert_eq!(claimed.values().copied().collect::<Vec<_>>(), [5, 1, 5], "{claimed:?}");
+    let job = store.get_job("first").await.unwrap();
+    assert_eq!((job.state, job.error.unwrap().reason.as_str()), (JobState::Failed, "JOB_ABANDONED"));
+    assert_eq!(store.get_job("second").await.unwrap().state, JobState::Cancelled);
+}
+
+/// A request on the admin port that is never finished does not keep a server from ending.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_request_does_not_hold_a_server() {
+    use tokio::io::AsyncWriteExt;
+    let (_folder, server, _clients) = fresh().await;
+    let mut half = tokio::net::TcpStream::connect(server.admin).await.unwrap();
+    half.write_all(b"GET /livez HTTP/1.1\r\nHost: test\r\n").await.unwrap();
+    let begin = Instant::now();
+    drop(_clients);
+    server.stop().await;
+    assert!(begin.elapsed() < Duration::from_secs(8), "it took {:?}", begin.elapsed());
+}

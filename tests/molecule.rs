@@ -102,7 +102,10 @@ async fn alanine_dipeptide() {
     let header = samples.header.unwrap();
     assert_eq!((header.temperature, header.energy_unit()), (300.0, v1::EnergyUnit::KjPerMol));
     assert_eq!(header.energy_digest, system.energy_digest);
-    assert_eq!(samples.summary.unwrap().coverage(), v1::Coverage::HeldOutData);
+    // After so few steps the flow is far from the held-out frames, and the answer says so.
+    let summary = samples.summary.unwrap();
+    assert_eq!(summary.coverage(), v1::Coverage::Incomplete);
+    assert!(summary.weights.unwrap().warning.contains("held-out"));
 
     // The energies that weights are made of are those that the service evaluates.
     let request = v1::EvaluateEnergyRequest {

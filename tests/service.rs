@@ -222,9 +222,53 @@ async fn a_reader_that_stops_stops_the_computation_and_too_many_are_told_to_wait
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_sleeps_loses_its_place_and_is_told_where_to_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings(folder.path());
+    settings.limits.streams = 1;
+    settings.limits.stall = Duration::from_millis(300);
+    let server = TestServer::start(settings).await;
+    let mut clients = server.clients().await;
+    let model = clients.train(small_task(10)).await;
+    let request = |first_index, count| v1::StreamSamplesRequest {
+        model: model.clone(),
+        first_index,
+        count,
+        batch_size: 20_000,
+        ..v1::StreamSamplesRequest::default()
+    };
+    let mut stream = clients.sampling.stream_samples(request(0, 1 << 39)).await.unwrap().into_inner();
+    let mut received = Samples::default();
+    received.add(stream.message().await.unwrap().unwrap());
+    // It reads nothing more; there is room for others in the end.
+    let begin = Instant::now();
+    while clients.sample(request(0, 10)).await.is_err() {
+        assert!(begin.elapsed() < Duration::from_secs(30), "a sleeping reader keeps its place");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let ended = loop {
+        match stream.message().await {
+            Ok(Some(message)) => received.add(message),
+            Ok(None) => panic!("the stream ended as if it were whole"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!((ended.code(), reason(&ended).as_str()), (Code::Aborted, "STREAM_STALLED"));
+    let info = tonic_types::StatusExt::get_details_error_info(&ended).unwrap();
+    let next: u64 = info.metadata["next_index"].parse().unwrap();
+    assert_eq!(next, received.log_weights.len() as u64);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn create_calls_are_safe_to_repeat() {
     let (_folder, server, mut clients) = fresh().await;
-    let request = |id: &str, steps| v1::CreateJobRequest { request_id: id.into(), ..job_request(small_task(steps)) };
+    // Labels have no order of their own: the same request must be known whatever order they are sent in.
+    let request = |id: &str, steps| {
+        let mut request = v1::CreateJobRequest { request_id: id.into(), ..job_request(small_task(steps)) };
+        request.job.as_mut().unwrap().labels = (0..8).map(|i| (format!("key-{i}"), i.to_string())).collect();
+        request
+    };
     let first = clients.jobs.create_job(request("a", 10)).await.unwrap().into_inner();
     let again = clients.jobs.create_job(request("a", 10)).await.unwrap().into_inner();
     assert_eq!(first.name, again.name);
@@ -244,6 +288,19 @@ async fn create_calls_are_safe_to_repeat() {
         request_id: request_id.into(),
         ..v1::CreateSystemRequest::default()
     };
+    // A schedule that nobody wrote is fitted to the budget.
+    let task = v1::TrainingTask {
+        system: "systems/double-well".into(),
+        budget: Some(v1::Budget { steps: 30, ..v1::Budget::default() }),
+        ..v1::TrainingTask::default()
+    };
+    let fitted = v1::CreateJobRequest { validate_only: true, ..job_request(task) };
+    let fitted = clients.jobs.create_job(fitted).await.unwrap().into_inner();
+    let Some(v1::job::Task::Training(task)) = fitted.task else { panic!("no training task") };
+    assert_eq!(task.stages.iter().map(|s| s.steps).collect::<Vec<_>>(), [15, 15]);
+    let absent = clients.jobs.get_job(v1::GetJobRequest { name: fitted.name }).await.unwrap_err();
+    assert_eq!(absent.code(), Code::NotFound);
+
     let a = clients.systems.create_system(system(0.2, "x")).await.unwrap().into_inner();
     let b = clients.systems.create_system(system(0.2, "x")).await.unwrap().into_inner();
     assert_eq!(a, b);
@@ -329,6 +386,23 @@ async fn frames_come_back_as_they_were_sent_and_are_trained_on() {
         assert!(refused.message().contains(word), "{}", refused.message());
         assert_eq!(reason(&refused), "INVALID_FIELD");
     }
+    // The same request id with the same frames is the same dataset, with others it is refused. Energies whose sum is out
+    // of range have a mean.
+    let huge = [1.1e77, 0.0, -1.1e77, 0.0];
+    let keyed = |frames: &[f64]| {
+        let Some(Upload::Header(header)) = header("far", 1.0).part else { panic!("no header") };
+        let header = v1::UploadHeader { dataset_id: String::new(), request_id: "once".into(), ..header };
+        vec![v1::UploadDatasetRequest { part: Some(Upload::Header(header)) }, chunk(frames)]
+    };
+    let first = send(keyed(&huge)).await.unwrap().into_inner();
+    assert!(first.energy_mean.is_finite() && first.energy_mean > 1e308);
+    assert_eq!(send(keyed(&huge)).await.unwrap().into_inner(), first);
+    let misuse = send(keyed(&frames[..8])).await.unwrap_err();
+    assert_eq!((misuse.code(), reason(&misuse).as_str()), (Code::AlreadyExists, "REQUEST_ID_REUSED"));
+    let listed = clients.datasets.list_datasets(v1::ListDatasetsRequest::default()).await.unwrap().into_inner();
+    assert_eq!(listed.datasets.len(), 2);
+    clients.datasets.delete_dataset(v1::DeleteDatasetRequest { name: first.name }).await.unwrap();
+
     let missing = v1::GetDatasetRequest { name: "datasets/bad".into() };
     assert_eq!(clients.datasets.get_dataset(missing).await.unwrap_err().code(), Code::NotFound);
 
@@ -353,7 +427,7 @@ async fn frames_come_back_as_they_were_sent_and_are_trained_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn models_travel_and_damaged_ones_do_not_arrive() {
     use v1::import_model_request::Part;
-    let (_folder, server, mut clients) = fresh().await;
+    let (folder, server, mut clients) = fresh().await;
     let model = clients.train(small_task(10)).await;
     let file = clients.export(&model).await;
     let imports = clients.models.clone();
@@ -385,6 +459,25 @@ async fn models_travel_and_damaged_ones_do_not_arrive() {
         let refused = import("broken", damaged).await.unwrap_err();
         assert_eq!((refused.code(), reason(&refused).as_str()), (Code::DataLoss, "DAMAGED_ARTIFACT"));
     }
+    // A card that cannot be true, in a file that is whole.
+    let text = b"\\\"temperature\\\":1.0";
+    let at = file.windows(text.len()).rposition(|w| w == text).unwrap();
+    let mut frozen = file.clone();
+    frozen[at + text.len() - 3] = b'0';
+    let refused = import("broken", &frozen).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::DataLoss, "DAMAGED_ARTIFACT"));
+    assert!(refused.message().contains("temperature 0"), "{}", refused.message());
+    // The name of a model that a job will make is taken already.
+    let promise = v1::TrainingTask { model_id: "promised".into(), ..small_task(1_000_000) };
+    let promise = clients.create(promise).await.name;
+    let taken = import("promised", &file).await.unwrap_err();
+    assert_eq!((taken.code(), reason(&taken).as_str()), (Code::AlreadyExists, "RESOURCE_EXISTS"));
+    clients.jobs.cancel_job(v1::CancelJobRequest { name: promise }).await.unwrap();
+    // Nothing of all that was kept.
+    let mut kept: Vec<_> = std::fs::read_dir(folder.path().join("artifacts/models")).unwrap().collect();
+    kept.retain(|entry| std::fs::read_dir(entry.as_ref().unwrap().path()).unwrap().next().is_some());
+    assert_eq!(kept.len(), 2, "{kept:?}");
+
     let missing = v1::GetModelRequest { name: "models/broken".into() };
     assert_eq!(clients.models.get_model(missing).await.unwrap_err().code(), Code::NotFound);
     let taken = import("twin", &file).await.unwrap_err();

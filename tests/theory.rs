@@ -125,7 +125,7 @@ fn temperature_scales_the_latent() {
 }
 
 /// Weights average to Z whatever the flow is like (equations 1 and 61), by both methods, at every temperature. The bound
-/// is four standard errors: with 16 fixed comparisons a false alarm would have had a chance of 1e-3, once.
+/// is four standard errors: with 100 fixed comparisons a false alarm would have had a chance of 6e-3, once.
 #[test]
 fn weights_are_unbiased() {
     let stiffness = vec![1.0, 4.0];

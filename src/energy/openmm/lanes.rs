@@ -1,8 +1,8 @@
 //! Several configurations side by side: arithmetic on one number of each of them at a time.
 //!
-//! A force is written once, as for a single configuration; the compiler makes vector instructions of it. Every
-//! operation is rounded on its own, and functions are those of this file or are taken number by number, so a configuration's numbers depend
-//! neither on its neighbours nor on the width of the machine's vectors.
+//! A force is written once, as for a single configuration; the compiler makes vector instructions of it. Every operation is
+//! rounded on its own, and functions are those of this file or are taken number by number, so a configuration's numbers
+//! depend neither on its neighbours nor on the width of the machine's vectors.
 
 use std::f64::consts::{FRAC_1_SQRT_2, LOG2_E};
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub, SubAssign};
