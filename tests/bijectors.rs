@@ -28,7 +28,8 @@ fn cases() -> Vec<(&'static str, FlowSpec)> {
         layers,
     };
     let mixed = [R, C, R, C, C, R];
-    let spline = |transformed: &[usize]| LayerSpec::Spline { coupling: coupling(transformed), bins: 6, bound: 3.0 };
+    let splines = |bins, transformed: &[usize]| LayerSpec::Spline { coupling: coupling(transformed), bins, bound: 3.0 };
+    let spline = |transformed: &[usize]| splines(6, transformed);
     vec![
         ("permutation", spec(&mixed, vec![LayerSpec::Permutation { order: vec![5, 3, 0, 4, 1, 2] }])),
         ("global affine", spec(&mixed, vec![LayerSpec::GlobalAffine])),
@@ -38,6 +39,11 @@ fn cases() -> Vec<(&'static str, FlowSpec)> {
         ("spline, circular", spec(&[C; 4], vec![spline(&[0, 3])])),
         ("spline, mixed", spec(&mixed, vec![spline(&[0, 1, 4])])),
         ("spline, unconditional", spec(&[R, C], vec![spline(&[0, 1])])),
+        // The kernels have copies for 8, 16 and 32 bins.
+        ("spline, 8 bins", spec(&mixed, vec![splines(8, &[0, 1, 4])])),
+        ("spline, 16 bins", spec(&mixed, vec![splines(16, &[0, 1, 4])])),
+        ("spline, 32 bins", spec(&mixed, vec![splines(32, &[0, 1, 4])])),
+        ("spline, one dimension", spec(&[R], vec![spline(&[0])])),
         (
             "all of them",
             spec(

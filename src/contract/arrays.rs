@@ -20,6 +20,8 @@ pub fn numbers(field: &str, array: &Array) -> Result<(Vec<f64>, Vec<usize>), Fie
     let found = |n: usize, unit: &str| {
         invalid(format!("shape {:?} needs {count} numbers, but there are {n} {unit}", array.shape))
     };
+    let data_type = DataType::try_from(array.dtype)
+        .map_err(|_| invalid(format!("dtype {} does not exist; use DATA_TYPE_FLOAT64", array.dtype)))?;
     if !array.values.is_empty() {
         if !array.data.is_empty() {
             return Err(invalid("it has both data and values; send one of them".into()));
@@ -29,8 +31,6 @@ pub fn numbers(field: &str, array: &Array) -> Result<(Vec<f64>, Vec<usize>), Fie
         }
         return Ok((array.values.clone(), shape));
     }
-    let data_type = DataType::try_from(array.dtype)
-        .map_err(|_| invalid(format!("dtype {} does not exist; use DATA_TYPE_FLOAT64", array.dtype)))?;
     let numbers = match data_type {
         DataType::Unspecified if array.data.is_empty() && count == 0 => Vec::new(),
         DataType::Unspecified => {
@@ -89,10 +89,11 @@ pub fn array(numbers: &[f64], shape: &[usize], data_type: DataType, encoding: Ar
     if encoding == ArrayEncoding::Values {
         return Array { shape, values: numbers.to_vec(), ..Array::default() };
     }
-    let data: Vec<u8> = match data_type {
-        DataType::Float32 => numbers.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect(),
-        _ => numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
-    };
+    let mut data = Vec::with_capacity(if data_type == DataType::Float32 { 4 } else { 8 } * numbers.len());
+    match data_type {
+        DataType::Float32 => numbers.iter().for_each(|&x| data.extend_from_slice(&(x as f32).to_le_bytes())),
+        _ => numbers.iter().for_each(|x| data.extend_from_slice(&x.to_le_bytes())),
+    }
     let dtype = if data_type == DataType::Float32 { DataType::Float32 } else { DataType::Float64 };
     Array { dtype: dtype.into(), shape, data: Bytes::from(data), values: Vec::new() }
 }

@@ -67,7 +67,7 @@ pub trait Store: Send + Sync {
 
     async fn get_resource(&self, kind: ResourceKind, id: &str) -> Result<Resource, StoreError>;
 
-    /// A page of resources: systems and datasets by id, models from the newest on.
+    /// A page of resources: systems (without the texts of OpenMM systems) and datasets by id, models from the newest on.
     async fn list_resources(
         &self,
         kind: ResourceKind,

@@ -176,7 +176,16 @@ impl Store for SqliteStore {
         page: &Page,
     ) -> Result<Vec<Resource>, StoreError> {
         let newest_first = kind == ResourceKind::Model;
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT * FROM resources WHERE kind = ");
+        // A page of systems must not hold the whole texts of each.
+        let document = match kind {
+            ResourceKind::System => {
+                "json_replace(document, '$.definition.open_mm.system_xml', '',
+                              '$.definition.open_mm.topology_pdb', NULL) AS document"
+            }
+            ResourceKind::Dataset | ResourceKind::Model => "document",
+        };
+        let mut query = QueryBuilder::<Sqlite>::new("SELECT id, owner, system, created_at, ");
+        query.push(document).push(" FROM resources WHERE kind = ");
         query.push_bind(kind.name());
         if let Some(system) = system {
             query.push(" AND system = ").push_bind(system.to_string());

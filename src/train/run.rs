@@ -26,7 +26,7 @@ pub trait Observer {
     /// device.
     fn directive(&mut self) -> Directive;
 
-    /// Called every `validation.every` steps.
+    /// Called every `validation.every` steps, and at the end.
     fn progress(&mut self, progress: &Progress);
 
     /// Must not return before the checkpoint is safe.
@@ -125,6 +125,7 @@ pub fn run(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome
 fn proceed(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome, Turn> {
     let mut clock = Clock { last: Instant::now(), rate: 0.0 };
     let mut last_checkpoint = trainer.counters.step;
+    let mut last_report = None;
     let reason = loop {
         ask(observer)?;
         clock.last = Instant::now();
@@ -133,17 +134,23 @@ fn proceed(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome
         }
         let Some(report) = trainer.step()? else { break StopReason::Completed };
         clock.tick(trainer);
+        last_report = Some(report);
         let step = trainer.counters.step;
         if step.is_multiple_of(trainer.plan.validation.every) {
-            let progress = measure(trainer, report, clock.rate, observer)?;
-            observer.progress(&progress);
+            let weights = trainer.validate(trainer.plan.validation.samples, observer)?;
+            observer.progress(&progress(trainer, report, clock.rate, weights)?);
         }
         if step - last_checkpoint >= trainer.plan.checkpoint_every {
             save(trainer, observer)?;
             last_checkpoint = step;
         }
     };
-    finish(trainer, reason, observer)
+    trainer.check_weights()?;
+    let weights = trainer.validate(trainer.plan.validation.samples.max(FINAL_SAMPLES), observer)?;
+    if let Some(report) = last_report {
+        observer.progress(&progress(trainer, report, clock.rate, weights.clone())?);
+    }
+    finish(trainer, reason, &weights)
 }
 
 struct Clock {
@@ -223,7 +230,7 @@ impl Trainer {
     }
 }
 
-fn measure(trainer: &Trainer, last: StepReport, rate: f64, observer: &mut dyn Observer) -> Result<Progress, Turn> {
+fn progress(trainer: &Trainer, last: StepReport, rate: f64, weights: WeightSummary) -> Result<Progress, TrainError> {
     let (counters, plan) = (&trainer.counters, &trainer.plan);
     let steps = plan.budget.steps.map_or(plan.total_steps(), |limit| limit.min(plan.total_steps()));
     let by_steps = steps.saturating_sub(counters.step) as f64 / rate;
@@ -232,7 +239,7 @@ fn measure(trainer: &Trainer, last: StepReport, rate: f64, observer: &mut dyn Ob
         step: counters.step,
         total_steps: steps,
         last,
-        weights: trainer.validate(plan.validation.samples, observer)?,
+        weights,
         held_out_log_prob: trainer.held_out()?.map(|h| h.log_prob),
         steps_per_second: rate,
         seconds: counters.seconds,
@@ -244,9 +251,7 @@ fn measure(trainer: &Trainer, last: StepReport, rate: f64, observer: &mut dyn Ob
     })
 }
 
-fn finish(trainer: &Trainer, reason: StopReason, observer: &mut dyn Observer) -> Result<Outcome, Turn> {
-    trainer.check_weights()?;
-    let weights = trainer.validate(trainer.plan.validation.samples.max(FINAL_SAMPLES), observer)?;
+fn finish(trainer: &Trainer, reason: StopReason, weights: &WeightSummary) -> Result<Outcome, Turn> {
     let mut card = Box::new(trainer.card());
     card.validation_samples = weights.samples;
     card.effective_sample_fraction = weights.effective_samples / weights.samples as f64;

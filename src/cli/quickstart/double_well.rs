@@ -113,6 +113,9 @@ fn print_table(rows: &[Row], seconds: f64) {
         .collect();
     let header = ["τ", "ΔF right − left (kT)", "exact", "log Z", "exact", "ESS", "k"];
     println!("{}", table(&header, &cells));
+    println!(
+        "ΔF and log Z are of {FREE_ENERGY_SAMPLES} samples at each temperature, ESS and k of the {SAMPLES} that were streamed"
+    );
     println!("{seconds:.0} s in all; brackets are standard errors of the last digits");
 }
 
