@@ -27,6 +27,8 @@ CREATE TABLE jobs (
     dataset          TEXT,
     spec             TEXT    NOT NULL,
     attempt          INTEGER NOT NULL DEFAULT 0,
+    -- Not to be taken up before this time.
+    not_before       INTEGER NOT NULL DEFAULT 0,
     -- Attempts since the last checkpoint.
     barren_attempts  INTEGER NOT NULL DEFAULT 0,
     -- Whoever holds the lease works on the job; every write of a worker names its epoch.
@@ -58,3 +60,9 @@ CREATE TABLE job_events (
     payload    BLOB    NOT NULL,
     PRIMARY KEY (job, sequence)
 ) WITHOUT ROWID;
+
+-- One row, written to see that the database can be.
+CREATE TABLE heartbeat (
+    id INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL
+);

@@ -37,7 +37,7 @@ pub struct ServeOptions {
     /// Streams of samples and estimates at a time [default: 64]
     #[arg(long, env = "BOLTZFLOW_MAX_STREAMS", value_name = "N")]
     pub max_streams: Option<usize>,
-    /// Uploads, downloads and energy evaluations at a time [default: 8]
+    /// Uploads, downloads and energy evaluations at a time [default: 4]
     #[arg(long, env = "BOLTZFLOW_MAX_TRANSFERS", value_name = "N")]
     pub max_transfers: Option<usize>,
     /// Seconds that a stream waits for a client that neither reads nor sends [default: 300]

@@ -109,11 +109,19 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
         }
         Command::Export { name, output, server } => {
             let mut clients = server.connect().await?;
-            let request = v1::ExportModelRequest { name: resource("models", &name) };
+            let name = resource("models", &name);
+            let model = clients.models.get_model(v1::GetModelRequest { name: name.clone() }).await?.into_inner();
+            let request = v1::ExportModelRequest { name };
+            let mut received = 0;
             let mut stream = clients.models.export_model(request).await?.into_inner();
             let mut file = std::fs::File::create(&output).map_err(|e| CliError::file(&output, e))?;
             while let Some(message) = stream.message().await? {
                 file.write_all(&message.data).map_err(|e| CliError::file(&output, e))?;
+                received += message.data.len() as i64;
+            }
+            if received != model.size_bytes {
+                let size = model.size_bytes;
+                return Err(CliError::failed(format!("the server sent {received} of the model's {size} bytes")));
             }
         }
         Command::Import { file, model_id, server } => {

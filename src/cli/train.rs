@@ -40,7 +40,7 @@ pub(super) struct Args {
     /// Stop after this many seconds of training, with the model as it is then, however far its schedule has come
     #[arg(long, value_name = "SECONDS")]
     max_seconds: Option<f64>,
-    /// Train for this many steps: the schedule is fitted to them
+    /// Train for at most this many steps: the schedule is fitted to them
     #[arg(long, value_name = "N")]
     max_steps: Option<i64>,
     /// Name of the model

@@ -29,14 +29,15 @@ pub fn message_event(text: String) -> Vec<u8> {
 
 /// The event, and the message on its own, of a run's progress.
 pub fn progress_message(progress: &Progress) -> (Vec<u8>, Vec<u8>) {
+    let last = progress.last.as_ref();
     let message = TrainingProgress {
         step: progress.step as i64,
         total_steps: progress.total_steps as i64,
-        stage: i32::try_from(progress.last.stage).unwrap_or(i32::MAX),
-        maximum_likelihood: progress.last.maximum_likelihood,
-        reverse_kl: progress.last.reverse_kl,
-        gradient_norm: progress.last.gradient_norm,
-        learning_rate: progress.last.learning_rate,
+        stage: last.map(|l| i32::try_from(l.stage).unwrap_or(i32::MAX)),
+        maximum_likelihood: last.and_then(|l| l.maximum_likelihood),
+        reverse_kl: last.and_then(|l| l.reverse_kl),
+        gradient_norm: last.map(|l| l.gradient_norm),
+        learning_rate: last.map(|l| l.learning_rate),
         weights: Some(weight_summary(&progress.weights)),
         held_out_log_prob: progress.held_out_log_prob,
         steps_per_second: progress.steps_per_second,

@@ -145,7 +145,7 @@ impl TemperatureEstimate {
     /// Whether log Z and all differences of states are as exact as asked for, by weights whose tail lets their errors be
     /// believed: before the largest weights have come, errors look small.
     fn is_within(&self, target: f64) -> bool {
-        if self.weights.pareto_k > self.weights.pareto_k_threshold {
+        if !self.weights.tail_is_light() {
             return false;
         }
         let differences = self.report.state_differences.iter();

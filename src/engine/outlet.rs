@@ -32,8 +32,8 @@ impl From<SampleError> for StreamError {
 /// A channel that holds one item: a client that stops reading stops the computation, until the stall is too long.
 pub(super) struct Outlet<T> {
     sender: mpsc::Sender<Result<T, StreamError>>,
-    /// Room for an error, also where nobody reads.
-    last: mpsc::OwnedPermit<Result<T, StreamError>>,
+    /// Room for an error, also where nobody reads; nothing once the stream has ended in order.
+    last: Option<mpsc::OwnedPermit<Result<T, StreamError>>>,
     stall: Duration,
     runtime: Handle,
 }
@@ -49,12 +49,12 @@ impl<T: Send + 'static> Outlet<T> {
         // The channel is new and empty: there is room.
         if let Ok(last) = sender.clone().try_reserve_owned() {
             tokio::task::spawn_blocking(move || {
-                let outlet = Self { sender, last, stall, runtime };
-                match produce(&outlet) {
-                    Ok(()) | Err(StreamError::Gone) => {}
-                    Err(error) => {
-                        outlet.last.send(Err(error));
-                    }
+                let mut outlet = Self { sender, last: Some(last), stall, runtime };
+                let result = produce(&outlet);
+                if let Some(last) = outlet.last.take()
+                    && let Err(error) = result
+                {
+                    last.send(Err(error));
                 }
             });
         }
@@ -74,6 +74,15 @@ impl<T: Send + 'static> Outlet<T> {
                     Err(_) => Err(StreamError::Stalled { next_index }),
                 }
             }
+        }
+    }
+}
+
+impl<T> Drop for Outlet<T> {
+    /// A computation that panics must not look like one that is done.
+    fn drop(&mut self) {
+        if let Some(last) = self.last.take() {
+            last.send(Err(StreamError::Engine(EngineError::Lost)));
         }
     }
 }

@@ -48,7 +48,8 @@ const COVERED: f64 = 0.1;
 impl ModelCard {
     /// Whether the model makes what the held-out data hold; nothing if there were no data.
     pub fn covers_data(&self) -> Option<bool> {
-        self.data_effective_fraction.map(|fraction| fraction >= COVERED * self.effective_sample_fraction)
+        let covered = |fraction| fraction > 0.0 && fraction >= COVERED * self.effective_sample_fraction;
+        self.data_effective_fraction.map(covered)
     }
 }
 

@@ -51,10 +51,9 @@ impl Generator {
 /// Effective samples, discounted where the tail of the weights says that they cannot be believed: a pilot of heavy-tailed
 /// weights has not met the largest ones yet. The discount is smooth in k̂, which a pilot knows to about 0.1.
 fn score(summary: &WeightSummary) -> f64 {
-    let excess = (summary.pareto_k - summary.pareto_k_threshold).max(0.0);
-    // k̂ is NaN where all weights are alike, which is the best case, or where hardly any sample has a weight.
-    if summary.pareto_k.is_nan() && summary.effective_samples < 0.5 * summary.samples as f64 {
+    if summary.pareto_k.is_nan() && !summary.tail_is_light() {
         return 0.0;
     }
+    let excess = (summary.pareto_k - summary.pareto_k_threshold).max(0.0);
     summary.effective_samples * 10f64.powf(-2.0 * excess)
 }

@@ -124,6 +124,9 @@ async fn train(scheduler: &Scheduler, claim: &Claim, directive: Arc<AtomicU8>) -
     let spec = claim.job.spec.clone();
     let system = match load_system(scheduler.store.as_ref(), &spec.system).await {
         Ok(system) => system,
+        Err(LoadSystemError::Store(StoreError::Database(e))) => {
+            return Ended::Deferred(format!("the system could not be read: {e}"));
+        }
         Err(e) => return failure(tonic::Code::FailedPrecondition, "UNSUITABLE_SYSTEM", e.to_string()),
     };
     let mut notes = Vec::new();
@@ -229,7 +232,7 @@ async fn settle(scheduler: &Scheduler, claim: &Claim, ended: Ended) -> Result<Jo
     let (store, lease) = (scheduler.store.as_ref(), &claim.lease);
     let end = match ended {
         Ended::Released => {
-            store.release_job(lease).await?;
+            store.release_job(lease, 0).await?;
             return Ok(JobEnd::Released);
         }
         Ended::Cancelled => {
@@ -245,11 +248,8 @@ async fn settle(scheduler: &Scheduler, claim: &Claim, ended: Ended) -> Result<Jo
             let note = message_event(format!("{reason}; the job goes on from its last checkpoint in a moment"));
             // Where the database itself is out of reach the lease runs out, which comes to the same.
             store.append_event(lease, note, None).await?;
-            tokio::select! {
-                () = scheduler.draining.cancelled() => {}
-                () = tokio::time::sleep(scheduler.settings.lease / 3) => {}
-            }
-            store.release_job(lease).await?;
+            // Others have their turn meanwhile.
+            store.release_job(lease, millis(scheduler.settings.lease)).await?;
             return Ok(JobEnd::Released);
         }
         Ended::Finished { card, model, flow_dimension } => {
@@ -295,7 +295,7 @@ async fn settle(scheduler: &Scheduler, claim: &Claim, ended: Ended) -> Result<Jo
             }
         }
     };
-    // What a failed job had reached stays until the job is deleted.
+    // What a failed job had reached stays until the job is deleted, as do the files of one that was lost and cancelled.
     if !matches!(end, JobEnd::Failed(_))
         && let Err(e) = scheduler.artifacts.delete_folder(&format!("jobs/{}", claim.job.id)).await
     {

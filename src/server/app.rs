@@ -17,6 +17,9 @@ use tonic::Streaming;
 /// Who owns what is created while there is no authentication.
 pub(super) const OWNER: &str = "anonymous";
 
+/// How long a call waits for others to end.
+const TRANSFER_WAIT: Duration = Duration::from_secs(10);
+
 const MAX_REQUEST_ID: usize = 64;
 const MAX_DISPLAY_NAME: usize = 200;
 const MAX_LABELS: usize = 64;
@@ -46,7 +49,7 @@ impl Default for Limits {
         Self {
             streams: 64,
             stall: Duration::from_secs(300),
-            transfers: 8,
+            transfers: 4,
             unfinished_jobs: 1000,
             dataset_bytes: 1 << 30,
             model_bytes: 256 << 20,
@@ -74,9 +77,13 @@ impl App {
         if self.draining.is_cancelled() { Err(ApiError::Draining) } else { Ok(()) }
     }
 
-    /// Room for a call that holds much in memory.
-    pub fn transfer(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        Arc::clone(&self.transfers).try_acquire_owned().map_err(|_| ApiError::TooManyTransfers)
+    /// Room for a call that holds much in memory; there is a short wait for it.
+    pub async fn transfer(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let room = Arc::clone(&self.transfers).acquire_owned();
+        match tokio::time::timeout(TRANSFER_WAIT, room).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(ApiError::TooManyTransfers),
+        }
     }
 
     /// The next message of a client's stream; a client that sends nothing for too long loses its place.

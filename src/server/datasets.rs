@@ -11,7 +11,7 @@ use crate::contract::{FieldError, array, check_encoding, id_of, rows};
 use crate::energy::System;
 use crate::engine::Priority;
 use crate::scheduler::load_system;
-use crate::store::{ArtifactsError, DatasetDocument, NewResource, ResourceKind};
+use crate::store::{ArtifactsError, Created, DatasetDocument, NewResource, ResourceKind, StoreError};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -92,7 +92,7 @@ impl Intake {
 impl Datasets {
     async fn upload(&self, mut stream: Streaming<v1::UploadDatasetRequest>) -> Result<v1::Dataset, ApiError> {
         self.app.check_open()?;
-        let _permit = self.app.transfer()?;
+        let _permit = self.app.transfer().await?;
         let first = self.app.next_message(&mut stream).await?;
         let Some(v1::upload_dataset_request::Part::Header(mut header)) = first.and_then(|m| m.part) else {
             return Err(FieldError::invalid("header", "the first message must have it").into());
@@ -161,8 +161,9 @@ impl Datasets {
             document,
         };
         let created = self.app.store.create_resource(new, false).await;
-        // A repeated request, and one that lost the name, leave the frames that they brought.
-        if !matches!(&created, Ok(crate::store::Created::New(_))) {
+        // A repeated request, and one that lost the name, leave the frames that they brought; a database that fails may
+        // have stored the row all the same.
+        if !matches!(&created, Ok(Created::New(_)) | Err(StoreError::Database(_))) {
             self.app.artifacts.delete(&path).await?;
         }
         convert::dataset(&created?.into_inner())
@@ -221,7 +222,7 @@ impl Datasets {
         let end = if count == 0 { document.frames } else { first.saturating_add(count).min(document.frames) };
         let system_id = resource.system.clone().unwrap_or_default();
         let system = load_system(self.app.store.as_ref(), &system_id).await?;
-        let permit = self.app.transfer()?;
+        let permit = self.app.transfer().await?;
         let artifacts = self.app.artifacts.clone();
         Ok(Reply::stream(self.app.limits.stall, async move |mut reply| {
             let _permit = permit;
@@ -241,6 +242,7 @@ impl Datasets {
                 reply = open;
                 frame += n;
             }
+            reply.finish();
         }))
     }
 }

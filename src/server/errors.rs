@@ -218,18 +218,19 @@ impl From<ApiError> for Status {
 }
 
 /// Messages go into headers, which have a limit; parts of a request that they quote may be long.
-fn clipped(message: String) -> String {
+fn clipped(mut message: String) -> String {
     const MOST: usize = 1000;
-    if message.chars().count() <= MOST {
-        return message;
+    if message.len() > MOST {
+        message.truncate(message.floor_char_boundary(MOST));
+        message.push('…');
     }
-    message.chars().take(MOST).chain(['…']).collect()
+    message
 }
 
 fn status(shape: &Shape, message: String) -> Status {
     let mut details = ErrorDetails::with_error_info(shape.reason, ERROR_DOMAIN, shape.metadata.clone());
     if let Some(field) = &shape.field {
-        details.add_bad_request_violation(field, &message);
+        details.add_bad_request_violation(clipped(field.clone()), &message);
     }
     if let Some(delay) = shape.retry {
         details.set_retry_info(Some(delay));

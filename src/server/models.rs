@@ -9,7 +9,7 @@ use crate::contract::v1;
 use crate::contract::v1::model_service_server::ModelService;
 use crate::contract::{FieldError, id_of};
 use crate::sample::Generator;
-use crate::store::{Created, ModelDocument, NewResource, ResourceKind};
+use crate::store::{Created, ModelDocument, NewResource, ResourceKind, StoreError};
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 use tokio_stream::wrappers::ReceiverStream;
@@ -26,7 +26,7 @@ pub(super) struct Models {
 impl Models {
     async fn import(&self, mut stream: Streaming<v1::ImportModelRequest>) -> Result<v1::Model, ApiError> {
         self.app.check_open()?;
-        let _permit = self.app.transfer()?;
+        let _permit = self.app.transfer().await?;
         let first = self.app.next_message(&mut stream).await?;
         let Some(v1::import_model_request::Part::Header(mut header)) = first.and_then(|m| m.part) else {
             return Err(FieldError::invalid("header", "the first message must have it").into());
@@ -52,30 +52,23 @@ impl Models {
         let id = chosen_id("header.model_id", &header.model_id, "model")?;
         let device = self.app.engine.device.clone();
         let bytes = file.clone();
-        let generator = tokio::task::spawn_blocking(move || Generator::decode(&bytes, &device))
+        // Only the card is kept: the weights are read again by whoever samples.
+        let read = move || Generator::decode(&bytes, &device).map(|g| (g.target.dimension(), g.card));
+        let (flow_dimension, card) = tokio::task::spawn_blocking(read)
             .await
             .map_err(|_| ApiError::Internal("reading a model panicked".into()))??;
-        let (model_id, path) = (id.clone(), format!("models/{id}/{digest}.safetensors"));
-        let document = ModelDocument {
-            job: None,
-            digest,
-            artifact: path.clone(),
-            size_bytes: file.len() as u64,
-            flow_dimension: generator.target.dimension(),
-            card: generator.card,
-        };
+        // A name of its own: what is removed below is nobody else's.
+        let path = format!("models/{id}/{}.safetensors", uuid::Uuid::now_v7().simple());
+        let size_bytes = file.len() as u64;
+        let document = ModelDocument { job: None, digest, artifact: path.clone(), size_bytes, flow_dimension, card };
         let document = serde_json::to_string(&document).map_err(|e| ApiError::Internal(e.to_string()))?;
-        self.app.artifacts.put(&path, file.to_vec()).await?;
+        self.app.artifacts.put(&path, file).await?;
         let new =
             NewResource { kind: ResourceKind::Model, id, owner: OWNER.into(), system: None, request: key, document };
         let created = self.app.store.create_resource(new, false).await;
-        if !matches!(created, Ok(Created::New(_))) {
-            // The file stays only if a model of this name has the same one.
-            let kept = self.app.store.get_resource(ResourceKind::Model, &model_id).await;
-            let same = kept.and_then(|r| r.read::<ModelDocument>()).is_ok_and(|kept| kept.artifact == path);
-            if !same {
-                self.app.artifacts.delete(&path).await?;
-            }
+        // A database that fails may have stored the row all the same; then the file stays.
+        if !matches!(created, Ok(Created::New(_)) | Err(StoreError::Database(_))) {
+            self.app.artifacts.delete(&path).await?;
         }
         convert::model(&created?.into_inner())
     }
@@ -129,7 +122,7 @@ impl ModelService for Models {
         let name = request.into_inner().name;
         let id = id_of("name", "models", &name)?;
         let document: ModelDocument = self.app.store.get_resource(ResourceKind::Model, id).await?.read()?;
-        let permit = self.app.transfer()?;
+        let permit = self.app.transfer().await?;
         let file = self.app.artifacts.get(&document.artifact).await?;
         let stream = Reply::stream(self.app.limits.stall, async move |mut reply| {
             let _permit = permit;
@@ -137,6 +130,7 @@ impl ModelService for Models {
                 let Some(open) = reply.send(v1::ExportModelResponse { data: chunk.to_vec() }).await else { return };
                 reply = open;
             }
+            reply.finish();
         });
         Ok(Response::new(stream))
     }

@@ -9,8 +9,8 @@ use tonic::Status;
 /// The server's end of a stream. It waits for the client to read, though not for ever.
 pub(super) struct Reply<T> {
     sender: mpsc::Sender<Result<T, Status>>,
-    /// Room for an error, also where nobody reads.
-    last: mpsc::OwnedPermit<Result<T, Status>>,
+    /// Room for an error, also where nobody reads; nothing once the stream has ended in order.
+    last: Option<mpsc::OwnedPermit<Result<T, Status>>>,
     stall: Duration,
 }
 
@@ -23,7 +23,7 @@ impl<T: Send + 'static> Reply<T> {
         let (sender, receiver) = mpsc::channel(2);
         // The channel is new and empty: there is room.
         if let Ok(last) = sender.clone().try_reserve_owned() {
-            tokio::spawn(produce(Self { sender, last, stall }));
+            tokio::spawn(produce(Self { sender, last: Some(last), stall }));
         }
         ReceiverStream::new(receiver)
     }
@@ -40,8 +40,24 @@ impl<T: Send + 'static> Reply<T> {
         }
     }
 
+    /// Ends the stream in order.
+    pub fn finish(mut self) {
+        self.last = None;
+    }
+
     /// Ends the stream with an error.
-    pub fn fail(self, error: ApiError) {
-        self.last.send(Err(error.into()));
+    pub fn fail(mut self, error: ApiError) {
+        if let Some(last) = self.last.take() {
+            last.send(Err(error.into()));
+        }
+    }
+}
+
+impl<T> Drop for Reply<T> {
+    /// A stream that is given up half way must not look like one that is done.
+    fn drop(&mut self) {
+        if let Some(last) = self.last.take() {
+            last.send(Err(ApiError::Internal("a stream ended before its time".into()).into()));
+        }
     }
 }

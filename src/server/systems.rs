@@ -125,7 +125,7 @@ impl SystemService for Systems {
         let request = request.into_inner();
         let id = id_of("system", "systems", &request.system)?;
         let encoding = check_encoding(request.encoding)?;
-        let permit = self.app.transfer()?;
+        let permit = self.app.transfer().await?;
         let system = load_system(self.app.store.as_ref(), id).await?;
         let positions = rows("positions", request.positions.as_ref(), system.dimension(), system.atoms())?;
         if let Some(i) = positions.iter().position(|x| !x.is_finite()) {

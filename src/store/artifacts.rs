@@ -49,8 +49,8 @@ impl Artifacts {
     }
 
     /// Writes a file.
-    pub async fn put(&self, path: &str, bytes: Vec<u8>) -> Result<(), ArtifactsError> {
-        self.store.put(&Path::from(path), PutPayload::from(bytes)).await?;
+    pub async fn put(&self, path: &str, bytes: impl Into<Bytes>) -> Result<(), ArtifactsError> {
+        self.store.put(&Path::from(path), PutPayload::from(bytes.into())).await?;
         Ok(())
     }
 

@@ -127,8 +127,9 @@ pub trait Store: Send + Sync {
     /// Ends a running job that was to be cancelled.
     async fn confirm_cancel(&self, lease: &Lease) -> Result<(), StoreError>;
 
-    /// Puts a running job back into the queue, to go on from its checkpoint; or ends it, if it was to be cancelled.
-    async fn release_job(&self, lease: &Lease) -> Result<(), StoreError>;
+    /// Puts a running job back into the queue, to go on from its checkpoint after a delay; or ends it, if it was to be
+    /// cancelled.
+    async fn release_job(&self, lease: &Lease, delay_ms: i64) -> Result<(), StoreError>;
 
     /// Puts jobs back into the queue whose lease has run out, or, if `all`, all running ones: this process has just
     /// started, and no other can have the database. One that was to be cancelled ends, and so does one that has been

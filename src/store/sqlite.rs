@@ -59,7 +59,14 @@ impl SqliteStore {
 
     /// A transaction that holds the write lock from its beginning, so that what it reads stays true.
     pub(super) async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+        match self.writer.begin_with("BEGIN IMMEDIATE").await {
+            // A transaction that could not be rolled back (a full disk is enough) spoils its connection for ever.
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                self.writer.acquire().await?.close().await?;
+                Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+            }
+            begun => Ok(begun?),
+        }
     }
 
     pub(super) fn announce(&self) {
@@ -306,8 +313,8 @@ impl Store for SqliteStore {
         self.end_job(lease, JobState::Cancelled, None, None).await
     }
 
-    async fn release_job(&self, lease: &Lease) -> Result<(), StoreError> {
-        self.requeue_job(lease).await
+    async fn release_job(&self, lease: &Lease, delay_ms: i64) -> Result<(), StoreError> {
+        self.requeue_job(lease, delay_ms).await
     }
 
     async fn requeue_lost_jobs(&self, all: bool) -> Result<u64, StoreError> {
@@ -326,8 +333,9 @@ impl Store for SqliteStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query("SELECT 1").execute(&self.reader).await?;
-        // A transaction that could write, and does not.
-        self.begin().await?.rollback().await?;
+        let mut tx = self.begin().await?;
+        sqlx::query("INSERT OR REPLACE INTO heartbeat (id, at) VALUES (1, ?)").bind(now()).execute(&mut *tx).await?;
+        tx.commit().await?;
         Ok(())
     }
 

@@ -136,8 +136,8 @@ fn abandoned(attempts: i64) -> JobError {
         code: tonic::Code::Aborted as i32,
         reason: "JOB_ABANDONED".into(),
         message: format!(
-            "the server ended {attempts} times while it ran this job, each time before a checkpoint; if it ran out of \
-             memory, use a smaller batch, architecture or dataset, and let checkpoints be made sooner"
+            "the server ended, or lost its database, {attempts} times while it ran this job, each time before a \
+             checkpoint; if it ran out of memory, use a smaller batch, architecture or dataset, and let checkpoints be made sooner"
         ),
     }
 }
@@ -290,10 +290,12 @@ impl SqliteStore {
             "UPDATE jobs SET state = 'RUNNING', lease_owner = ?, lease_epoch = lease_epoch + 1, lease_expires_at = ?,
                              attempt = attempt + 1, barren_attempts = barren_attempts + 1,
                              started_at = coalesce(started_at, ?)
-             WHERE id = (SELECT id FROM jobs WHERE state = 'QUEUED' ORDER BY created_at, id LIMIT 1) RETURNING *",
+             WHERE id = (SELECT id FROM jobs WHERE state = 'QUEUED' AND not_before <= ?
+                         ORDER BY created_at, id LIMIT 1) RETURNING *",
         )
         .bind(worker)
         .bind(time.saturating_add(lease_ms))
+        .bind(time)
         .bind(time)
         .fetch_optional(&mut *tx)
         .await?;
@@ -391,14 +393,18 @@ impl SqliteStore {
         Ok(())
     }
 
-    pub(super) async fn requeue_job(&self, lease: &Lease) -> Result<(), StoreError> {
+    pub(super) async fn requeue_job(&self, lease: &Lease, delay_ms: i64) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         if self.leased(&mut tx, lease).await?.cancel_requested {
             close(&mut tx, &lease.job, JobState::Cancelled, None, None).await?;
         } else {
             put_back(&mut tx, &lease.job).await?;
             // An attempt that ends in order says nothing against the job.
-            sqlx::query("UPDATE jobs SET barren_attempts = 0 WHERE id = ?").bind(&lease.job).execute(&mut *tx).await?;
+            sqlx::query("UPDATE jobs SET barren_attempts = 0, not_before = ? WHERE id = ?")
+                .bind(now().saturating_add(delay_ms))
+                .bind(&lease.job)
+                .execute(&mut *tx)
+                .await?;
         }
         tx.commit().await?;
         self.announce();

@@ -67,8 +67,8 @@ pub struct FreeEnergyReport {
     pub profiles: Vec<Profile>,
 }
 
-/// Σw, Σw·(u − u₀), Σw·(u − u₀)²: the sums before those of states and profiles. u₀ is the first sample's: the variance of
-/// energies that are large and alike keeps its digits.
+/// Σw, Σw·(u − u₀), Σw·(u − u₀)²: the sums before those of states and profiles. u₀ is the energy of a heavy sample: the
+/// variance of energies that are large and alike keeps its digits.
 const MOMENTS: usize = 3;
 
 impl FreeEnergyAccumulator {
@@ -81,13 +81,14 @@ impl FreeEnergyAccumulator {
     /// Adds samples: log weights (n), potential energies (n), positions (n, D).
     pub fn add(&mut self, log_weights: &[f64], energies: &[f64], positions: &[f64]) {
         let width = positions.len() / log_weights.len().max(1);
+        if self.origin.is_none() {
+            // Of the heaviest sample: a typical energy, where that of a clash would drown the rest.
+            let heaviest = log_weights.iter().zip(energies).max_by(|a, b| a.0.total_cmp(b.0));
+            self.origin = heaviest.filter(|(w, _)| **w > f64::NEG_INFINITY).map(|(_, energy)| energy / self.kt);
+        }
         for ((&log_weight, &energy), x) in log_weights.iter().zip(energies).zip(positions.chunks(width.max(1))) {
             let query = &self.query;
-            let reduced = energy / self.kt;
-            if self.origin.is_none() && log_weight > f64::NEG_INFINITY {
-                self.origin = Some(reduced);
-            }
-            let u = reduced - self.origin.unwrap_or(0.0);
+            let u = energy / self.kt - self.origin.unwrap_or(0.0);
             self.sums.add(log_weight, |w, sums| {
                 sums[0] += w;
                 sums[1] += w * u;
@@ -118,11 +119,12 @@ impl FreeEnergyAccumulator {
             Estimate { value: s * e.value, standard_error: s.abs() * e.standard_error, interval: (a.min(b), a.max(b)) }
         };
         let mut rest = estimates[4..].iter().copied();
-        // A state that was never visited is not known to have no probability.
-        let unseen = |e: Estimate| {
-            if e.value == 0.0 { Estimate { interval: (0.0, 1.0), ..Estimate::without_error(0.0) } } else { e }
+        // A state that was never visited is not known to have no probability, nor one that was never left to have all.
+        let known = |e: Estimate| {
+            let seen = e.value > 0.0 && e.value < 1.0;
+            if seen { e } else { Estimate { interval: (0.0, 1.0), ..Estimate::without_error(e.value) } }
         };
-        let state_probabilities = rest.by_ref().take(states).map(unseen).collect();
+        let state_probabilities = rest.by_ref().take(states).map(known).collect();
         let state_differences = rest.by_ref().take(states.saturating_sub(1)).collect();
         let totals = self.sums.totals();
         let mut first = MOMENTS + states;

@@ -65,6 +65,17 @@ pub struct WeightSummary {
     pub free_energy_bound: f64,
 }
 
+impl WeightSummary {
+    /// Whether the tail of the weights lets errors be believed. k̂ is NaN where all weights are alike, which is the best
+    /// case, or where hardly any sample has one.
+    pub fn tail_is_light(&self) -> bool {
+        if self.pareto_k.is_nan() {
+            return self.effective_samples >= 0.5 * self.samples as f64;
+        }
+        self.pareto_k <= self.pareto_k_threshold
+    }
+}
+
 impl WeightAccumulator {
     /// Adds the log weight of a sample; −∞ for one that counts but has no weight.
     pub fn add(&mut self, log_weight: f64) {

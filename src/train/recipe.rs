@@ -37,7 +37,7 @@ pub fn default_plan(system: &System, temperature: f64, has_data: bool) -> Traini
     // from forgetting what they have seen.
     let stages = match (molecule, has_data) {
         (true, true) => {
-            vec![stage(3000, 512, 0.0, 1.0, cooling, flat(5e-4)), stage(5500, 512, 0.03, 1.0, still, decay(5e-4, 1e-5))]
+            vec![stage(3000, 512, 0.0, 1.0, cooling, flat(5e-4)), stage(5500, 512, 0.1, 1.0, still, decay(5e-4, 1e-5))]
         }
         (true, false) => {
             vec![stage(3000, 512, 0.0, 1.0, cooling, flat(5e-4)), stage(5500, 512, 0.0, 1.0, still, decay(5e-4, 1e-5))]

@@ -38,7 +38,8 @@ pub trait Observer {
 pub struct Progress {
     pub step: u64,
     pub total_steps: u64,
-    pub last: StepReport,
+    /// Nothing if no step has been made since the run was taken up.
+    pub last: Option<StepReport>,
     /// Weights of samples at the plan's temperature; log Z among them.
     pub weights: WeightSummary,
     /// ⟨log p⟩ of held-out data, if there are data.
@@ -138,7 +139,7 @@ fn proceed(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome
         let step = trainer.counters.step;
         if step.is_multiple_of(trainer.plan.validation.every) {
             let weights = trainer.validate(trainer.plan.validation.samples, observer)?;
-            observer.progress(&progress(trainer, report, clock.rate, weights)?);
+            observer.progress(&progress(trainer, Some(report), clock.rate, weights)?);
         }
         if step - last_checkpoint >= trainer.plan.checkpoint_every {
             save(trainer, observer)?;
@@ -147,9 +148,7 @@ fn proceed(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome
     };
     trainer.check_weights()?;
     let weights = trainer.validate(trainer.plan.validation.samples.max(FINAL_SAMPLES), observer)?;
-    if let Some(report) = last_report {
-        observer.progress(&progress(trainer, report, clock.rate, weights.clone())?);
-    }
+    observer.progress(&progress(trainer, last_report, clock.rate, weights.clone())?);
     finish(trainer, reason, &weights)
 }
 
@@ -230,7 +229,12 @@ impl Trainer {
     }
 }
 
-fn progress(trainer: &Trainer, last: StepReport, rate: f64, weights: WeightSummary) -> Result<Progress, TrainError> {
+fn progress(
+    trainer: &Trainer,
+    last: Option<StepReport>,
+    rate: f64,
+    weights: WeightSummary,
+) -> Result<Progress, TrainError> {
     let (counters, plan) = (&trainer.counters, &trainer.plan);
     let steps = plan.budget.steps.map_or(plan.total_steps(), |limit| limit.min(plan.total_steps()));
     let by_steps = steps.saturating_sub(counters.step) as f64 / rate;
@@ -254,7 +258,8 @@ fn progress(trainer: &Trainer, last: StepReport, rate: f64, weights: WeightSumma
 fn finish(trainer: &Trainer, reason: StopReason, weights: &WeightSummary) -> Result<Outcome, Turn> {
     let mut card = Box::new(trainer.card());
     card.validation_samples = weights.samples;
-    card.effective_sample_fraction = weights.effective_samples / weights.samples as f64;
+    // Equal weights may round to a little more than all.
+    card.effective_sample_fraction = (weights.effective_samples / weights.samples as f64).min(1.0);
     card.pareto_k = weights.pareto_k.is_finite().then_some(weights.pareto_k);
     if let Some(held_out) = trainer.held_out()? {
         card.data_log_prob = held_out.log_prob.is_finite().then_some(held_out.log_prob);

@@ -15,7 +15,7 @@ use std::sync::Arc;
 const PRECISION: DType = DType::F32;
 
 /// One in this many stretches of the data is kept from training, to measure the flow on. Neighbouring frames of a
-/// trajectory are alike: single frames between those trained on would not be unseen.
+/// trajectory are alike: single frames between those trained on would not be unseen. (Short data have to make do with them.)
 pub(super) const HELD_OUT: usize = 20;
 
 /// Stretches that the data are cut into.
