@@ -180,7 +180,9 @@ async fn train(scheduler: &Scheduler, claim: &Claim, directive: Arc<AtomicU8>) -
         observer.turn = None;
         if let Outcome::Finished { reason: StopReason::BudgetSpent, .. } = &outcome {
             let (done, all) = (trainer.steps_done(), trainer.total_steps());
-            observer.keeper.note(format!("the budget ended the run after {done} of {all} steps"));
+            if done < all {
+                observer.keeper.note(format!("the budget ended the run after {done} of {all} steps"));
+            }
         }
         Ok::<_, RunError>((outcome, flow_dimension))
     });
