@@ -74,7 +74,9 @@ fn model_json(model: &v1::Model) -> Value {
         "seconds": number(card.seconds),
         "effective_sample_fraction": number(card.effective_sample_fraction),
         "pareto_k": number(card.pareto_k),
+        "validation_samples": card.validation_samples,
         "held_out_log_prob": card.held_out_log_prob.map_or(Value::Null, number),
+        "held_out_effective_fraction": card.held_out_effective_fraction.map_or(Value::Null, number),
         "flow_dimension": card.flow_dimension,
     })
 }

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 /// Example: boltzflow quickstart --json result.json
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Alanine dipeptide instead of the double well (about 17 minutes on two cores)
+    /// Alanine dipeptide instead of the double well (about 20 minutes on two cores)
     #[arg(long)]
     molecule: bool,
     /// Folder for plots
