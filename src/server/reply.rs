@@ -9,7 +9,7 @@ use tonic::Status;
 /// The server's end of a stream. It waits for the client to read, though not for ever.
 pub(super) struct Reply<T> {
     sender: mpsc::Sender<Result<T, Status>>,
-    /// Room for an error, also where nobody reads; nothing once the stream has ended in order.
+    /// Room for an error, also where nobody reads; nothing once the stream has ended.
     last: Option<mpsc::OwnedPermit<Result<T, Status>>>,
     stall: Duration,
 }
@@ -32,7 +32,11 @@ impl<T: Send + 'static> Reply<T> {
     pub async fn send(self, message: T) -> Option<Self> {
         match tokio::time::timeout(self.stall, self.sender.send(Ok(message))).await {
             Ok(Ok(())) => Some(self),
-            Ok(Err(_)) => None,
+            // A client that goes away is nobody's failure.
+            Ok(Err(_)) => {
+                self.finish();
+                None
+            }
             Err(_) => {
                 self.fail(ApiError::Stalled { next_index: None });
                 None
@@ -40,7 +44,7 @@ impl<T: Send + 'static> Reply<T> {
         }
     }
 
-    /// Ends the stream in order.
+    /// Ends the stream without an error.
     pub fn finish(mut self) {
         self.last = None;
     }

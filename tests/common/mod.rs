@@ -218,6 +218,23 @@ pub struct Samples {
 }
 
 impl Samples {
+    /// Reads a stream that breaks off: the status, and the index that it says to go on from, which is that of the first
+    /// sample that did not come.
+    pub async fn until_broken(&mut self, stream: &mut tonic::Streaming<v1::StreamSamplesResponse>) -> (Status, u64) {
+        loop {
+            match stream.message().await {
+                Ok(Some(message)) => self.add(message),
+                Ok(None) => panic!("the stream ended as if it were whole"),
+                Err(status) => {
+                    let info = status.get_details_error_info().unwrap();
+                    let next = info.metadata["next_index"].parse().unwrap();
+                    assert_eq!(next, self.log_weights.len() as u64);
+                    return (status, next);
+                }
+            }
+        }
+    }
+
     pub fn add(&mut self, message: v1::StreamSamplesResponse) {
         match message.part.unwrap() {
             Part::Header(header) => self.header = Some(header),
