@@ -3,8 +3,8 @@
 use super::generator::Generator;
 use super::method::Method;
 use crate::energy::EnergyError;
-use crate::flow::{Direction, FlowError};
-use crate::math::{Purpose, Randoms};
+use crate::flow::{Direction, FlowDraws, FlowError, LatentAddress};
+use crate::math::Purpose;
 
 /// Samples are computed in tiles of this many, aligned to their index. A matrix product may round differently for
 /// another number of rows; with fixed tiles a sample has the same bits whatever batch it is asked for in.
@@ -66,17 +66,12 @@ impl Generator {
     /// The tile of [`TILE`] samples that begins at index `tile · TILE`.
     pub fn tile(&self, key: &SampleKey, tile: u64) -> Result<WeightedBatch, SampleError> {
         let first_index = tile.checked_mul(TILE as u64).ok_or(SampleError::IndexOverflow)?;
-        let d = self.target.dimension();
+        let last_index = first_index.checked_add(TILE as u64 - 1).ok_or(SampleError::IndexOverflow)?;
         let tau = self.latent_temperature(key);
-        let prior = self.flow.prior();
-        let mut latents = vec![0.0; TILE * d];
-        let mut log_prior = vec![0.0; TILE];
-        for (i, (z, log_q)) in latents.chunks_exact_mut(d).zip(&mut log_prior).enumerate() {
-            let index = first_index.checked_add(i as u64).ok_or(SampleError::IndexOverflow)?;
-            prior.sample(&mut Randoms::new(key.seed, key.purpose, index), tau, z);
-            *log_q = prior.log_prob(z, tau);
-        }
-        let (coordinates, flow_ladj) = self.flow.apply_rows(&latents, Direction::Forward)?;
+        let addresses: Vec<LatentAddress> = (first_index..=last_index)
+            .map(|index| LatentAddress { seed: key.seed, purpose: key.purpose, index, tau })
+            .collect();
+        let FlowDraws { latents, coordinates, log_probs } = self.flow.draw(&addresses)?;
         let target = self.target.evaluate(&coordinates)?;
         let kt = self.kt(key.temperature);
         let mut batch = WeightedBatch {
@@ -88,9 +83,9 @@ impl Generator {
             positions: target.positions,
             ..WeightedBatch::default()
         };
-        for (i, log_q) in log_prior.into_iter().enumerate() {
+        for (i, log_q) in log_probs.into_iter().enumerate() {
             let outside = target.ladj[i] == f64::NEG_INFINITY;
-            let log_p = if outside { f64::NAN } else { log_q - flow_ladj[i] - target.ladj[i] };
+            let log_p = if outside { f64::NAN } else { log_q - target.ladj[i] };
             let log_w = -batch.reduced_energies[i] - log_p;
             batch.log_probs.push(log_p);
             batch.log_weights.push(if log_w.is_finite() { log_w } else { f64::NEG_INFINITY });
