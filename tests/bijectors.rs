@@ -4,7 +4,8 @@
 mod determinant;
 
 use boltzflow::flow::{
-    ConditionerSpec, CoordinateKind, CouplingSpec, Direction, Flow, FlowError, FlowSpec, LayerSpec, Prior,
+    ConditionerSpec, CoordinateKind, CouplingSpec, Direction, Flow, FlowError, FlowSpec, LatentAddress, LayerSpec,
+    Precision, Prior,
 };
 use boltzflow::math::{Purpose, Randoms};
 use candle_core::{DType, Device, Tensor, Var};
@@ -73,12 +74,8 @@ fn randomised(spec: &FlowSpec, dtype: DType) -> (Flow, BTreeMap<String, Var>) {
 }
 
 fn inputs(spec: &FlowSpec, n: usize) -> Vec<f64> {
-    let d = spec.dimension();
-    let mut rows = vec![0.0; n * d];
-    for (i, row) in rows.chunks_mut(d).enumerate() {
-        spec.prior.sample(&mut Randoms::new(29, Purpose::Validation, i as u64), 2.0, row);
-    }
-    rows
+    let address = |index| LatentAddress { seed: 29, purpose: Purpose::Validation, index, tau: 2.0 };
+    spec.prior.sample(&(0..n as u64).map(address).collect::<Vec<_>>())
 }
 
 /// The distance between two values of a coordinate, on the circle if it is one.
@@ -213,5 +210,87 @@ fn weights_survive_saving_and_misfits_are_named() {
             let error = load(misshapen).unwrap_err();
             assert!(error.to_string().contains(missing), "{error}");
         }
+    }
+}
+
+/// Values, and gradients of a form of (y, ladj), by the CPU's kernels and by plain candle operations.
+#[test]
+fn fused_kernels_equal_plain_expressions() {
+    for (name, spec) in cases() {
+        let (flow, mut variables) = randomised(&spec, DType::F64);
+        let d = spec.dimension();
+        // More than a tile of rows, and not a whole number of tiles.
+        let n = 75;
+        for direction in [Direction::Forward, Direction::Inverse] {
+            let x = Var::from_tensor(&Tensor::from_vec(inputs(&spec, n), (n, d), &DEVICE).unwrap()).unwrap();
+            variables.insert("the input".into(), x.clone());
+            let weights = Tensor::from_vec(inputs(&spec, n), (n, d), &DEVICE).unwrap().cos().unwrap();
+            let run = |(y, ladj): (Tensor, Tensor)| {
+                let form = y.mul(&weights).unwrap().sum_all().unwrap() + ladj.sqr().unwrap().sum_all().unwrap();
+                let grads = form.unwrap().backward().unwrap();
+                let grads = variables.iter().map(|(path, var)| (path.as_str(), grads.get(var).cloned()));
+                [("y", Some(y.clone())), ("ladj", Some(ladj.clone()))].into_iter().chain(grads).collect::<Vec<_>>()
+            };
+            let fused = run(flow.apply(&x, direction).unwrap());
+            let plain = run(flow.apply_one_by_one(&x, direction).unwrap());
+            for ((what, a), (_, b)) in fused.into_iter().zip(plain) {
+                let (a, b) = match (a, b) {
+                    (Some(a), Some(b)) => (a, b),
+                    // What nothing depends on has no gradient in one way of writing, and zero in the other.
+                    (Some(one), None) | (None, Some(one)) => (one.clone(), one.zeros_like().unwrap()),
+                    (None, None) => continue,
+                };
+                let largest =
+                    |t: &Tensor| t.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f64>().unwrap();
+                let gap = largest(&(&a - &b).unwrap()) / largest(&b).max(1.0);
+                assert!(gap < 1e-9, "{name}, {direction:?}: {what} differs by {gap:e}");
+            }
+        }
+    }
+}
+
+/// The bits of a row do not depend on the batch that it is in, nor on the number of threads.
+#[test]
+fn rows_do_not_know_their_batch() {
+    for (name, spec) in cases() {
+        for (precision, dtype) in
+            [(Precision::Full, DType::F32), (Precision::Bf16, DType::F32), (Precision::Full, DType::F64)]
+        {
+            let (flow, variables) = randomised(&spec, dtype);
+            let weights = variables.iter().map(|(path, var)| (path.clone(), var.as_tensor().clone())).collect();
+            let flow =
+                Flow::from_weights(flow.spec().clone(), weights, dtype, &DEVICE).unwrap().with_precision(precision);
+            let d = spec.dimension();
+            let rows = inputs(&spec, 200);
+            for direction in [Direction::Forward, Direction::Inverse] {
+                let (all, ladj) = flow.apply_rows(&rows, direction).unwrap();
+                for (from, to) in [(0, 1), (7, 8), (31, 97), (199, 200)] {
+                    let (part, part_ladj) = flow.apply_rows(&rows[from * d..to * d], direction).unwrap();
+                    assert_eq!(part, all[from * d..to * d], "{name}, {precision:?}, {dtype:?}");
+                    assert_eq!(part_ladj, ladj[from..to], "{name}, {precision:?}, {dtype:?}");
+                }
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+                assert_eq!(pool.install(|| flow.apply_rows(&rows, direction).unwrap()), (all, ladj), "{name}");
+            }
+        }
+    }
+}
+
+/// The gradients of weights are sums over rows, taken in the same order by any number of threads.
+#[test]
+fn gradients_do_not_depend_on_threads() {
+    for (name, spec) in cases() {
+        let (flow, variables) = randomised(&spec, DType::F32);
+        let d = spec.dimension();
+        let x = Tensor::from_vec(inputs(&spec, 1500), (1500, d), &DEVICE).unwrap();
+        let gradients = || {
+            let packed = flow.apply_packed(&x, Direction::Forward).unwrap();
+            let grads = packed.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+            let bits = |var: &Var| Some(grads.get(var)?.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+            variables.values().map(bits).collect::<Vec<_>>()
+        };
+        let with =
+            |threads: usize| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(gradients);
+        assert_eq!(with(1), with(3), "{name}");
     }
 }

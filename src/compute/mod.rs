@@ -1,18 +1,22 @@
-//! Where tensors live, and the fused kernels that flows are made of.
+//! Where tensors live, and the kernels that flows are made of.
 //!
-//! Each kernel is a candle custom operation with a hand-written backward pass on the CPU. On other devices the same
-//! function is written in plain candle operations (`plain.rs`), which the tests also hold the kernels against.
+//! On the CPU a whole flow is one operation (`flow_op`), whose kernels are in `fused`, one idea a file: they carry a tile
+//! of rows through all layers before they turn to the next. On other devices a flow is a sequence of the operations of
+//! `features`, `bias_activation`, `affine` and `spline`. Both are held against the same functions in plain candle
+//! operations (`plain`).
 
+pub mod adam;
 pub mod affine;
 pub mod bias_activation;
 mod device;
 pub mod features;
+pub mod flow_op;
+pub mod fused;
 mod plain;
-mod rows;
 pub mod spline;
-mod spline_element;
 
 pub use device::{DeviceChoice, DeviceError, open_device};
+pub use fused::Precision;
 
 /// Which way a bijector is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,12 +1,22 @@
-//! The kernels' functions in plain candle operations: what runs on devices that have no fused kernel yet, and what the
-//! fused kernels are held against.
+//! The kernels' functions in plain candle operations: what runs on devices that have no kernel of ours, and what the
+//! kernels are held against.
 
 use super::Direction;
 use super::affine::AffineTransform;
-use super::spline::{SplineKind, SplineTransform};
-use super::spline_element::{MIN_BIN, MIN_SLOPE};
+use super::bias_activation::Activation;
+use super::spline::{MIN_BIN, MIN_SLOPE, SplineKind, SplineTransform};
 use candle_core::{D, DType, Result, Tensor};
 use std::f64::consts::PI;
+
+pub(super) fn bias_activation(x: &Tensor, bias: &Tensor, activation: Activation) -> Result<Tensor> {
+    let shifted = x.broadcast_add(bias)?;
+    match activation {
+        Activation::Identity => Ok(shifted),
+        Activation::Relu => shifted.relu(),
+        Activation::Silu => shifted.silu(),
+        Activation::Tanh => shifted.tanh(),
+    }
+}
 
 pub(super) fn features(x: &Tensor, columns: &[(usize, bool)], dtype: DType) -> Result<Tensor> {
     let mut parts = Vec::with_capacity(columns.len());
@@ -182,72 +192,4 @@ fn replace(x: &Tensor, columns: &[usize], values: &Tensor) -> Result<Tensor> {
         order[j] = d + c;
     }
     select(&Tensor::cat(&[x, values], 1)?, &order)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::compute::features::FeatureMap;
-    use crate::math::{Purpose, Randoms};
-    use candle_core::{Device, Var};
-
-    fn random(seed: u64, shape: (usize, usize), scale: f64) -> Var {
-        let mut random = Randoms::new(seed, Purpose::Validation, 0);
-        let values: Vec<f64> = (0..shape.0 * shape.1).map(|_| scale * random.normal()).collect();
-        Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu).unwrap()).unwrap()
-    }
-
-    fn assert_close(fused: &Tensor, plain: &Tensor, what: &str) {
-        let scale = plain.abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap().max(1.0);
-        let gap = (fused - plain).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
-        assert!(gap <= 1e-9 * scale, "{what}: fused and plain differ by {gap:e}");
-    }
-
-    /// Values, and gradients of a random linear form of (y, ladj), of both writings of one function.
-    fn compare(
-        x: &Var,
-        params: &Var,
-        fused: impl Fn(&Tensor, &Tensor) -> Result<(Tensor, Tensor)>,
-        plain: impl Fn(&Tensor, &Tensor) -> Result<(Tensor, Tensor)>,
-    ) {
-        let weights = random(5, x.dims2().unwrap(), 1.0);
-        let run = |outcome: Result<(Tensor, Tensor)>| {
-            let (y, ladj) = outcome.unwrap();
-            let loss = (y.mul(&weights).unwrap().sum_all().unwrap() + ladj.sqr().unwrap().sum_all().unwrap()).unwrap();
-            let grads = loss.backward().unwrap();
-            (y, ladj, grads.get(x).unwrap().clone(), grads.get(params).unwrap().clone())
-        };
-        let (a, b) = (run(fused(x, params)), run(plain(x, params)));
-        assert_close(&a.0, &b.0, "output");
-        assert_close(&a.1, &b.1, "ladj");
-        assert_close(&a.2, &b.2, "gradient of the input");
-        assert_close(&a.3, &b.3, "gradient of the parameters");
-    }
-
-    #[test]
-    fn fused_kernels_equal_plain_expressions() {
-        let x = random(1, (300, 5), 1.5);
-        for direction in [Direction::Forward, Direction::Inverse] {
-            let transform = AffineTransform { columns: vec![0, 2, 3].into(), bound: 1.5 };
-            let params = random(2, (300, transform.parameters()), 1.0);
-            compare(&x, &params, |x, p| transform.apply(x, p, direction), |x, p| affine(&transform, x, p, direction));
-            let columns = [(0, SplineKind::Circular), (2, SplineKind::Linear), (4, SplineKind::Circular)];
-            let transform = SplineTransform::new(&columns, 7, 2.0);
-            let params = random(3, (300, transform.parameters()), 1.0);
-            compare(&x, &params, |x, p| transform.apply(x, p, direction), |x, p| spline(&transform, x, p, direction));
-        }
-    }
-
-    #[test]
-    fn fused_features_equal_plain_features() {
-        let x = random(1, (70, 4), 1.0);
-        let columns = vec![(3, true), (0, false), (1, true)];
-        let ladj = |x: &Tensor| x.narrow(1, 0, 1)?.squeeze(1);
-        let map = FeatureMap::new(columns.clone(), DType::F64);
-        let unused = random(2, (70, 1), 1.0);
-        let with = |f: Tensor, x: &Tensor, p: &Tensor| -> Result<(Tensor, Tensor)> {
-            Ok((f.narrow(1, 0, 4)?.add(&f.narrow(1, 1, 4)?)?, (ladj(x)? + p.squeeze(1)?)?))
-        };
-        compare(&x, &unused, |x, p| with(map.apply(x)?, x, p), |x, p| with(features(x, &columns, DType::F64)?, x, p));
-    }
 }

@@ -2,8 +2,10 @@
 
 use super::bijector::Bijector;
 use super::conditioner::Conditioner;
+use super::fused::ProgramBuilder;
 use super::spec::CouplingSpec;
 use crate::compute::Direction;
+use crate::compute::fused::Transform;
 use crate::coords::CoordinateKind;
 use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -14,6 +16,7 @@ pub struct AdditiveCoupling {
     conditioner: Conditioner,
     /// Row j is the transformed coordinate j: spreads the shifts over all d columns.
     placement: Tensor,
+    transformed: Vec<usize>,
 }
 
 impl AdditiveCoupling {
@@ -26,6 +29,7 @@ impl AdditiveCoupling {
         Ok(Self {
             conditioner: spec.conditioner(kinds, m, vb)?,
             placement: Tensor::from_vec(placement, (m, d), vb.device())?,
+            transformed: spec.transformed.clone(),
         })
     }
 }
@@ -39,6 +43,10 @@ impl Bijector for AdditiveCoupling {
         };
         let ladj = Tensor::zeros(input.dim(0)?, DType::F64, input.device())?;
         Ok((output, ladj))
+    }
+
+    fn fuse(&self, program: &mut ProgramBuilder) {
+        self.conditioner.fuse(Transform::Additive { columns: self.transformed.clone() }, program);
     }
 
     fn has_constant_jacobian(&self) -> bool {

@@ -2,9 +2,11 @@
 
 use super::bijector::Bijector;
 use super::conditioner::Conditioner;
+use super::fused::ProgramBuilder;
 use super::spec::CouplingSpec;
 use crate::compute::Direction;
 use crate::compute::affine::AffineTransform;
+use crate::compute::fused::Transform;
 use crate::coords::CoordinateKind;
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -27,5 +29,10 @@ impl AffineCoupling {
 impl Bijector for AffineCoupling {
     fn apply(&self, input: &Tensor, direction: Direction) -> Result<(Tensor, Tensor)> {
         self.transform.apply(input, &self.conditioner.forward(input)?, direction)
+    }
+
+    fn fuse(&self, program: &mut ProgramBuilder) {
+        let AffineTransform { columns, bound } = &self.transform;
+        self.conditioner.fuse(Transform::Affine { columns: columns.to_vec(), bound: *bound }, program);
     }
 }

@@ -1,5 +1,6 @@
 //! What every bijector can do.
 
+use super::fused::ProgramBuilder;
 use crate::compute::Direction;
 use candle_core::{Result, Tensor};
 use std::fmt::Debug;
@@ -10,6 +11,9 @@ use std::fmt::Debug;
 /// Each direction is differentiable in its input and in the bijector's weights.
 pub trait Bijector: Debug + Send + Sync {
     fn apply(&self, input: &Tensor, direction: Direction) -> Result<(Tensor, Tensor)>;
+
+    /// Adds this bijector's stage to the program that the CPU runs: the same function as [`Bijector::apply`].
+    fn fuse(&self, program: &mut ProgramBuilder);
 
     /// Whether ladj is the same for all inputs, so that the latent's temperature scales exactly (§4.4 of the note).
     fn has_constant_jacobian(&self) -> bool {

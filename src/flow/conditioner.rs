@@ -1,8 +1,10 @@
 //! The network of a coupling layer: from the coordinates that pass through to the parameters of the transform.
 
 use super::error::FlowError;
+use super::fused::ProgramBuilder;
 use crate::compute::bias_activation::{Activation, bias_activation};
 use crate::compute::features::FeatureMap;
+use crate::compute::fused::{Coupling, DenseLayer, Stage, Transform};
 use crate::coords::CoordinateKind;
 use candle_core::{Module, Result, Tensor};
 use candle_nn::{Init, Linear, VarBuilder, init};
@@ -74,6 +76,26 @@ impl Conditioner {
         }
         layers.push(dense(vb.pp("output"), outputs, Init::Const(0.0), Activation::Identity)?);
         Ok(Self::Network { features, layers })
+    }
+
+    /// Adds the coupling layer of this conditioner and a transform to the program that the CPU runs.
+    pub fn fuse(&self, transform: Transform, program: &mut ProgramBuilder) {
+        let (features, layers) = match self {
+            Self::Constant(output) => (Vec::new(), vec![program.constant(output)]),
+            Self::Network { features, layers } => {
+                let mut inputs = features.width();
+                let layers = layers.iter().map(|layer| {
+                    let weight = program.weight(layer.linear.weight());
+                    let (outputs, bias) = (layer.bias.elem_count(), program.weight(&layer.bias));
+                    let dense = DenseLayer { inputs, outputs, weight, bias, activation: layer.activation };
+                    inputs = outputs;
+                    dense
+                });
+                let layers = layers.collect();
+                (features.columns().to_vec(), layers)
+            }
+        };
+        program.stage(Stage::Coupling(Coupling { features, layers, transform }));
     }
 
     /// Parameters (n, outputs) for coordinates x (n, d).

@@ -1,9 +1,15 @@
 //! Drawing from a flow: latents by their address, carried to configurations, with the density they were drawn from.
 
 use super::error::FlowError;
+use super::fused::WithWeights;
 use super::normalizing_flow::Flow;
+use super::prior::Prior;
 use crate::compute::Direction;
-use crate::math::{Purpose, Randoms};
+use crate::compute::fused::{
+    InstructionSet, Kernel, Number, PackedWeights, Program, ROWS, TileScratch, dispatch, store,
+};
+use crate::math::Purpose;
+use rayon::prelude::*;
 
 /// What the latent of one draw is a pure function of, besides the prior.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,19 +33,71 @@ pub struct FlowDraws {
 }
 
 impl Flow {
-    /// One draw for each address. The bits of a draw depend on its address alone.
+    /// One draw for each address. On the CPU the bits of a draw depend on its address alone.
     pub fn draw(&self, addresses: &[LatentAddress]) -> Result<FlowDraws, FlowError> {
-        let (n, d) = (addresses.len(), self.spec().dimension());
-        let mut draws =
-            FlowDraws { latents: vec![0.0; n * d], coordinates: Vec::new(), log_probs: Vec::with_capacity(n) };
-        for (address, z) in addresses.iter().zip(draws.latents.chunks_exact_mut(d)) {
-            let mut random = Randoms::new(address.seed, address.purpose, address.index);
-            self.prior().sample(&mut random, address.tau, z);
-            draws.log_probs.push(self.prior().log_prob(z, address.tau));
+        if let Some(fused) = self.fused() {
+            return fused.with_weights(Draw { prior: self.prior(), addresses });
         }
-        let (coordinates, ladj) = self.apply_rows(&draws.latents, Direction::Forward)?;
-        draws.coordinates = coordinates;
-        draws.log_probs.iter_mut().zip(ladj).for_each(|(log_prob, ladj)| *log_prob -= ladj);
-        Ok(draws)
+        let d = self.spec().dimension();
+        let latents = self.prior().sample(addresses);
+        let (coordinates, ladj) = self.apply_rows(&latents, Direction::Forward)?;
+        let log_probs = latents.chunks_exact(d).zip(addresses).zip(ladj);
+        let log_probs = log_probs.map(|((z, a), ladj)| self.prior().log_prob(z, a.tau) - ladj).collect();
+        Ok(FlowDraws { latents, coordinates, log_probs })
+    }
+}
+
+struct Draw<'a> {
+    prior: &'a Prior,
+    addresses: &'a [LatentAddress],
+}
+
+impl WithWeights for Draw<'_> {
+    type Output = FlowDraws;
+
+    fn run<T: Number>(self, program: &Program, weights: &PackedWeights<T>) -> FlowDraws {
+        let Self { prior, addresses } = self;
+        let (n, d) = (addresses.len(), program.dimension);
+        let mut draws = FlowDraws { latents: vec![0.0; n * d], coordinates: vec![0.0; n * d], log_probs: vec![0.0; n] };
+        addresses
+            .par_chunks(ROWS)
+            .zip(draws.latents.par_chunks_mut(ROWS * d))
+            .zip(draws.coordinates.par_chunks_mut(ROWS * d))
+            .zip(draws.log_probs.par_chunks_mut(ROWS))
+            .for_each_init(
+                || program.scratch::<T>(),
+                |scratch, (((addresses, latents), coordinates), log_probs)| {
+                    dispatch(DrawTile { prior, program, weights, addresses, latents, coordinates, log_probs, scratch });
+                },
+            );
+        draws
+    }
+}
+
+struct DrawTile<'a, T> {
+    prior: &'a Prior,
+    program: &'a Program,
+    weights: &'a PackedWeights<T>,
+    addresses: &'a [LatentAddress],
+    latents: &'a mut [f64],
+    coordinates: &'a mut [f64],
+    log_probs: &'a mut [f64],
+    scratch: &'a mut TileScratch<T>,
+}
+
+impl<T: Number> Kernel for DrawTile<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: InstructionSet>(self) {
+        let d = self.program.dimension;
+        let mut log_prior = [0.0; ROWS];
+        self.prior.sample_tile(self.addresses, &mut self.scratch.x, &mut log_prior);
+        store(&self.scratch.x, self.latents, d);
+        self.program.run_tile::<I, T>(self.weights, Direction::Forward, self.scratch);
+        store(&self.scratch.x, self.coordinates, d);
+        for (r, log_prob) in self.log_probs.iter_mut().enumerate() {
+            *log_prob = log_prior[r] - self.scratch.ladj[r];
+        }
     }
 }

@@ -2,7 +2,9 @@
 //! 2014, §3.3), and §4.4 of the note.
 
 use super::bijector::Bijector;
+use super::fused::ProgramBuilder;
 use crate::compute::Direction;
+use crate::compute::fused::Stage;
 use crate::coords::CoordinateKind;
 use candle_core::{DType, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
@@ -14,16 +16,19 @@ pub struct GlobalAffine {
     shift: Tensor,
     /// One where the coordinate is real, zero where it is circular.
     real: Tensor,
+    is_real: Vec<bool>,
 }
 
 impl GlobalAffine {
     pub fn new(kinds: &[CoordinateKind], vb: &VarBuilder<'_>) -> Result<Self> {
         let d = kinds.len();
-        let real = kinds.iter().map(|&k| if k == CoordinateKind::Real { 1.0 } else { 0.0 });
+        let is_real: Vec<bool> = kinds.iter().map(|&k| k == CoordinateKind::Real).collect();
+        let real = is_real.iter().map(|&real| if real { 1.0 } else { 0.0 });
         Ok(Self {
             log_scale: vb.get_with_hints(d, "log_scale", Init::Const(0.0))?,
             shift: vb.get_with_hints(d, "shift", Init::Const(0.0))?,
             real: Tensor::from_iter(real.collect::<Vec<f64>>(), vb.device())?,
+            is_real,
         })
     }
 }
@@ -38,6 +43,11 @@ impl Bijector for GlobalAffine {
             Direction::Forward => Ok((input.broadcast_mul(&s.exp()?)?.broadcast_add(&t)?, ladj)),
             Direction::Inverse => Ok((input.broadcast_sub(&t)?.broadcast_mul(&s.neg()?.exp()?)?, ladj.neg()?)),
         }
+    }
+
+    fn fuse(&self, program: &mut ProgramBuilder) {
+        let (log_scale, shift) = (program.weight(&self.log_scale), program.weight(&self.shift));
+        program.stage(Stage::GlobalAffine { real: self.is_real.clone(), log_scale, shift });
     }
 
     fn has_constant_jacobian(&self) -> bool {

@@ -12,6 +12,7 @@ mod conditioner;
 mod coupling;
 mod draw;
 mod error;
+mod fused;
 mod global_affine;
 mod normalizing_flow;
 mod parameters;
@@ -29,5 +30,5 @@ pub use normalizing_flow::Flow;
 pub use prior::{Prior, PriorComponent};
 pub use spec::{CouplingSpec, FlowSpec, LayerSpec};
 
-pub use crate::compute::Direction;
+pub use crate::compute::{Direction, Precision};
 pub use crate::coords::CoordinateKind;

@@ -4,13 +4,14 @@ use super::additive::AdditiveCoupling;
 use super::affine::AffineCoupling;
 use super::bijector::Bijector;
 use super::error::FlowError;
+use super::fused::{ApplyRows, FusedFlow};
 use super::global_affine::GlobalAffine;
 use super::parameters::{Initialiser, Loaded};
 use super::permutation::Permutation;
 use super::prior::Prior;
 use super::spec::{FlowSpec, LayerSpec};
 use super::spline::SplineCoupling;
-use crate::compute::Direction;
+use crate::compute::{Direction, Precision};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarBuilder;
 use std::collections::{BTreeMap, HashMap};
@@ -21,6 +22,8 @@ pub struct Flow {
     spec: FlowSpec,
     bijectors: Vec<Box<dyn Bijector>>,
     device: Device,
+    /// What runs on the CPU.
+    fused: Option<FusedFlow>,
 }
 
 impl Flow {
@@ -34,7 +37,7 @@ impl Flow {
     ) -> Result<(Self, BTreeMap<String, Var>), FlowError> {
         let initialiser = Initialiser::new(seed);
         let vb = VarBuilder::from_backend(Box::new(initialiser.clone()), dtype, device.clone());
-        let flow = Self::build(spec, vb, device)?;
+        let flow = Self::build(spec, vb, device, false)?;
         Ok((flow, initialiser.into_variables()))
     }
 
@@ -46,13 +49,13 @@ impl Flow {
         device: &Device,
     ) -> Result<Self, FlowError> {
         let vb = VarBuilder::from_backend(Box::new(Loaded { tensors: weights }), dtype, device.clone());
-        Self::build(spec, vb, device).map_err(|e| match e {
+        Self::build(spec, vb, device, true).map_err(|e| match e {
             FlowError::Tensor(e) => FlowError::Weights(e.to_string()),
             other => other,
         })
     }
 
-    fn build(spec: FlowSpec, vb: VarBuilder<'_>, device: &Device) -> Result<Self, FlowError> {
+    fn build(spec: FlowSpec, vb: VarBuilder<'_>, device: &Device, frozen: bool) -> Result<Self, FlowError> {
         spec.check()?;
         let kinds = &spec.coordinates;
         let mut bijectors: Vec<Box<dyn Bijector>> = Vec::with_capacity(spec.layers.len());
@@ -68,7 +71,8 @@ impl Flow {
                 }
             });
         }
-        Ok(Self { spec, bijectors, device: device.clone() })
+        let fused = device.is_cpu().then(|| FusedFlow::new(spec.dimension(), &bijectors, frozen));
+        Ok(Self { spec, bijectors, device: device.clone(), fused })
     }
 
     pub fn spec(&self) -> &FlowSpec {
@@ -83,8 +87,40 @@ impl Flow {
         &self.device
     }
 
-    /// Runs all bijectors: (output (n, d), ladj (n)), both f64.
+    /// The flow with its conditioners in another precision, where no gradient is asked for. Training is in that of the
+    /// weights.
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        if let Some(fused) = &mut self.fused {
+            fused.set_precision(precision);
+        }
+        self
+    }
+
+    pub(super) fn fused(&self) -> Option<&FusedFlow> {
+        self.fused.as_ref()
+    }
+
+    /// Runs all bijectors: (output (n, d), ladj (n)), both f64, differentiable.
     pub fn apply(&self, input: &Tensor, direction: Direction) -> Result<(Tensor, Tensor), FlowError> {
+        let Some(fused) = &self.fused else { return self.apply_one_by_one(input, direction) };
+        let packed = fused.apply(input, direction)?;
+        let d = self.spec.dimension();
+        Ok((packed.narrow(1, 0, d)?, packed.narrow(1, d, 1)?.squeeze(1)?))
+    }
+
+    /// [`Flow::apply`], (n, d + 1): the last column is ladj.
+    pub fn apply_packed(&self, input: &Tensor, direction: Direction) -> Result<Tensor, FlowError> {
+        match &self.fused {
+            Some(fused) => Ok(fused.apply(input, direction)?),
+            None => {
+                let (output, ladj) = self.apply_one_by_one(input, direction)?;
+                Ok(Tensor::cat(&[&output, &ladj.unsqueeze(1)?], 1)?)
+            }
+        }
+    }
+
+    /// [`Flow::apply`], bijector by bijector in candle operations: what the CPU's kernels are held against.
+    pub fn apply_one_by_one(&self, input: &Tensor, direction: Direction) -> Result<(Tensor, Tensor), FlowError> {
         let mut x = input.clone();
         let mut total: Option<Tensor> = None;
         let mut run = |bijector: &dyn Bijector| -> candle_core::Result<()> {
@@ -110,6 +146,9 @@ impl Flow {
     /// [`Flow::apply`] on numbers in host memory: rows of d in, (rows of d, ladj) out.
     pub fn apply_rows(&self, input: &[f64], direction: Direction) -> Result<(Vec<f64>, Vec<f64>), FlowError> {
         let d = self.spec.dimension();
+        if let Some(fused) = &self.fused {
+            return fused.with_weights(ApplyRows { rows: input, direction });
+        }
         let input = Tensor::from_slice(input, (input.len() / d, d), &self.device)?;
         let (output, ladj) = self.apply(&input, direction)?;
         Ok((output.flatten_all()?.to_vec1()?, ladj.to_vec1()?))

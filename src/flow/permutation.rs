@@ -1,7 +1,9 @@
 //! A fixed permutation of the coordinates.
 
 use super::bijector::Bijector;
+use super::fused::ProgramBuilder;
 use crate::compute::Direction;
+use crate::compute::fused::Stage;
 use candle_core::{Device, Result, Tensor};
 
 /// Forward: output i is input `order[i]`. Volume preserving.
@@ -9,6 +11,7 @@ use candle_core::{Device, Result, Tensor};
 pub struct Permutation {
     forward: Tensor,
     inverse: Tensor,
+    order: Vec<usize>,
 }
 
 impl Permutation {
@@ -20,6 +23,7 @@ impl Permutation {
         Ok(Self {
             forward: Tensor::from_iter(order.iter().map(|&i| i as u32), device)?,
             inverse: Tensor::from_vec(inverse, order.len(), device)?,
+            order: order.to_vec(),
         })
     }
 }
@@ -30,6 +34,10 @@ impl Bijector for Permutation {
         let output = input.contiguous()?.index_select(order, 1)?;
         let ladj = Tensor::zeros(input.dim(0)?, input.dtype(), input.device())?;
         Ok((output, ladj))
+    }
+
+    fn fuse(&self, program: &mut ProgramBuilder) {
+        program.stage(Stage::Permutation { order: self.order.clone() });
     }
 
     fn has_constant_jacobian(&self) -> bool {

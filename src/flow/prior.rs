@@ -1,10 +1,12 @@
 //! The distribution of latents: independent components, Gaussian or uniform.
 
+use super::draw::LatentAddress;
 use super::error::FlowError;
+use crate::compute::fused::{InstructionSet, Kernel, Lane, LatentLanes, ROWS, dispatch, store};
 use crate::coords::CoordinateKind;
-use crate::math::Randoms;
 use crate::math::special::HALF_LOG_TWO_PI;
 use candle_core::{Result, Tensor};
+use rayon::prelude::*;
 use std::f64::consts::PI;
 
 /// One latent coordinate's distribution.
@@ -85,14 +87,50 @@ impl Prior {
         Ok(())
     }
 
-    /// Draws one latent at latent temperature τ.
-    pub fn sample(&self, random: &mut Randoms, tau: f64, latent: &mut [f64]) {
-        let width = tau.sqrt();
-        for (z, component) in latent.iter_mut().zip(&self.components) {
-            *z = match component {
-                PriorComponent::Gaussian => width * random.normal(),
-                PriorComponent::Uniform { low, high } => low + (high - low) * random.uniform(),
-            };
+    /// Latents (n, d), one for each address.
+    pub fn sample(&self, addresses: &[LatentAddress]) -> Vec<f64> {
+        let d = self.components.len();
+        let mut latents = vec![0.0; addresses.len() * d];
+        addresses.par_chunks(ROWS).zip(latents.par_chunks_mut(ROWS * d)).for_each_init(
+            || vec![[0.0; ROWS]; d],
+            |tile, (addresses, latents)| dispatch(SampleTile { prior: self, addresses, latents, tile }),
+        );
+        latents
+    }
+
+    /// Latents of up to [`ROWS`] addresses as a tile, and their log q_τ; lanes without an address repeat the last one.
+    #[inline(always)]
+    pub(super) fn sample_tile(&self, addresses: &[LatentAddress], tile: &mut [Lane<f64>], log_prob: &mut Lane<f64>) {
+        let address = |r: usize| &addresses[r.min(addresses.len() - 1)];
+        let lanes = LatentLanes::new(|r| (address(r).seed, address(r).purpose, address(r).index));
+        let (mut width, mut constant) = ([0.0; ROWS], [0.0; ROWS]);
+        for r in 0..ROWS {
+            width[r] = address(r).tau.sqrt();
+            constant[r] = -0.5 * address(r).tau.ln() - HALF_LOG_TWO_PI;
+        }
+        *log_prob = [0.0; ROWS];
+        for (pair, (components, tile)) in self.components.chunks(2).zip(tile.chunks_mut(2)).enumerate() {
+            let normals = if components.contains(&PriorComponent::Gaussian) { Some(lanes.normals(pair)) } else { None };
+            for (k, (component, z)) in components.iter().zip(tile).enumerate() {
+                match (component, &normals) {
+                    (PriorComponent::Gaussian, Some(normals)) => {
+                        for r in 0..ROWS {
+                            let x = normals[k][r];
+                            z[r] = width[r] * x;
+                            log_prob[r] += constant[r] - 0.5 * x * x;
+                        }
+                    }
+                    (PriorComponent::Uniform { low, high }, _) => {
+                        let uniform = &lanes.uniforms(pair)[k];
+                        let density = -(high - low).ln();
+                        for r in 0..ROWS {
+                            z[r] = low + (high - low) * uniform[r];
+                            log_prob[r] += density;
+                        }
+                    }
+                    (PriorComponent::Gaussian, None) => {}
+                }
+            }
         }
     }
 
@@ -140,5 +178,22 @@ impl Prior {
                 PriorComponent::Uniform { low, high } => (high - low).ln(),
             })
             .sum()
+    }
+}
+
+struct SampleTile<'a> {
+    prior: &'a Prior,
+    addresses: &'a [LatentAddress],
+    latents: &'a mut [f64],
+    tile: &'a mut [Lane<f64>],
+}
+
+impl Kernel for SampleTile<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: InstructionSet>(self) {
+        self.prior.sample_tile(self.addresses, self.tile, &mut [0.0; ROWS]);
+        store(self.tile, self.latents, self.prior.components.len());
     }
 }

@@ -2,6 +2,7 @@
 
 use super::bijector::Bijector;
 use super::conditioner::Conditioner;
+use super::fused::ProgramBuilder;
 use super::spec::CouplingSpec;
 use crate::compute::Direction;
 use crate::compute::spline::{SplineKind, SplineTransform};
@@ -40,5 +41,9 @@ impl SplineCoupling {
 impl Bijector for SplineCoupling {
     fn apply(&self, input: &Tensor, direction: Direction) -> Result<(Tensor, Tensor)> {
         self.transform.apply(input, &self.conditioner.forward(input)?, direction)
+    }
+
+    fn fuse(&self, program: &mut ProgramBuilder) {
+        self.conditioner.fuse(self.transform.fused(), program);
     }
 }

@@ -21,6 +21,7 @@ impl Philox {
     }
 
     /// The ten-round block function.
+    #[inline(always)]
     pub fn block(&self, counter: [u32; 4]) -> [u32; 4] {
         let mut c = counter;
         let mut k = self.key;

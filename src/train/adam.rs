@@ -1,6 +1,7 @@
 //! Adam (Kingma and Ba, ICLR 2015), with its moments in the open so that a checkpoint can hold them.
 
-use candle_core::{Result, Tensor, Var};
+use crate::compute::adam::{self, AdamStep, adam_step};
+use candle_core::{DType, Result, Tensor, Var};
 use std::collections::BTreeMap;
 
 /// Constants of Adam; the learning rate comes from the stage.
@@ -62,6 +63,11 @@ impl Adam {
         let (correction1, correction2) = (1.0 - beta1.powf(t), 1.0 - beta2.powf(t));
         for (name, var) in variables {
             let (Some(gradient), Some((m, v))) = (gradients.get(name), self.moments.get_mut(name)) else { continue };
+            if var.device().is_cpu() {
+                let step = AdamStep { beta1, beta2, epsilon, correction1, correction2, learning_rate, scale };
+                adam_step(var.as_tensor(), m, v, gradient, step)?;
+                continue;
+            }
             *m = ((&*m * beta1)? + (gradient * ((1.0 - beta1) * scale))?)?;
             *v = ((&*v * beta2)? + (gradient.sqr()? * ((1.0 - beta2) * scale * scale))?)?;
             let denominator = ((&*v / correction2)?.sqrt()? + epsilon)?;
@@ -70,4 +76,12 @@ impl Adam {
         }
         Ok(())
     }
+}
+
+/// The sum of a gradient's squares, in f64.
+pub(super) fn sum_of_squares(gradient: &Tensor) -> Result<f64> {
+    if gradient.device().is_cpu() {
+        return adam::sum_of_squares(gradient);
+    }
+    gradient.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar()
 }

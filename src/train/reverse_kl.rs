@@ -28,26 +28,30 @@ pub(super) fn loss(
     temperature: f64,
     cut: &EnergyCut,
 ) -> Result<ReverseKl, TrainError> {
-    let (y, ladj) = flow.apply(z, Direction::Forward)?;
-    let (n, d) = y.dims2()?;
-    let rows = y.flatten_all()?.to_vec1::<f64>()?;
-    let ladj_rows = ladj.to_vec1::<f64>()?;
-    let mut batch = target.evaluate_with_gradient(&rows, temperature, |u| cut.slope(u))?;
+    let packed = flow.apply_packed(z, Direction::Forward)?;
+    let (n, d) = z.dims2()?;
+    let mut rows = Vec::with_capacity(n * d);
+    let mut ladj_rows = Vec::with_capacity(n);
+    for row in packed.detach().to_vec2::<f64>()? {
+        rows.extend_from_slice(&row[..d]);
+        ladj_rows.push(row[d]);
+    }
+    let batch = target.evaluate_with_gradient(&rows, temperature, |u| cut.slope(u))?;
     let kt = target.system().scale().kt(temperature);
-    let (mut value, mut counted) = (0.0, vec![0.0; n]);
-    for (i, gradient) in batch.gradients.chunks_exact_mut(d).enumerate() {
+    let (mut value, mut finite) = (0.0, 0usize);
+    // The gradient of the objective with respect to y and ladj.
+    let mut gradients = vec![0.0; n * (d + 1)];
+    for (i, (gradient, out)) in batch.gradients.chunks_exact(d).zip(gradients.chunks_exact_mut(d + 1)).enumerate() {
         let u = batch.energies[i] / kt - batch.ladj[i] - ladj_rows[i];
         if u.is_finite() && gradient.iter().all(|g| g.is_finite()) {
-            counted[i] = 1.0;
+            out[..d].copy_from_slice(gradient);
+            out[d] = -1.0;
             value += u;
-        } else {
-            gradient.fill(0.0);
+            finite += 1;
         }
     }
-    let finite = counted.iter().sum::<f64>();
-    let scale = 1.0 / finite.max(1.0);
-    let gradients = Tensor::from_vec(batch.gradients, (n, d), z.device())?;
-    let counted = Tensor::from_vec(counted, n, z.device())?;
-    let surrogate = ((y.mul(&gradients)?.sum_all()? - ladj.mul(&counted)?.sum_all()?)? * scale)?;
-    Ok(ReverseKl { surrogate, value: value * scale, non_finite: n - finite as usize })
+    let scale = 1.0 / finite.max(1) as f64;
+    let gradients = Tensor::from_vec(gradients, (n, d + 1), z.device())?;
+    let surrogate = (packed.mul(&gradients)?.sum_all()? * scale)?;
+    Ok(ReverseKl { surrogate, value: value * scale, non_finite: n - finite })
 }

@@ -1,11 +1,11 @@
 //! The state of a training run, and the pure step from one state to the next.
 
-use super::adam::Adam;
+use super::adam::{Adam, sum_of_squares};
 use super::plan::TrainingPlan;
 use super::{maximum_likelihood, reverse_kl};
 use crate::coords::{CoordinatesError, ReducedTarget, choose_coordinates};
 use crate::energy::{EnergyError, System};
-use crate::flow::{Direction, Flow, FlowError};
+use crate::flow::{Direction, Flow, FlowError, LatentAddress};
 use crate::math::{LogSumExp, Purpose, Randoms};
 use candle_core::{DType, Device, Tensor, Var};
 use std::collections::BTreeMap;
@@ -212,7 +212,7 @@ impl Trainer {
         let mut square = 0.0;
         for (name, var) in &self.variables {
             if let Some(gradient) = store.remove(var) {
-                square += gradient.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+                square += sum_of_squares(&gradient)?;
                 gradients.insert(name.clone(), gradient);
             }
         }
@@ -233,12 +233,10 @@ impl Trainer {
 
     fn latents(&self, batch: usize) -> Result<Tensor, TrainError> {
         let d = self.target.dimension();
-        let mut rows = vec![0.0; batch * d];
-        for (i, row) in rows.chunks_exact_mut(d).enumerate() {
-            let index = self.counters.step * (1 << 16) + i as u64;
-            self.flow.prior().sample(&mut Randoms::new(self.plan.seed, Purpose::TrainingLatent, index), 1.0, row);
-        }
-        Ok(Tensor::from_vec(rows, (batch, d), self.flow.device())?)
+        let first = self.counters.step * (1 << 16);
+        let address = |index| LatentAddress { seed: self.plan.seed, purpose: Purpose::TrainingLatent, index, tau: 1.0 };
+        let addresses: Vec<_> = (first..first + batch as u64).map(address).collect();
+        Ok(Tensor::from_vec(self.flow.prior().sample(&addresses), (batch, d), self.flow.device())?)
     }
 
     /// That no weight is infinite or NaN: such a model must neither be kept nor gone on from.

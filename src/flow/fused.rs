@@ -1,0 +1,154 @@
+//! A flow as the CPU runs it: its bijectors as one program, and their weights.
+
+use super::bijector::Bijector;
+use super::error::FlowError;
+use crate::compute::flow_op::{TapePool, apply_program};
+use crate::compute::fused::{DenseLayer, Number, PackedWeights, Program, Stage};
+use crate::compute::{Direction, Precision};
+use candle_core::{DType, Result, Tensor};
+use std::sync::{Arc, OnceLock};
+
+/// Collects the stages of a flow, and the weights that they name, in one order.
+pub struct ProgramBuilder {
+    stages: Vec<Stage>,
+    weights: Vec<Tensor>,
+    count: usize,
+}
+
+impl ProgramBuilder {
+    /// Takes a weight, and says where its numbers begin among all weights.
+    pub fn weight(&mut self, tensor: &Tensor) -> usize {
+        self.weights.push(tensor.clone());
+        self.count += tensor.elem_count();
+        self.count - tensor.elem_count()
+    }
+
+    /// Takes a dense layer without inputs: a learned constant.
+    pub fn constant(&mut self, bias: &Tensor) -> DenseLayer {
+        let outputs = bias.elem_count();
+        let bias = self.weight(bias);
+        DenseLayer {
+            inputs: 0,
+            outputs,
+            weight: bias,
+            bias,
+            activation: crate::compute::bias_activation::Activation::Identity,
+        }
+    }
+
+    pub fn stage(&mut self, stage: Stage) {
+        self.stages.push(stage);
+    }
+}
+
+/// Weights in the order of their use, in the precision that the model has them in.
+enum Packed {
+    Single(PackedWeights<f32>),
+    Double(PackedWeights<f64>),
+}
+
+/// What is done with packed weights of either precision.
+pub(super) trait WithWeights {
+    type Output;
+    fn run<T: Number>(self, program: &Program, weights: &PackedWeights<T>) -> Self::Output;
+}
+
+/// A flow's program and weights.
+pub(super) struct FusedFlow {
+    program: Arc<Program>,
+    weights: Vec<Tensor>,
+    pool: Arc<TapePool>,
+    precision: Precision,
+    /// Packed once if the weights do not change any more; nothing while they are trained.
+    frozen: Option<OnceLock<Packed>>,
+}
+
+impl std::fmt::Debug for FusedFlow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}, {:?}", self.program, self.precision)
+    }
+}
+
+impl FusedFlow {
+    pub fn new(dimension: usize, bijectors: &[Box<dyn Bijector>], frozen: bool) -> Self {
+        let mut builder = ProgramBuilder { stages: Vec::new(), weights: Vec::new(), count: 0 };
+        bijectors.iter().for_each(|b| b.fuse(&mut builder));
+        let ProgramBuilder { stages, weights, count } = builder;
+        Self {
+            program: Arc::new(Program { dimension, stages, weights: count }),
+            weights,
+            pool: Arc::default(),
+            precision: Precision::Full,
+            frozen: frozen.then(OnceLock::new),
+        }
+    }
+
+    /// Chooses what conditioners are computed in, where no gradient is asked for.
+    pub fn set_precision(&mut self, precision: Precision) {
+        self.precision = precision;
+        self.frozen = self.frozen.take().map(|_| OnceLock::new());
+    }
+
+    /// All weights, one after another; differentiable in each.
+    fn flat(&self) -> Result<Tensor> {
+        let flat = self.weights.iter().map(Tensor::flatten_all).collect::<Result<Vec<_>>>()?;
+        match flat.as_slice() {
+            [] => Tensor::zeros(0, DType::F32, &candle_core::Device::Cpu),
+            [one] => Ok(one.clone()),
+            all => Tensor::cat(all, 0),
+        }
+    }
+
+    /// (n, d + 1): outputs and ladj of x (n, d), differentiable.
+    pub fn apply(&self, x: &Tensor, direction: Direction) -> Result<Tensor> {
+        apply_program(&self.program, &self.pool, x, &self.flat()?, direction)
+    }
+
+    /// Runs something on the packed weights.
+    pub fn with_weights<W: WithWeights>(&self, with: W) -> std::result::Result<W::Output, FlowError> {
+        let fresh;
+        let packed = match &self.frozen {
+            Some(slot) => match slot.get() {
+                Some(packed) => packed,
+                None => {
+                    let packed = self.pack()?;
+                    slot.get_or_init(|| packed)
+                }
+            },
+            None => {
+                fresh = self.pack()?;
+                &fresh
+            }
+        };
+        Ok(match packed {
+            Packed::Single(weights) => with.run(&self.program, weights),
+            Packed::Double(weights) => with.run(&self.program, weights),
+        })
+    }
+
+    fn pack(&self) -> Result<Packed> {
+        let flat = self.flat()?.detach();
+        Ok(match flat.dtype() {
+            DType::F64 => Packed::Double(self.program.pack(&flat.to_vec1::<f64>()?, self.precision, false)),
+            _ => Packed::Single(self.program.pack(&flat.to_vec1::<f32>()?, self.precision, false)),
+        })
+    }
+}
+
+/// Outputs and ladj of rows in host memory.
+pub(super) struct ApplyRows<'a> {
+    pub rows: &'a [f64],
+    pub direction: Direction,
+}
+
+impl WithWeights for ApplyRows<'_> {
+    type Output = (Vec<f64>, Vec<f64>);
+
+    fn run<T: Number>(self, program: &Program, weights: &PackedWeights<T>) -> Self::Output {
+        let d = program.dimension;
+        let n = self.rows.len() / d;
+        let (mut out, mut ladj) = (vec![0.0; n * d], vec![0.0; n]);
+        program.apply_rows(weights, self.direction, self.rows, &mut out, &mut ladj);
+        (out, ladj)
+    }
+}
