@@ -5,11 +5,13 @@
 //! topology, and the digest that names it in every answer.
 
 pub mod analytic;
+mod lanewise;
 mod minimise;
 pub mod openmm;
 mod potential;
 mod system;
 
+pub use lanewise::Lanewise;
 pub use minimise::minimise;
-pub use potential::{EnergyError, EnergyScale, MOLAR_GAS_CONSTANT, Pointwise, Potential};
+pub use potential::{EnergyError, EnergyScale, MOLAR_GAS_CONSTANT, Potential};
 pub use system::{System, SystemDefinition};

@@ -1,13 +1,9 @@
 //! What every potential can do.
 
-use rayon::prelude::*;
 use std::fmt::Debug;
 
 /// The molar gas constant R = k_B·N_A in kJ/(mol·K), from the exact SI values of 2019.
 pub const MOLAR_GAS_CONSTANT: f64 = 8.314_462_618_153_24e-3;
-
-/// Configurations handled by one thread at a time.
-const ROWS_PER_TASK: usize = 16;
 
 /// The unit of a system's energies, and with it the unit of its temperatures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -66,53 +62,6 @@ pub trait Potential: Send + Sync + Debug {
     /// Whether U is the same after every translation and rotation of the whole configuration.
     fn is_rigid_invariant(&self) -> bool {
         false
-    }
-}
-
-/// A potential written as a function of one configuration; batches are shared among threads by rows.
-pub trait Pointwise: Send + Sync + Debug {
-    fn name(&self) -> &'static str;
-    fn dimension(&self) -> usize;
-
-    /// U(x); where a place for it is given, the gradient is written (not added) to it.
-    fn value(&self, x: &[f64], gradient: Option<&mut [f64]>) -> f64;
-}
-
-impl<P: Pointwise> Potential for P {
-    fn dimension(&self) -> usize {
-        Pointwise::dimension(self)
-    }
-
-    fn evaluate(
-        &self,
-        positions: &[f64],
-        energies: &mut [f64],
-        gradients: Option<&mut [f64]>,
-    ) -> Result<(), EnergyError> {
-        let d = Pointwise::dimension(self);
-        check_batch(d, positions, energies.len(), gradients.as_deref())?;
-        match gradients {
-            Some(gradients) => positions
-                .par_chunks(d)
-                .zip(energies.par_iter_mut())
-                .zip(gradients.par_chunks_mut(d))
-                .with_min_len(ROWS_PER_TASK)
-                .for_each(|((x, e), g)| *e = self.value(x, Some(g))),
-            None => positions
-                .par_chunks(d)
-                .zip(energies.par_iter_mut())
-                .with_min_len(ROWS_PER_TASK)
-                .for_each(|(x, e)| *e = self.value(x, None)),
-        }
-        Ok(())
-    }
-
-    fn term_names(&self) -> Vec<String> {
-        vec![self.name().to_string()]
-    }
-
-    fn evaluate_terms(&self, positions: &[f64], energies: &mut [f64]) -> Result<(), EnergyError> {
-        self.evaluate(positions, energies, None)
     }
 }
 

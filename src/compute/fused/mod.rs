@@ -29,7 +29,7 @@ pub use dense::{DenseLayer, Lane, ROWS};
 pub use latents::LatentLanes;
 pub use number::{Number, ln};
 pub use packed::{PackedWeights, Precision};
-pub use program::{Program, Stage, TileScratch, store};
+pub use program::{Program, Stage, TileScratch, load, store};
 pub use spline::Shape;
 pub use training::Tape;
 pub use vectors::{Found, InstructionSet, Kernel, dispatch};

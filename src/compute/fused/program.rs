@@ -46,7 +46,7 @@ pub(super) fn in_order(stages: usize, direction: Direction) -> impl DoubleEndedI
 
 /// Reads up to [`ROWS`] rows of d numbers into a tile; lanes without a row repeat the last one.
 #[inline(always)]
-pub(super) fn load(rows: &[f64], x: &mut [Lane<f64>]) {
+pub fn load(rows: &[f64], x: &mut [Lane<f64>]) {
     let d = x.len();
     let last = (rows.len() / d).saturating_sub(1);
     for r in 0..ROWS {

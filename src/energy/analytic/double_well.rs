@@ -1,7 +1,9 @@
 //! The asymmetric double well of Noé, Olsson, Köhler and Wu, Science 365, eaaw1147 (2019), as their code has it.
 
 use super::finite;
-use crate::energy::potential::{EnergyError, Pointwise};
+use crate::compute::fused::{InstructionSet, Lane, ROWS};
+use crate::energy::lanewise::Lanewise;
+use crate::energy::potential::EnergyError;
 
 /// u(x, y, …) = a₄x⁴ − a₂x² + a₁x + ½k(y² + …).
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -40,7 +42,7 @@ impl DoubleWell {
     }
 }
 
-impl Pointwise for DoubleWell {
+impl Lanewise for DoubleWell {
     fn name(&self) -> &'static str {
         "DoubleWell"
     }
@@ -49,13 +51,26 @@ impl Pointwise for DoubleWell {
         self.dimension
     }
 
-    fn value(&self, x: &[f64], gradient: Option<&mut [f64]>) -> f64 {
-        let (q, rest) = (x[0], &x[1..]);
-        if let Some(gradient) = gradient {
-            gradient[0] = 4.0 * self.a4 * q * q * q - 2.0 * self.a2 * q + self.a1;
-            gradient[1..].iter_mut().zip(rest).for_each(|(g, y)| *g = self.k * y);
+    #[inline(always)]
+    fn evaluate<I: InstructionSet>(&self, x: &[Lane<f64>], energy: &mut Lane<f64>, gradient: Option<&mut [Lane<f64>]>) {
+        let (q, rest) = (&x[0], &x[1..]);
+        for r in 0..ROWS {
+            energy[r] = ((self.a4 * q[r] * q[r] - self.a2) * q[r] + self.a1) * q[r];
         }
-        let well = ((self.a4 * q * q - self.a2) * q + self.a1) * q;
-        well + 0.5 * self.k * rest.iter().map(|y| y * y).sum::<f64>()
+        for y in rest {
+            for r in 0..ROWS {
+                energy[r] += 0.5 * self.k * y[r] * y[r];
+            }
+        }
+        if let Some(gradient) = gradient {
+            for r in 0..ROWS {
+                gradient[0][r] = (4.0 * self.a4 * q[r] * q[r] - 2.0 * self.a2) * q[r] + self.a1;
+            }
+            for (g, y) in gradient[1..].iter_mut().zip(rest) {
+                for r in 0..ROWS {
+                    g[r] = self.k * y[r];
+                }
+            }
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! Mixtures of isotropic Gaussians of equal weight in two dimensions.
 
 use super::finite;
-use crate::energy::potential::{EnergyError, Pointwise};
-use crate::math::LogSumExp;
+use crate::compute::fused::{InstructionSet, Lane, Number, ROWS, ln};
+use crate::energy::lanewise::Lanewise;
+use crate::energy::potential::EnergyError;
 use crate::math::special::HALF_LOG_TWO_PI;
 
 const MAX_COMPONENTS: usize = 10_000;
@@ -49,7 +50,7 @@ impl GaussianMixture {
     }
 }
 
-impl Pointwise for GaussianMixture {
+impl Lanewise for GaussianMixture {
     fn name(&self) -> &'static str {
         "GaussianMixture"
     }
@@ -58,21 +59,39 @@ impl Pointwise for GaussianMixture {
         2
     }
 
-    fn value(&self, x: &[f64], gradient: Option<&mut [f64]>) -> f64 {
+    #[inline(always)]
+    fn evaluate<I: InstructionSet>(&self, x: &[Lane<f64>], energy: &mut Lane<f64>, gradient: Option<&mut [Lane<f64>]>) {
         let precision = self.standard_deviation.powi(-2);
-        let exponent = |m: &[f64; 2]| -0.5 * precision * ((x[0] - m[0]).powi(2) + (x[1] - m[1]).powi(2));
-        let mut sum = LogSumExp::default();
-        self.means.iter().for_each(|m| sum.add(exponent(m)));
-        let log_sum = sum.value();
-        if let Some(gradient) = gradient {
-            gradient.fill(0.0);
-            for m in &self.means {
-                let responsibility = (exponent(m) - log_sum).exp();
-                gradient[0] += responsibility * precision * (x[0] - m[0]);
-                gradient[1] += responsibility * precision * (x[1] - m[1]);
+        let exponent = |m: &[f64; 2], r: usize| {
+            let (dx, dy) = (x[0][r] - m[0], x[1][r] - m[1]);
+            -0.5 * precision * (dx * dx + dy * dy)
+        };
+        let mut largest = [f64::NEG_INFINITY; ROWS];
+        for m in &self.means {
+            for r in 0..ROWS {
+                let e = exponent(m, r);
+                largest[r] = if e > largest[r] { e } else { largest[r] };
             }
         }
-        (self.means.len() as f64).ln() + 2.0 * (HALF_LOG_TWO_PI + self.standard_deviation.ln()) - log_sum
+        let (mut sum, mut pull_x, mut pull_y) = ([0.0; ROWS], [0.0; ROWS], [0.0; ROWS]);
+        for m in &self.means {
+            for r in 0..ROWS {
+                let weight = (exponent(m, r) - largest[r]).exponential::<I>();
+                sum[r] += weight;
+                pull_x[r] += weight * (x[0][r] - m[0]);
+                pull_y[r] += weight * (x[1][r] - m[1]);
+            }
+        }
+        let constant = (self.means.len() as f64).ln() + 2.0 * (HALF_LOG_TWO_PI + self.standard_deviation.ln());
+        for r in 0..ROWS {
+            energy[r] = constant - largest[r] - ln::<I>(sum[r]);
+        }
+        if let Some(gradient) = gradient {
+            for r in 0..ROWS {
+                gradient[0][r] = precision * pull_x[r] / sum[r];
+                gradient[1][r] = precision * pull_y[r] / sum[r];
+            }
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! Independent harmonic oscillators.
 
 use super::{MAX_DIMENSION, finite};
-use crate::energy::potential::{EnergyError, Pointwise};
+use crate::compute::fused::{InstructionSet, Lane, ROWS};
+use crate::energy::lanewise::Lanewise;
+use crate::energy::potential::EnergyError;
 
 /// u(x) = ½ Σ kᵢ (xᵢ − cᵢ)². log Z(τ) = ½ Σ log(2πτ/kᵢ).
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -40,7 +42,7 @@ impl Harmonic {
     }
 }
 
-impl Pointwise for Harmonic {
+impl Lanewise for Harmonic {
     fn name(&self) -> &'static str {
         "Harmonic"
     }
@@ -49,13 +51,21 @@ impl Pointwise for Harmonic {
         self.stiffness.len()
     }
 
-    fn value(&self, x: &[f64], gradient: Option<&mut [f64]>) -> f64 {
+    #[inline(always)]
+    fn evaluate<I: InstructionSet>(&self, x: &[Lane<f64>], energy: &mut Lane<f64>, gradient: Option<&mut [Lane<f64>]>) {
         let terms = || x.iter().zip(&self.stiffness).zip(&self.centre);
-        if let Some(gradient) = gradient {
-            for (((x, k), c), g) in terms().zip(gradient) {
-                *g = k * (x - c);
+        *energy = [0.0; ROWS];
+        for ((x, k), c) in terms() {
+            for r in 0..ROWS {
+                energy[r] += 0.5 * k * (x[r] - c) * (x[r] - c);
             }
         }
-        terms().map(|((x, k), c)| 0.5 * k * (x - c) * (x - c)).sum()
+        if let Some(gradient) = gradient {
+            for (((x, k), c), g) in terms().zip(gradient) {
+                for r in 0..ROWS {
+                    g[r] = k * (x[r] - c);
+                }
+            }
+        }
     }
 }

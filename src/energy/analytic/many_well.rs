@@ -1,7 +1,9 @@
 //! The many-well of Midgley et al., "Flow annealed importance sampling bootstrap" (ICLR 2023): independent copies of a
 //! two-dimensional double well, 2^(d/2) modes in d dimensions.
 
-use crate::energy::potential::{EnergyError, Pointwise};
+use crate::compute::fused::{InstructionSet, Lane, ROWS};
+use crate::energy::lanewise::Lanewise;
+use crate::energy::potential::EnergyError;
 
 const QUARTIC: f64 = 1.0;
 const QUADRATIC: f64 = -6.0;
@@ -35,7 +37,7 @@ impl ManyWell {
     }
 }
 
-impl Pointwise for ManyWell {
+impl Lanewise for ManyWell {
     fn name(&self) -> &'static str {
         "ManyWell"
     }
@@ -44,15 +46,23 @@ impl Pointwise for ManyWell {
         self.dimension
     }
 
-    fn value(&self, x: &[f64], gradient: Option<&mut [f64]>) -> f64 {
-        if let Some(gradient) = gradient {
-            for (g, p) in gradient.chunks_exact_mut(2).zip(x.chunks_exact(2)) {
-                g[0] = 4.0 * QUARTIC * p[0] * p[0] * p[0] + 2.0 * QUADRATIC * p[0] + LINEAR;
-                g[1] = p[1];
+    #[inline(always)]
+    fn evaluate<I: InstructionSet>(&self, x: &[Lane<f64>], energy: &mut Lane<f64>, gradient: Option<&mut [Lane<f64>]>) {
+        *energy = [0.0; ROWS];
+        for pair in x.chunks_exact(2) {
+            let (x, y) = (&pair[0], &pair[1]);
+            for r in 0..ROWS {
+                energy[r] += ((QUARTIC * x[r] * x[r] + QUADRATIC) * x[r] + LINEAR) * x[r] + 0.5 * y[r] * y[r];
             }
         }
-        x.chunks_exact(2)
-            .map(|p| ((QUARTIC * p[0] * p[0] + QUADRATIC) * p[0] + LINEAR) * p[0] + 0.5 * p[1] * p[1])
-            .sum()
+        if let Some(gradient) = gradient {
+            for (g, pair) in gradient.chunks_exact_mut(2).zip(x.chunks_exact(2)) {
+                for r in 0..ROWS {
+                    let x = pair[0][r];
+                    g[0][r] = (4.0 * QUARTIC * x * x + 2.0 * QUADRATIC) * x + LINEAR;
+                    g[1][r] = pair[1][r];
+                }
+            }
+        }
     }
 }

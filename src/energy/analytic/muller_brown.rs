@@ -1,7 +1,9 @@
 //! The potential of Müller and Brown, Theor. Chim. Acta 53, 75 (1979).
 
 use super::finite;
-use crate::energy::potential::{EnergyError, Pointwise};
+use crate::compute::fused::{InstructionSet, Lane, Number, ROWS};
+use crate::energy::lanewise::Lanewise;
+use crate::energy::potential::EnergyError;
 
 const AMPLITUDE: [f64; 4] = [-200.0, -100.0, -170.0, 15.0];
 const XX: [f64; 4] = [-1.0, -1.0, -6.5, 0.7];
@@ -41,7 +43,7 @@ impl MullerBrown {
     }
 }
 
-impl Pointwise for MullerBrown {
+impl Lanewise for MullerBrown {
     fn name(&self) -> &'static str {
         "MullerBrown"
     }
@@ -50,20 +52,37 @@ impl Pointwise for MullerBrown {
         self.dimension
     }
 
-    fn value(&self, x: &[f64], gradient: Option<&mut [f64]>) -> f64 {
-        let (mut v, mut vx, mut vy) = (0.0, 0.0, 0.0);
+    #[inline(always)]
+    fn evaluate<I: InstructionSet>(&self, x: &[Lane<f64>], energy: &mut Lane<f64>, gradient: Option<&mut [Lane<f64>]>) {
+        let (mut v, mut vx, mut vy) = ([0.0; ROWS], [0.0; ROWS], [0.0; ROWS]);
         for j in 0..4 {
-            let (dx, dy) = (x[0] - X[j], x[1] - Y[j]);
-            let term = AMPLITUDE[j] * (XX[j] * dx * dx + XY[j] * dx * dy + YY[j] * dy * dy).exp();
-            v += term;
-            vx += term * (2.0 * XX[j] * dx + XY[j] * dy);
-            vy += term * (XY[j] * dx + 2.0 * YY[j] * dy);
+            for r in 0..ROWS {
+                let (dx, dy) = (x[0][r] - X[j], x[1][r] - Y[j]);
+                let exponent = XX[j] * dx * dx + XY[j] * dx * dy + YY[j] * dy * dy;
+                let term = AMPLITUDE[j] * exponent.exponential::<I>();
+                v[r] += term;
+                vx[r] += term * (2.0 * XX[j] * dx + XY[j] * dy);
+                vy[r] += term * (XY[j] * dx + 2.0 * YY[j] * dy);
+            }
+        }
+        for z in &x[2..] {
+            for r in 0..ROWS {
+                v[r] += 0.5 * z[r] * z[r];
+            }
+        }
+        for r in 0..ROWS {
+            energy[r] = self.scale * v[r];
         }
         if let Some(gradient) = gradient {
-            gradient[0] = self.scale * vx;
-            gradient[1] = self.scale * vy;
-            gradient[2..].iter_mut().zip(&x[2..]).for_each(|(g, z)| *g = self.scale * z);
+            for r in 0..ROWS {
+                gradient[0][r] = self.scale * vx[r];
+                gradient[1][r] = self.scale * vy[r];
+            }
+            for (g, z) in gradient[2..].iter_mut().zip(&x[2..]) {
+                for r in 0..ROWS {
+                    g[r] = self.scale * z[r];
+                }
+            }
         }
-        self.scale * (v + 0.5 * x[2..].iter().map(|z| z * z).sum::<f64>())
     }
 }
