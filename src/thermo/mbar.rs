@@ -30,7 +30,9 @@ pub enum MbarError {
     Shape { energies: usize, states: usize },
     #[error("n_k adds up to {counted} samples, but u_kn has {samples}; count each sample under the state it is from")]
     Counts { counted: u64, samples: u64 },
-    #[error("u_kn of state {state} at sample {sample} is {value}; reduced energies are finite, or +∞ where there is no density")]
+    #[error(
+        "u_kn of state {state} at sample {sample} is {value}; reduced energies are finite, or +∞ where there is no density"
+    )]
     Energy { state: usize, sample: usize, value: f64 },
     #[error("sample {0} has no density in any state with samples; it cannot be one of theirs")]
     Impossible(usize),
