@@ -28,7 +28,9 @@ const LEAST_SHARED: f64 = 1e-4;
 pub enum MbarError {
     #[error("u_kn holds {energies} numbers for {states} states; it needs one row of all samples for each state")]
     Shape { energies: usize, states: usize },
-    #[error("n_k adds up to {counted} samples, but u_kn has {samples}; count each sample under the state it is from")]
+    #[error(
+        "the counts n_k add up to {counted} samples, but u_kn has {samples}; count each sample under the state it is from"
+    )]
     Counts { counted: u64, samples: u64 },
     #[error(
         "u_kn of state {state} at sample {sample} is {value}; reduced energies are finite, or +∞ where there is no density"
