@@ -3,7 +3,7 @@
 use super::client::CliError;
 use npyz::{DType, NpyFile, Order, TypeChar, WriterBuilder};
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{BufReader, BufWriter, Read, Seek, Write};
 use std::path::Path;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
@@ -32,13 +32,18 @@ pub(super) fn read_positions(path: &Path) -> Result<Array, CliError> {
 /// An array of an NPZ file by name, or nothing if there is none of that name.
 pub(super) fn read_npz(path: &Path, name: &str) -> Result<Option<Array>, CliError> {
     let file = File::open(path).map_err(|e| CliError::file(path, e))?;
-    let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|e| CliError::file(path, e))?;
+    read_npz_entry(BufReader::new(file), name).map_err(|e| CliError::file(path, e))
+}
+
+/// The same of an NPZ file from anywhere; the error says what is wrong with it.
+pub(super) fn read_npz_entry(file: impl Read + Seek, name: &str) -> Result<Option<Array>, String> {
+    let mut archive = ZipArchive::new(file).map_err(|e| e.to_string())?;
     let entry = format!("{name}.npy");
     if archive.index_for_name(&entry).is_none() {
         return Ok(None);
     }
-    let reader = archive.by_name(&entry).map_err(|e| CliError::file(path, e))?;
-    read_npy(BufReader::new(reader)).map(Some).map_err(|e| CliError::file(path, format!("{name}: {e}")))
+    let reader = archive.by_name(&entry).map_err(|e| e.to_string())?;
+    read_npy(BufReader::new(reader)).map(Some).map_err(|e| format!("{name}: {e}"))
 }
 
 fn read_npy(reader: impl Read) -> Result<Array, String> {

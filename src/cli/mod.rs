@@ -1,11 +1,15 @@
 //! The command line: one subcommand a file.
 
+mod alanine_dipeptide;
 mod arrays;
+mod bench;
 mod client;
 mod datasets;
+mod doctor;
 mod energy;
 mod free_energy;
 mod jobs;
+mod local_server;
 mod models;
 mod names;
 mod output;
@@ -39,6 +43,8 @@ enum Command {
     Sample(sample::Args),
     FreeEnergy(free_energy::Args),
     Energy(energy::Args),
+    Bench(bench::Args),
+    Doctor(doctor::Args),
     #[command(subcommand)]
     Systems(systems::Command),
     #[command(subcommand)]
@@ -79,6 +85,8 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Sample(args) => sample::run(args).await,
         Command::FreeEnergy(args) => free_energy::run(args).await,
         Command::Energy(args) => energy::run(args).await,
+        Command::Bench(args) => bench::run(args).await,
+        Command::Doctor(args) => doctor::run(args).await,
         Command::Systems(command) => systems::run(command).await,
         Command::Datasets(command) => datasets::run(command).await,
         Command::Jobs(command) => jobs::run(command).await,

@@ -1,6 +1,6 @@
 //! `boltzflow models`
 
-use super::client::{CliError, ServerArgs, every_page};
+use super::client::{CliError, Clients, ServerArgs, every_page};
 use super::names::resource;
 use super::output::{JsonArgs, number, table};
 use crate::contract::v1::{self, import_model_request::Part};
@@ -129,11 +129,7 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
         Command::Import { file, model_id, server } => {
             let mut clients = server.connect().await?;
             let bytes = std::fs::read(&file).map_err(|e| CliError::file(&file, e))?;
-            let header = v1::ImportHeader { model_id: model_id.unwrap_or_default(), request_id: String::new() };
-            let chunks: Vec<Part> = bytes.chunks(CHUNK).map(|c| Part::Data(c.to_vec())).collect();
-            let parts = std::iter::once(Part::Header(header)).chain(chunks);
-            let messages = parts.map(|part| v1::ImportModelRequest { part: Some(part) });
-            let model = clients.models.import_model(tokio_stream::iter(messages)).await?.into_inner();
+            let model = import(&mut clients, &bytes, model_id.unwrap_or_default()).await?;
             println!("{}", model.name);
         }
         Command::Delete { name, server } => {
@@ -142,4 +138,13 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
         }
     }
     Ok(())
+}
+
+/// Sends the bytes of a model file; the server chooses the model's id if it is empty.
+pub(super) async fn import(clients: &mut Clients, bytes: &[u8], model_id: String) -> Result<v1::Model, CliError> {
+    let header = v1::ImportHeader { model_id, request_id: String::new() };
+    let chunks: Vec<Part> = bytes.chunks(CHUNK).map(|c| Part::Data(c.to_vec())).collect();
+    let parts = std::iter::once(Part::Header(header)).chain(chunks);
+    let messages = parts.map(|part| v1::ImportModelRequest { part: Some(part) });
+    Ok(clients.models.import_model(tokio_stream::iter(messages)).await?.into_inner())
 }

@@ -5,16 +5,13 @@ mod exact;
 mod molecule;
 mod plots;
 
-use super::client::{CliError, Clients, ServerArgs};
+use super::client::{CliError, Clients};
 use super::jobs::follow;
+use super::local_server::LocalServer;
 use super::output::JsonArgs;
 use crate::compute::DeviceChoice;
 use crate::contract::v1::{self, job::Task};
-use crate::server::{Limits, Server, ServerSettings};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 /// Train, sample and check a flow, start to end
 ///
@@ -39,7 +36,8 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result<(), CliError> {
     std::fs::create_dir_all(&args.output).map_err(|e| CliError::file(&args.output, e))?;
-    let here = LocalServer::start().await?;
+    let here = LocalServer::start(DeviceChoice::Auto).await?;
+    println!("server on {}, its files in {}", here.server.server, here.folder.display());
     let mut clients = here.server.connect().await?;
     let result = if args.molecule {
         molecule::run(&args, &mut clients, &here.folder).await
@@ -48,51 +46,6 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     };
     here.stop().await;
     result
-}
-
-/// A server in this process, with a folder of its own.
-struct LocalServer {
-    server: ServerArgs,
-    folder: PathBuf,
-    shutdown: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-impl LocalServer {
-    async fn start() -> Result<Self, CliError> {
-        let folder = std::env::temp_dir().join(format!("boltzflow-{}", uuid::Uuid::now_v7().simple()));
-        std::fs::create_dir_all(&folder).map_err(|e| CliError::file(&folder, e))?;
-        let settings = ServerSettings {
-            database: format!("sqlite://{}", folder.join("state.db").display()),
-            artifacts: format!("file://{}", folder.join("artifacts").display()),
-            device: DeviceChoice::Auto,
-            limits: Limits::default(),
-            drain: Duration::from_secs(2),
-            lease: Duration::from_secs(30),
-        };
-        let free = ([127, 0, 0, 1], 0).into();
-        let failed = |e: &dyn std::fmt::Display| CliError::failed(e.to_string());
-        let server = Server::bind(settings, free, free).await.map_err(|e| failed(&e))?;
-        let address = server.address().map_err(|e| failed(&e))?;
-        let shutdown = CancellationToken::new();
-        let stop = shutdown.clone();
-        let task = tokio::spawn(async move {
-            if let Err(e) = server.run(stop).await {
-                eprintln!("the server failed: {e}");
-            }
-        });
-        println!("server on {address}, its files in {}", folder.display());
-        Ok(Self { server: ServerArgs { server: format!("http://{address}") }, folder, shutdown, task })
-    }
-
-    async fn stop(self) {
-        self.shutdown.cancel();
-        // What the server could not end by then, the end of the process ends.
-        let _ = self.task.await;
-        if let Err(e) = std::fs::remove_dir_all(&self.folder) {
-            eprintln!("warning: {}: {e}", self.folder.display());
-        }
-    }
 }
 
 /// Trains a model and answers with its name.

@@ -1,5 +1,6 @@
 //! Alanine dipeptide in implicit solvent, beside profiles of replica exchange dynamics.
 
+use super::super::alanine_dipeptide::{SYSTEM, TOPOLOGY, TRAJECTORY};
 use super::super::client::{CliError, Clients};
 use super::super::free_energy::estimate;
 use super::super::output::{number, table, with_error};
@@ -13,9 +14,6 @@ use std::f64::consts::PI;
 use std::path::Path;
 use std::time::Instant;
 
-const SYSTEM: &[u8] = include_bytes!("../../../examples/alanine-dipeptide/system.xml");
-const TOPOLOGY: &[u8] = include_bytes!("../../../examples/alanine-dipeptide/topology.pdb");
-const TRAJECTORY: &[u8] = include_bytes!("../../../examples/alanine-dipeptide/trajectory-300K.npz");
 const REFERENCE: &str = include_str!("../../../examples/alanine-dipeptide/reference-profile.json");
 
 const TEMPERATURE: f64 = 300.0;
@@ -42,8 +40,8 @@ pub(super) async fn run(args: &Args, clients: &mut Clients, folder: &Path) -> Re
         std::fs::write(&path, bytes).map_err(|e| CliError::file(&path, e))?;
         Ok::<_, CliError>(path)
     };
-    let xml = file("alanine-dipeptide.xml", SYSTEM)?;
-    let pdb = file("alanine-dipeptide.pdb", TOPOLOGY)?;
+    let xml = file("alanine-dipeptide.xml", SYSTEM.as_bytes())?;
+    let pdb = file("alanine-dipeptide.pdb", TOPOLOGY.as_bytes())?;
     let npz = file("alanine-dipeptide.npz", TRAJECTORY)?;
     let system = send_system(clients, &xml.to_string_lossy(), Some(&pdb)).await?;
     let dataset = send_dataset(clients, &npz.to_string_lossy(), &system, None).await?;

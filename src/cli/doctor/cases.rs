@@ -1,0 +1,62 @@
+//! Flows that between them use every kernel.
+
+use crate::compute::bias_activation::Activation;
+use crate::flow::{ConditionerSpec, CoordinateKind, CouplingSpec, FlowSpec, LayerSpec, Prior};
+use CoordinateKind::{Circular as C, Real as R};
+
+/// Wide enough for every path of a vectorised loop: full vectors, and what is left over.
+const HIDDEN: [usize; 2] = [67, 40];
+
+/// One bijector a flow, by name, and one flow of several.
+pub(super) fn cases() -> Vec<(&'static str, FlowSpec)> {
+    let mixed: Vec<CoordinateKind> = [R, C, R, C, C, R, R, R, C, R, R].to_vec();
+    let real = vec![R; 11];
+    let halves = [vec![0, 1, 4, 6, 9], vec![2, 3, 5, 7, 8, 10]];
+    let affine = |activation| LayerSpec::Affine { coupling: coupling(&halves[0], activation), bound: 1.5 };
+    let spline =
+        |half: usize, bins| LayerSpec::Spline { coupling: coupling(&halves[half], Activation::Silu), bins, bound: 3.0 };
+    let order = vec![10, 3, 0, 8, 1, 2, 5, 6, 4, 9, 7];
+    vec![
+        ("permutation", flow(&mixed, vec![LayerSpec::Permutation { order }])),
+        ("global affine", flow(&mixed, vec![LayerSpec::GlobalAffine])),
+        ("additive", flow(&real, vec![LayerSpec::Additive { coupling: coupling(&halves[0], Activation::Silu) }])),
+        ("affine, SiLU", flow(&real, vec![affine(Activation::Silu)])),
+        ("affine, ReLU", flow(&real, vec![affine(Activation::Relu)])),
+        ("affine, tanh", flow(&real, vec![affine(Activation::Tanh)])),
+        ("spline, linear", flow(&real, vec![spline(0, 8)])),
+        ("spline, circular", flow(&[C; 11], vec![spline(0, 8)])),
+        ("spline, mixed, 16 bins", flow(&mixed, vec![spline(1, 16)])),
+        ("spline, mixed, 32 bins", flow(&mixed, vec![spline(0, 32)])),
+        (
+            "spline, unconditional",
+            flow(
+                &[R, C],
+                vec![LayerSpec::Spline { coupling: coupling(&[0, 1], Activation::Silu), bins: 8, bound: 3.0 }],
+            ),
+        ),
+        (
+            "four couplings",
+            flow(
+                &real,
+                vec![
+                    affine(Activation::Silu),
+                    LayerSpec::Affine { coupling: coupling(&halves[1], Activation::Silu), bound: 1.5 },
+                    spline(0, 8),
+                    spline(1, 8),
+                    LayerSpec::GlobalAffine,
+                ],
+            ),
+        ),
+    ]
+}
+
+fn flow(kinds: &[CoordinateKind], layers: Vec<LayerSpec>) -> FlowSpec {
+    FlowSpec { coordinates: kinds.to_vec(), prior: Prior::natural(kinds), layers }
+}
+
+fn coupling(transformed: &[usize], activation: Activation) -> CouplingSpec {
+    CouplingSpec {
+        transformed: transformed.to_vec(),
+        conditioner: ConditionerSpec { hidden: HIDDEN.to_vec(), activation },
+    }
+}

@@ -1,0 +1,133 @@
+//! Every kernel of flows on a device, held against f64 on the CPU.
+
+use super::super::client::CliError;
+use super::cases::cases;
+use super::check::{Check, relative_deviation};
+use crate::flow::{Direction, Flow, FlowError, FlowSpec};
+use crate::math::{Purpose, Randoms};
+use candle_core::{DType, Device, Result, Tensor, Var};
+use std::collections::BTreeMap;
+
+/// Not a multiple of any block of rows.
+const ROWS: usize = 519;
+
+/// Conditioners are f32: values may deviate by some tens of its unit in the last place, 1.2·10⁻⁷, times what a layer
+/// stretches; gradients of weights are sums over all rows of products of several such numbers.
+const VALUES: f64 = 2e-5;
+const GRADIENTS: f64 = 2e-4;
+
+/// What one run of a flow gives.
+struct Outcome {
+    y: Vec<f64>,
+    ladj: Vec<f64>,
+    input_gradient: Vec<f64>,
+    weight_gradients: Vec<f64>,
+}
+
+pub(super) fn checks(device: &Device) -> std::result::Result<Vec<Check>, CliError> {
+    let mut checks = Vec::new();
+    for (name, spec) in cases() {
+        for direction in [Direction::Forward, Direction::Inverse] {
+            let failed = |e: FlowError| CliError::failed(format!("{name}, {direction:?}: {e}"));
+            let here = run(&spec, DType::F32, device, direction, on_device).map_err(failed)?;
+            let there = run(&spec, DType::F64, &Device::Cpu, direction, reference).map_err(failed)?;
+            checks.extend(compare(name, direction, &here, &there));
+        }
+    }
+    Ok(checks)
+}
+
+/// How the device runs a flow.
+fn on_device(flow: &Flow, input: &Tensor, direction: Direction) -> std::result::Result<(Tensor, Tensor), FlowError> {
+    flow.apply(input, direction)
+}
+
+/// What it is held against: a flow whose conditioners are f64.
+fn reference(flow: &Flow, input: &Tensor, direction: Direction) -> std::result::Result<(Tensor, Tensor), FlowError> {
+    flow.apply(input, direction)
+}
+
+type Apply = fn(&Flow, &Tensor, Direction) -> std::result::Result<(Tensor, Tensor), FlowError>;
+
+/// Values, and gradients of a form of them in which every output counts.
+fn run(
+    spec: &FlowSpec,
+    dtype: DType,
+    device: &Device,
+    direction: Direction,
+    apply: Apply,
+) -> std::result::Result<Outcome, FlowError> {
+    let (flow, variables) = Flow::initialise(spec.clone(), 1, dtype, device)?;
+    randomise(&variables)?;
+    let input = Var::from_tensor(&inputs(spec, device)?)?;
+    let (y, ladj) = apply(&flow, &input, direction)?;
+    let loss = (project(&y)?.mul(&directions(spec, device)?)?.sum_all()? + ladj.sqr()?.sum_all()?)?;
+    let gradients = loss.backward()?;
+    let gradient = |var: &Var| match gradients.get(var) {
+        Some(gradient) => numbers(gradient),
+        None => Ok(vec![0.0; var.elem_count()]),
+    };
+    let weight_gradients = variables.values().map(gradient).collect::<Result<Vec<_>>>()?.concat();
+    // As points on the circle, angles on both sides of its seam are near each other.
+    let y = Tensor::cat(&[&project(&y)?, &y.cos()?], 1)?;
+    Ok(Outcome { y: numbers(&y)?, ladj: numbers(&ladj)?, input_gradient: gradient(&input)?, weight_gradients })
+}
+
+fn compare(name: &str, direction: Direction, here: &Outcome, there: &Outcome) -> Vec<Check> {
+    let subject = format!("{name}, {}", if direction == Direction::Forward { "forward" } else { "inverse" });
+    let check = |quantity, here: &[f64], there: &[f64], tolerance| Check {
+        subject: subject.clone(),
+        quantity,
+        deviation: relative_deviation(here, there),
+        tolerance,
+    };
+    let mut checks = vec![
+        check("y", &here.y, &there.y, VALUES),
+        check("ladj", &here.ladj, &there.ladj, VALUES),
+        check("∂/∂input", &here.input_gradient, &there.input_gradient, GRADIENTS),
+    ];
+    if !there.weight_gradients.is_empty() {
+        checks.push(check("∂/∂weights", &here.weight_gradients, &there.weight_gradients, GRADIENTS));
+    }
+    checks
+}
+
+/// Weights that f32 and f64 hold alike, far from those of the identity.
+fn randomise(variables: &BTreeMap<String, Var>) -> Result<()> {
+    for (i, (path, var)) in variables.iter().enumerate() {
+        let mut random = Randoms::new(2, Purpose::Validation, i as u64);
+        let scale = match var.dims() {
+            [_, inputs] if path.ends_with("weight") => 1.0 / (*inputs as f64).sqrt(),
+            _ => 0.3,
+        };
+        let values: Vec<f64> = (0..var.elem_count()).map(|_| f64::from((scale * random.normal()) as f32)).collect();
+        var.set(&Tensor::from_vec(values, var.shape(), var.device())?.to_dtype(var.dtype())?)?;
+    }
+    Ok(())
+}
+
+/// Latents, some of them beyond the bound of splines.
+fn inputs(spec: &FlowSpec, device: &Device) -> Result<Tensor> {
+    let d = spec.dimension();
+    let mut rows = vec![0.0; ROWS * d];
+    for (i, row) in rows.chunks_exact_mut(d).enumerate() {
+        spec.prior.sample(&mut Randoms::new(3, Purpose::Validation, i as u64), 2.0, row);
+    }
+    Tensor::from_vec(rows, (ROWS, d), device)
+}
+
+/// The direction in which each output's gradient is taken.
+fn directions(spec: &FlowSpec, device: &Device) -> Result<Tensor> {
+    let d = spec.dimension();
+    let mut random = Randoms::new(4, Purpose::Validation, 0);
+    Tensor::from_vec((0..ROWS * d).map(|_| random.normal()).collect::<Vec<f64>>(), (ROWS, d), device)
+}
+
+/// A function of outputs that does not see the seam of circular ones.
+fn project(y: &Tensor) -> Result<Tensor> {
+    y.sin()
+}
+
+fn numbers(tensor: &Tensor) -> Result<Vec<f64>> {
+    tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()
+}
