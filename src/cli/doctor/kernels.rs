@@ -3,7 +3,7 @@
 use super::super::client::CliError;
 use super::cases::cases;
 use super::check::{Check, relative_deviation};
-use crate::flow::{Direction, Flow, FlowError, FlowSpec};
+use crate::flow::{Direction, Flow, FlowError, FlowSpec, LatentAddress};
 use crate::math::{Purpose, Randoms};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use std::collections::BTreeMap;
@@ -44,7 +44,7 @@ fn on_device(flow: &Flow, input: &Tensor, direction: Direction) -> std::result::
 
 /// What it is held against: a flow whose conditioners are f64.
 fn reference(flow: &Flow, input: &Tensor, direction: Direction) -> std::result::Result<(Tensor, Tensor), FlowError> {
-    flow.apply(input, direction)
+    flow.apply_one_by_one(input, direction)
 }
 
 type Apply = fn(&Flow, &Tensor, Direction) -> std::result::Result<(Tensor, Tensor), FlowError>;
@@ -108,12 +108,9 @@ fn randomise(variables: &BTreeMap<String, Var>) -> Result<()> {
 
 /// Latents, some of them beyond the bound of splines.
 fn inputs(spec: &FlowSpec, device: &Device) -> Result<Tensor> {
-    let d = spec.dimension();
-    let mut rows = vec![0.0; ROWS * d];
-    for (i, row) in rows.chunks_exact_mut(d).enumerate() {
-        spec.prior.sample(&mut Randoms::new(3, Purpose::Validation, i as u64), 2.0, row);
-    }
-    Tensor::from_vec(rows, (ROWS, d), device)
+    let address = |index| LatentAddress { seed: 3, purpose: Purpose::Validation, index, tau: 2.0 };
+    let addresses: Vec<_> = (0..ROWS as u64).map(address).collect();
+    Tensor::from_vec(spec.prior.sample(&addresses), (ROWS, spec.dimension()), device)
 }
 
 /// The direction in which each output's gradient is taken.

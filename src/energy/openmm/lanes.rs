@@ -8,11 +8,11 @@ use std::f64::consts::{FRAC_1_SQRT_2, LOG2_E};
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub, SubAssign};
 
 /// Configurations that are evaluated together.
-pub(super) const WIDTH: usize = 4;
+pub(super) const WIDTH: usize = 8;
 
 /// One number of each of [`WIDTH`] configurations.
 #[derive(Clone, Copy, Debug)]
-#[repr(align(32))]
+#[repr(align(64))]
 pub(super) struct Lanes(pub [f64; WIDTH]);
 
 /// A vector in space for each configuration.

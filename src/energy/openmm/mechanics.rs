@@ -7,6 +7,7 @@ use super::lanes::{Lanes, WIDTH};
 use super::nonbonded::Nonbonded;
 use super::torsions::PeriodicTorsions;
 use super::workspace::Workspace;
+use crate::compute::fused::{InstructionSet, Kernel, dispatch};
 use crate::energy::potential::{EnergyError, Potential, check_batch};
 use rayon::prelude::*;
 
@@ -15,7 +16,7 @@ const GROUPS_PER_TASK: usize = 4;
 
 /// The potential energy of an OpenMM System, in kJ/mol for positions in nm.
 ///
-/// The numbers of a configuration are the same in any batch, on any number of threads, and with or without AVX2.
+/// The numbers of a configuration are the same in any batch, on any number of threads, and whatever the width of the machine's vectors.
 #[derive(Debug)]
 pub struct MolecularMechanics {
     atoms: usize,
@@ -72,25 +73,22 @@ impl MolecularMechanics {
 
     /// Energies of the terms, and the gradient of their sum, of the configurations that the workspace has loaded.
     fn run<const GRADIENT: bool>(&self, workspace: &mut Workspace) {
-        #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has just been found to have the instructions that this function is compiled for.
-            return unsafe { self.run_avx2::<GRADIENT>(workspace) };
-        }
-        self.run_with::<GRADIENT>(workspace);
+        dispatch(Evaluation::<GRADIENT> { mechanics: self, workspace });
     }
+}
 
-    /// The same arithmetic in vectors of four numbers instead of two.
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2")]
-    fn run_avx2<const GRADIENT: bool>(&self, workspace: &mut Workspace) {
-        self.run_with::<GRADIENT>(workspace);
-    }
+struct Evaluation<'a, const GRADIENT: bool> {
+    mechanics: &'a MolecularMechanics,
+    workspace: &'a mut Workspace,
+}
+
+impl<const GRADIENT: bool> Kernel for Evaluation<'_, GRADIENT> {
+    type Output = ();
 
     #[inline(always)]
-    fn run_with<const GRADIENT: bool>(&self, workspace: &mut Workspace) {
-        let Workspace { at, gradient, energies, born: scratch, .. } = workspace;
-        for (term, energy) in self.terms.iter().zip(energies) {
+    fn run<I: InstructionSet>(self) {
+        let Workspace { at, gradient, energies, born: scratch, .. } = self.workspace;
+        for (term, energy) in self.mechanics.terms.iter().zip(energies) {
             *energy = match &term.force {
                 Force::Bonds(bonds) => bonds.evaluate::<GRADIENT>(at, gradient),
                 Force::Angles(angles) => angles.evaluate::<GRADIENT>(at, gradient),
