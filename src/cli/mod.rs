@@ -18,6 +18,7 @@ mod sample;
 mod serve;
 mod specs;
 mod systems;
+mod threads;
 mod train;
 
 use clap::{Parser, Subcommand};
@@ -57,6 +58,7 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    threads::settle();
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

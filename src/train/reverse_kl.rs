@@ -32,7 +32,7 @@ pub(super) fn loss(
     let (n, d) = z.dims2()?;
     let mut rows = Vec::with_capacity(n * d);
     let mut ladj_rows = Vec::with_capacity(n);
-    for row in packed.detach().to_vec2::<f64>()? {
+    for row in packed.flatten_all()?.to_vec1::<f64>()?.chunks_exact(d + 1) {
         rows.extend_from_slice(&row[..d]);
         ladj_rows.push(row[d]);
     }

@@ -7,7 +7,6 @@ mod report;
 mod sampling;
 mod service;
 mod sgemm;
-mod threads;
 mod timing;
 mod training;
 mod workload;
@@ -59,7 +58,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), CliError> {
-    let threads = threads::with_threads(args.threads)?;
+    let threads = super::threads::with_threads(args.threads)?;
     let device = open_device(args.device).map_err(|e| CliError::failed(e.to_string()))?;
     let setting = Setting { choice: args.device, device, pace: Pace::thorough(args.seconds) };
     let workloads = if args.workloads.is_empty() { Workload::value_variants() } else { &args.workloads };

@@ -5,7 +5,7 @@ use super::number::Number;
 use super::vectors::{InstructionSet, Kernel, Vector};
 
 /// Outputs of a dense layer whose weights' gradients are made in one go.
-pub const PANEL: usize = 64;
+pub const PANEL: usize = 128;
 
 /// Tiles that are summed over in one go: the lanes of a few inputs in all of them stay in the first cache.
 const TILES: usize = 32;
