@@ -64,12 +64,11 @@ impl WithWeights for Draw<'_> {
             .zip(draws.latents.par_chunks_mut(ROWS * d))
             .zip(draws.coordinates.par_chunks_mut(ROWS * d))
             .zip(draws.log_probs.par_chunks_mut(ROWS))
-            .for_each_init(
-                || program.scratch::<T>(),
-                |scratch, (((addresses, latents), coordinates), log_probs)| {
+            .for_each(|(((addresses, latents), coordinates), log_probs)| {
+                weights.with_scratch(program, |scratch| {
                     dispatch(DrawTile { prior, program, weights, addresses, latents, coordinates, log_probs, scratch });
-                },
-            );
+                });
+            });
         draws
     }
 }

@@ -4,7 +4,8 @@ use super::bf16::PackedBf16;
 use super::coupling::Coupling;
 use super::dense::{DenseLayer, Packed};
 use super::number::Number;
-use super::program::{Program, Stage};
+use super::program::{Program, Stage, TileScratch};
+use std::sync::{Mutex, PoisonError};
 
 /// What conditioners are computed in. A coupling layer's Jacobian is triangular whatever its conditioner computes, so
 /// that log weights are exact in each of them.
@@ -63,6 +64,20 @@ pub enum PackedStage<T> {
 /// All weights of a flow.
 pub struct PackedWeights<T> {
     pub stages: Vec<PackedStage<T>>,
+    /// Room for tiles that no thread is using.
+    spare: Mutex<Vec<TileScratch<T>>>,
+}
+
+impl<T: Number> PackedWeights<T> {
+    /// Does something that needs room for a tile of the program: what was used before, if any of it is free.
+    pub fn with_scratch<R>(&self, program: &Program, run: impl FnOnce(&mut TileScratch<T>) -> R) -> R {
+        let spare = || self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = spare().pop();
+        let mut scratch = free.unwrap_or_else(|| program.scratch());
+        let result = run(&mut scratch);
+        spare().push(scratch);
+        result
+    }
 }
 
 impl Program {
@@ -86,6 +101,6 @@ impl Program {
             }
             Stage::Permutation { .. } => PackedStage::Permutation,
         });
-        PackedWeights { stages: stages.collect() }
+        PackedWeights { stages: stages.collect(), spare: Mutex::default() }
     }
 }

@@ -76,7 +76,7 @@ pub struct TileScratch<T> {
 }
 
 impl Program {
-    pub fn scratch<T: Number>(&self) -> TileScratch<T> {
+    pub(super) fn scratch<T: Number>(&self) -> TileScratch<T> {
         let couplings = || {
             self.stages.iter().filter_map(|stage| match stage {
                 Stage::Coupling(c) => Some(c),
@@ -123,12 +123,11 @@ impl Program {
     /// (output (n, d), ladj (n)) of rows (n, d): the rows of `out` are `d` numbers and their ladj.
     pub fn apply<T: Number>(&self, packed: &PackedWeights<T>, direction: Direction, rows: &[f64], out: &mut [f64]) {
         let d = self.dimension;
-        rows.par_chunks(ROWS * d).zip(out.par_chunks_mut(ROWS * (d + 1))).for_each_init(
-            || self.scratch::<T>(),
-            |scratch, (rows, out)| {
-                dispatch(ApplyTile { program: self, packed, direction, rows, out, ladj: None, scratch })
-            },
-        );
+        rows.par_chunks(ROWS * d).zip(out.par_chunks_mut(ROWS * (d + 1))).for_each(|(rows, out)| {
+            packed.with_scratch(self, |scratch| {
+                dispatch(ApplyTile { program: self, packed, direction, rows, out, ladj: None, scratch });
+            });
+        });
     }
 }
 
@@ -178,11 +177,12 @@ impl Program {
         ladj: &mut [f64],
     ) {
         let d = self.dimension;
-        rows.par_chunks(ROWS * d).zip(out.par_chunks_mut(ROWS * d)).zip(ladj.par_chunks_mut(ROWS)).for_each_init(
-            || self.scratch::<T>(),
-            |scratch, ((rows, out), ladj)| {
+        rows.par_chunks(ROWS * d).zip(out.par_chunks_mut(ROWS * d)).zip(ladj.par_chunks_mut(ROWS)).for_each(
+            |((rows, out), ladj)| {
                 let ladj = Some(ladj);
-                dispatch(ApplyTile { program: self, packed, direction, rows, out, ladj, scratch });
+                packed.with_scratch(self, |scratch| {
+                    dispatch(ApplyTile { program: self, packed, direction, rows, out, ladj, scratch });
+                });
             },
         );
     }

@@ -78,9 +78,8 @@ impl Program {
             .zip(out.par_chunks_mut(ROWS * (d + 1)))
             .zip(numbers.par_chunks_mut(layout.numbers_per_tile))
             .zip(wide.par_chunks_mut(layout.wide_per_tile))
-            .for_each_init(
-                || self.scratch::<T>(),
-                |scratch, (((rows, out), numbers), wide)| {
+            .for_each(|(((rows, out), numbers), wide)| {
+                packed.with_scratch(self, |scratch| {
                     dispatch(ForwardTile {
                         program: self,
                         packed,
@@ -92,8 +91,8 @@ impl Program {
                         wide,
                         scratch,
                     });
-                },
-            );
+                });
+            });
         tape
     }
 
@@ -116,9 +115,8 @@ impl Program {
             .zip(grad_rows.par_chunks_mut(ROWS * d))
             .zip(numbers.par_chunks_mut(layout.numbers_per_tile))
             .zip(wide.par_chunks_mut(layout.wide_per_tile))
-            .for_each_init(
-                || self.scratch::<T>(),
-                |scratch, (((grad, grad_rows), numbers), wide)| {
+            .for_each(|(((grad, grad_rows), numbers), wide)| {
+                packed.with_scratch(self, |scratch| {
                     dispatch(BackwardTile {
                         program: self,
                         packed,
@@ -130,8 +128,8 @@ impl Program {
                         wide,
                         scratch,
                     });
-                },
-            );
+                });
+            });
         self.weight_gradients(layout, tiles, numbers, wide, grad_weights);
     }
 
