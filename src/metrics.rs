@@ -22,6 +22,8 @@ pub struct Metrics {
     pub samples: IntCounterVec,
     pub sample_effective_fraction: Histogram,
     pub streams_open: IntGauge,
+    pub batch_rows: Histogram,
+    pub batch_requests: Histogram,
     pub compute_busy_seconds: Gauge,
     pub compute_waiting: IntGauge,
     pub models_loaded: IntGauge,
@@ -29,6 +31,9 @@ pub struct Metrics {
 
 const SECONDS: [f64; 12] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0];
 const FRACTIONS: [f64; 9] = [0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95];
+
+const ROWS: [f64; 8] = [1.0, 16.0, 64.0, 256.0, 512.0, 1024.0, 4096.0, 8192.0];
+const REQUESTS: [f64; 6] = [1.0, 2.0, 4.0, 8.0, 16.0, 64.0];
 
 impl Metrics {
     pub fn new() -> Result<Self, prometheus::Error> {
@@ -66,6 +71,8 @@ impl Metrics {
                 "Effective sample size of finished streams and estimates, as a fraction",
                 &FRACTIONS,
             )?,
+            batch_rows: histogram("boltzflow_batch_rows", "Samples computed as one batch", &ROWS)?,
+            batch_requests: histogram("boltzflow_batch_requests", "Requests that shared a batch", &REQUESTS)?,
             streams_open: IntGauge::new("boltzflow_streams_open", "Streams of samples or estimates that are open")?,
             compute_busy_seconds: Gauge::new("boltzflow_compute_busy_seconds", "Time that the device was in use")?,
             compute_waiting: IntGauge::new("boltzflow_compute_waiting", "Computations that wait for the device")?,
@@ -76,6 +83,9 @@ impl Metrics {
             add(Box::new(collector.clone()))?;
         }
         for collector in [&metrics.job_queue_wait, &metrics.checkpoint_seconds, &metrics.sample_effective_fraction] {
+            add(Box::new(collector.clone()))?;
+        }
+        for collector in [&metrics.batch_rows, &metrics.batch_requests] {
             add(Box::new(collector.clone()))?;
         }
         for collector in [&metrics.streams_open, &metrics.compute_waiting, &metrics.models_loaded] {

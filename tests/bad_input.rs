@@ -457,7 +457,6 @@ async fn samples_and_free_energies() {
             "NOT_IMPLEMENTED",
             "method"
         ),
-        case!(s.stream_samples(with(|r| r.batch_size = u32::MAX)), InvalidArgument, "INVALID_FIELD", "batch_size"),
         case!(s.stream_samples(with(|r| r.representation = 9)), InvalidArgument, "INVALID_FIELD", "representation"),
         case!(s.stream_samples(with(|r| r.encoding = -1)), InvalidArgument, "INVALID_FIELD", "encoding"),
         case!(s.stream_samples(with(|r| r.position_dtype = 9)), InvalidArgument, "INVALID_FIELD", "position_dtype"),

@@ -7,7 +7,7 @@ use boltzflow::energy::analytic::{AnalyticPotential, Harmonic};
 use boltzflow::energy::{System, SystemDefinition};
 use boltzflow::flow::{Architecture, ArchitectureKind, Flow};
 use boltzflow::math::{Purpose, Randoms};
-use boltzflow::sample::{Generator, Method, ModelCard, SampleCursor, SampleKey, TILE};
+use boltzflow::sample::{Generator, Method, ModelCard, SampleKey, SampleRun, WeightedBatch};
 use boltzflow::thermo::{FreeEnergyAccumulator, FreeEnergyQuery, WeightAccumulator};
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
@@ -72,6 +72,9 @@ fn key(temperature: f64, method: Method) -> SampleKey {
     SampleKey { temperature, method, seed: 4, purpose: Purpose::Sample }
 }
 
+/// Samples of a batch.
+const N: usize = 512;
+
 const KINDS: [ArchitectureKind; 4] =
     [ArchitectureKind::Nice, ArchitectureKind::NiceScaled, ArchitectureKind::RealNvp, ArchitectureKind::Spline];
 
@@ -88,7 +91,7 @@ fn change_of_variables() {
             [(1.0, Method::Reweighting), (0.5, Method::LatentScaling), (2.0, Method::LatentScaling)]
         {
             let key = key(temperature, method);
-            let batch = model.tile(&key, 3).unwrap();
+            let batch = model.samples(&key, 1536, 512).unwrap();
             let found = model.log_prob(&key, &batch.positions).unwrap();
             for (a, b) in batch.log_probs.iter().zip(&found) {
                 assert!((a - b).abs() < 1e-3 * (1.0 + a.abs()), "{kind:?}: log p is {a} forth and {b} back");
@@ -107,13 +110,13 @@ fn temperature_scales_the_latent() {
         let constant = matches!(kind, ArchitectureKind::Nice | ArchitectureKind::NiceScaled);
         assert_eq!(model.flow.has_constant_jacobian(), constant);
         let tau = 0.6;
-        let batch = model.tile(&key(1.0, Method::Reweighting), 0).unwrap();
+        let batch = model.samples(&key(1.0, Method::Reweighting), 0, N).unwrap();
         let at = |temperature, method| model.log_prob(&key(temperature, method), &batch.positions).unwrap();
         let (p1, ptau) = (at(1.0, Method::Reweighting), at(tau, Method::LatentScaling));
         let (_, ladj) = model.flow.apply_rows(&batch.coordinates, boltzflow::flow::Direction::Inverse).unwrap();
-        let general: Vec<f64> = (0..TILE).map(|i| ptau[i] - p1[i] / tau - (1.0 - 1.0 / tau) * ladj[i]).collect();
+        let general: Vec<f64> = (0..N).map(|i| ptau[i] - p1[i] / tau - (1.0 - 1.0 / tau) * ladj[i]).collect();
         // With Δ = p/μ: log Δ_τ − log Δ/τ is the same for all x.
-        let note: Vec<f64> = (0..TILE).map(|i| ptau[i] - p1[i] / tau).collect();
+        let note: Vec<f64> = (0..N).map(|i| ptau[i] - p1[i] / tau).collect();
         let spread = |v: &[f64]| v.iter().fold(0.0f64, |m, x| m.max((x - v[0]).abs()));
         assert!(spread(&general) < 1e-6, "{kind:?}: {}", spread(&general));
         if constant {
@@ -140,8 +143,7 @@ fn weights_are_unbiased() {
                 }
                 let (mut weights, mut sums) =
                     (WeightAccumulator::default(), FreeEnergyAccumulator::new(FreeEnergyQuery::default(), tau));
-                let mut cursor = SampleCursor::new(key(tau, method), 0);
-                let batch = cursor.take(&model, 40 * TILE, || ()).unwrap();
+                let batch = model.samples(&key(tau, method), 0, 40 * N).unwrap();
                 batch.log_weights.iter().for_each(|&w| weights.add(w));
                 sums.add(&batch.log_weights, &batch.energies, &batch.positions);
                 let (summary, report) = (weights.summary(), sums.report(200, 1));
@@ -171,8 +173,7 @@ fn weights_are_unbiased() {
 #[test]
 fn entropy_is_that_of_the_prior_and_the_volume() {
     let model = generator(double_well(), ArchitectureKind::Spline, 0.3, &[(0.0, 1.3), (0.0, 1.0)]);
-    let mut cursor = SampleCursor::new(key(1.0, Method::Reweighting), 0);
-    let batch = cursor.take(&model, 40 * TILE, || ()).unwrap();
+    let batch = model.samples(&key(1.0, Method::Reweighting), 0, 40 * N).unwrap();
     let (_, flow_ladj) = model.flow.apply_rows(&batch.latents, boltzflow::flow::Direction::Forward).unwrap();
     let n = batch.len() as f64;
     let scale = 1.3f64.ln();
@@ -186,23 +187,26 @@ fn entropy_is_that_of_the_prior_and_the_volume() {
     assert!((minus_log_w - (reverse_kl - prior)).abs() < 5.0 / n.sqrt());
 }
 
-/// Tiles make a sample independent of the batch that it is asked for in.
+/// A sample is the same whatever batch it is asked for in, and whatever else is computed beside it.
 #[test]
-fn cursors_of_every_stride_agree() {
+fn samples_do_not_know_their_batch() {
     let model = generator(double_well(), ArchitectureKind::RealNvp, 0.2, &[(0.0, 1.3), (0.0, 1.0)]);
     let key = key(1.5, Method::LatentScaling);
-    let whole = SampleCursor::new(key, 0).take(&model, 3 * TILE, || ()).unwrap();
-    for (first, stride) in [(0, 7), (513, 100), (TILE, TILE), (1023, 1)] {
-        let mut cursor = SampleCursor::new(key, first as u64);
-        let mut at = first;
-        while at + stride <= whole.len().min(first + 400.max(stride)) {
-            let batch = cursor.take(&model, stride, || ()).unwrap();
-            assert_eq!(batch.first_index, at as u64);
-            assert_eq!(batch.positions, whole.positions[2 * at..2 * (at + stride)]);
-            assert_eq!(batch.log_weights, whole.log_weights[at..at + stride]);
-            at += stride;
-        }
+    let whole = model.samples(&key, 0, 3 * N).unwrap();
+    let check = |batch: &WeightedBatch| {
+        let (from, to) = (batch.first_index as usize, batch.first_index as usize + batch.len());
+        assert_eq!(batch.positions, whole.positions[2 * from..2 * to]);
+        assert_eq!(batch.log_weights, whole.log_weights[from..to]);
+    };
+    for (first, count) in [(0, 7), (513, 100), (N, N), (1023, 1)] {
+        check(&model.samples(&key, first as u64, count).unwrap());
     }
-    let beyond = SampleCursor::new(key, u64::MAX - 3).take(&model, 10, || ());
-    assert!(beyond.is_err());
+    let other = SampleKey { temperature: 0.7, seed: 99, ..key };
+    let run = |key, first_index, count| SampleRun { key, first_index, count };
+    let runs = [run(other, 5, 33), run(key, 700, 41), run(other, 0, 1), run(key, 3, 64)];
+    let batches = model.draw(&runs).unwrap();
+    assert_eq!(batches.len(), runs.len());
+    batches.iter().zip(runs).filter(|(_, run)| run.key == key).for_each(|(batch, _)| check(batch));
+    assert_eq!(batches[0], model.samples(&other, 5, 33).unwrap());
+    assert!(model.samples(&key, u64::MAX - 3, 10).is_err());
 }

@@ -6,7 +6,7 @@
 use boltzflow::energy::analytic::AnalyticPotential;
 use boltzflow::energy::{System, SystemDefinition};
 use boltzflow::math::Purpose;
-use boltzflow::sample::{Generator, SampleCursor, SampleKey, TILE};
+use boltzflow::sample::{Generator, SampleKey};
 use boltzflow::thermo::{FreeEnergyAccumulator, FreeEnergyQuery, FreeEnergyReport, StateQuery, WeightAccumulator};
 use boltzflow::train::{
     Directive, Observer, Outcome, Progress, Ramp, RampShape, Trainer, TrainingData, TrainingPlan, default_plan, run,
@@ -46,14 +46,13 @@ fn finish(mut trainer: Trainer) -> Generator {
     Generator::decode(&model, &Device::Cpu).unwrap()
 }
 
-fn estimate(model: &Generator, tau: f64, tiles: usize, states: Vec<StateQuery>) -> (f64, FreeEnergyReport) {
-    let method = model.choose_method(tau, || ()).unwrap().method;
+fn estimate(model: &Generator, tau: f64, batches: u64, states: Vec<StateQuery>) -> (f64, FreeEnergyReport) {
+    let method = Generator::choose_method(tau, |key, count| model.samples(key, 0, count)).unwrap().method;
     let key = SampleKey { temperature: tau, method, seed: 1, purpose: Purpose::Sample };
     let query = FreeEnergyQuery { states, profiles: Vec::new() };
     let (mut weights, mut sums) = (WeightAccumulator::default(), FreeEnergyAccumulator::new(query, tau));
-    let mut cursor = SampleCursor::new(key, 0);
-    for _ in 0..tiles {
-        let batch = cursor.take(model, TILE, || ()).unwrap();
+    for i in 0..batches {
+        let batch = model.samples(&key, 512 * i, 512).unwrap();
         batch.log_weights.iter().for_each(|&w| weights.add(w));
         sums.add(&batch.log_weights, &batch.energies, &batch.positions);
     }
@@ -102,7 +101,7 @@ fn interrupted_runs_end_with_the_same_bits() {
         seed: 1,
         purpose: Purpose::Sample,
     };
-    let expected = whole.tile(&key, 0).unwrap();
+    let expected = whole.samples(&key, 0, 512).unwrap();
     // 60 steps, with four tiles of samples measured after 30 and 60, and forty at the end.
     for (at, steps) in [(1, 1), (32, 30), (40, 36), (66, 60), (80, 60)] {
         let mut first = fresh();
@@ -111,7 +110,7 @@ fn interrupted_runs_end_with_the_same_bits() {
         assert_eq!(first.steps_done(), steps);
         let mut second = fresh();
         second.restore(&keeper.checkpoint.unwrap(), &Device::Cpu).unwrap();
-        assert_eq!(finish(second).tile(&key, 0).unwrap(), expected, "interrupted at {at}");
+        assert_eq!(finish(second).samples(&key, 0, 512).unwrap(), expected, "interrupted at {at}");
     }
 }
 

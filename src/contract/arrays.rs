@@ -89,11 +89,10 @@ pub fn array(numbers: &[f64], shape: &[usize], data_type: DataType, encoding: Ar
     if encoding == ArrayEncoding::Values {
         return Array { shape, values: numbers.to_vec(), ..Array::default() };
     }
-    let mut data = Vec::with_capacity(if data_type == DataType::Float32 { 4 } else { 8 } * numbers.len());
-    match data_type {
-        DataType::Float32 => numbers.iter().for_each(|&x| data.extend_from_slice(&(x as f32).to_le_bytes())),
-        _ => numbers.iter().for_each(|x| data.extend_from_slice(&x.to_le_bytes())),
-    }
+    let data = match data_type {
+        DataType::Float32 => numbers.iter().map(|&x| (x as f32).to_le_bytes()).collect::<Vec<_>>().into_flattened(),
+        _ => numbers.iter().map(|x| x.to_le_bytes()).collect::<Vec<_>>().into_flattened(),
+    };
     let dtype = if data_type == DataType::Float32 { DataType::Float32 } else { DataType::Float64 };
     Array { dtype: dtype.into(), shape, data: Bytes::from(data), values: Vec::new() }
 }

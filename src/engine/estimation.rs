@@ -1,11 +1,11 @@
 //! Free-energy estimation, temperature by temperature, on a thread of its own.
 
+use super::Engine;
 use super::models::LoadedModel;
 use super::outlet::{Outlet, StreamError};
 use super::sampling::StopCause;
-use super::{Engine, Priority};
 use crate::math::Purpose;
-use crate::sample::{Method, SampleCursor, SampleKey, TILE};
+use crate::sample::{Method, SampleKey};
 use crate::thermo::{FreeEnergyAccumulator, FreeEnergyQuery, FreeEnergyReport, WeightAccumulator, WeightSummary};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ const QUICK_REPLICATES: usize = 100;
 const FIRST_LOOK: u64 = 4 * CHUNK as u64;
 
 /// Samples drawn between two looks at the clock.
-const CHUNK: usize = 8 * TILE;
+const CHUNK: usize = 4096;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -75,7 +75,7 @@ impl Engine {
 
     fn produce_estimates(
         &self,
-        model: &LoadedModel,
+        model: &Arc<LoadedModel>,
         request: &EstimateRequest,
         draining: &CancellationToken,
         outlet: &Outlet<EstimateItem>,
@@ -84,9 +84,8 @@ impl Engine {
         let mut done: Vec<TemperatureEstimate> = Vec::new();
         let mut cause = StopCause::Count;
         for &temperature in &request.temperatures {
-            let (method, _) = self.method_for(model, temperature, request.method)?;
+            let (method, _) = self.method_for(outlet, model, temperature, request.method)?;
             let key = SampleKey { temperature, method, seed: request.seed, purpose: Purpose::Sample };
-            let mut cursor = SampleCursor::new(key, 0);
             let mut weights = WeightAccumulator::default();
             let mut sums = FreeEnergyAccumulator::new(request.query.clone(), model.generator.kt(temperature));
             let mut last_report = Instant::now();
@@ -110,7 +109,7 @@ impl Engine {
                     return Err(StreamError::Draining { next_index: None });
                 }
                 let n = left.min(CHUNK as u64) as usize;
-                let batch = cursor.take(&model.generator, n, || self.slot.acquire(Priority::Interactive))?;
+                let batch = self.draw(outlet, model, &key, weights.samples(), n)?;
                 batch.log_weights.iter().for_each(|&w| weights.add(w));
                 sums.add(&batch.log_weights, &batch.energies, &batch.positions);
                 // Looks at fixed counts of samples: when to stop must not depend on the speed of the machine.

@@ -1,13 +1,14 @@
 //! The engine: loaded models, the device that they run on, and the threads that compute.
 //!
-//! Nothing here runs on an async thread. Sampling and training take turns on the device ([`DeviceSlot`]): a sampler
-//! holds it for one tile, training for one step, and samplers go first.
+//! Nothing here runs on an async thread. Sampling and training take turns on the device ([`DeviceSlot`]): samplers hold it
+//! for a batch that they share (`shared_batches`), training for one step, and samplers go first.
 
 mod device_slot;
 mod estimation;
 mod models;
 mod outlet;
 mod sampling;
+mod shared_batches;
 
 pub use device_slot::{DeviceSlot, Priority, SlotGuard};
 pub use estimation::{EstimateItem, EstimateRequest, TemperatureEstimate};
@@ -15,7 +16,9 @@ pub use models::{EngineError, LoadedModel, Models};
 pub use outlet::StreamError;
 pub use sampling::{SampleItem, SampleRequest, StopCause};
 
+use crate::metrics::Metrics;
 use candle_core::Device;
+use shared_batches::SharedBatches;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -26,17 +29,21 @@ pub struct Engine {
     pub device: Device,
     pub slot: Arc<DeviceSlot>,
     pub models: Arc<Models>,
+    metrics: Metrics,
+    batches: Arc<SharedBatches>,
     streams: Arc<Semaphore>,
     /// How long a stream waits for a client that does not read.
     stall: Duration,
 }
 
 impl Engine {
-    pub fn new(device: Device, models: Models, max_streams: usize, stall: Duration) -> Self {
+    pub fn new(device: Device, models: Models, metrics: Metrics, max_streams: usize, stall: Duration) -> Self {
         Self {
             device,
             slot: Arc::new(DeviceSlot::default()),
             models: Arc::new(models),
+            metrics,
+            batches: Arc::default(),
             streams: Arc::new(Semaphore::new(max_streams)),
             stall,
         }

@@ -1,6 +1,7 @@
 //! Models in memory.
 
-use crate::sample::{ArtifactError, Generator, MethodChoice, SampleError};
+use super::shared_batches::Pace;
+use crate::sample::{ArtifactError, Generator, MethodChoice, SampleError, SampleKey, WeightedBatch};
 use crate::store::{Artifacts, ArtifactsError, ModelDocument, ResourceKind, Store, StoreError};
 use candle_core::Device;
 use std::collections::HashMap;
@@ -19,7 +20,7 @@ pub enum EngineError {
     #[error("model '{id}': {source}")]
     Damaged { id: String, source: ArtifactError },
     #[error(transparent)]
-    Sample(#[from] SampleError),
+    Sample(#[from] Arc<SampleError>),
     #[error("the computation ended without an answer")]
     Lost,
 }
@@ -31,18 +32,22 @@ pub struct LoadedModel {
     /// SHA-256 of its file.
     pub digest: String,
     pub generator: Generator,
+    pub(super) pace: Pace,
     pilots: Mutex<HashMap<u64, MethodChoice>>,
 }
 
 impl LoadedModel {
-    /// The better method for a temperature. The pilot is run once for each temperature; what `turn` gives is held while
-    /// a tile of it is computed.
-    pub fn choose_method<G>(&self, temperature: f64, turn: impl FnMut() -> G) -> Result<MethodChoice, SampleError> {
+    /// The better method for a temperature. The pilot is run once for each temperature; `draw` gives its samples.
+    pub fn choose_method<E>(
+        &self,
+        temperature: f64,
+        draw: impl FnMut(&SampleKey, usize) -> Result<WeightedBatch, E>,
+    ) -> Result<MethodChoice, E> {
         let key = temperature.to_bits();
         if let Some(choice) = self.pilots.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(choice.clone());
         }
-        let choice = self.generator.choose_method(temperature, turn)?;
+        let choice = Generator::choose_method(temperature, draw)?;
         let mut pilots = self.pilots.lock().unwrap_or_else(PoisonError::into_inner);
         if pilots.len() >= MAX_PILOTS {
             pilots.clear();
@@ -83,8 +88,13 @@ impl Models {
             .await
             .map_err(|_| EngineError::Lost)?
             .map_err(|source| EngineError::Damaged { id: id.to_string(), source })?;
-        let model =
-            Arc::new(LoadedModel { id: id.to_string(), digest: document.digest, generator, pilots: Mutex::default() });
+        let model = Arc::new(LoadedModel {
+            id: id.to_string(),
+            digest: document.digest,
+            generator,
+            pace: Pace::default(),
+            pilots: Mutex::default(),
+        });
         // Another request may have read the same file meanwhile.
         if let Some(model) = self.find(id, &model.digest) {
             return Ok(model);

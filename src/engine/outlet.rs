@@ -2,6 +2,7 @@
 
 use super::EngineError;
 use crate::sample::SampleError;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -25,6 +26,12 @@ pub enum StreamError {
 
 impl From<SampleError> for StreamError {
     fn from(error: SampleError) -> Self {
+        Arc::new(error).into()
+    }
+}
+
+impl From<Arc<SampleError>> for StreamError {
+    fn from(error: Arc<SampleError>) -> Self {
         Self::Engine(error.into())
     }
 }
@@ -59,6 +66,11 @@ impl<T: Send + 'static> Outlet<T> {
             });
         }
         receiver
+    }
+
+    /// Whether nobody listens any more.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
     }
 
     /// Sends an item, waiting for the client to read the one before. `next_index` is where a stream that stalls here is

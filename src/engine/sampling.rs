@@ -4,7 +4,7 @@ use super::models::LoadedModel;
 use super::outlet::{Outlet, StreamError};
 use super::{Engine, Priority};
 use crate::math::Purpose;
-use crate::sample::{Method, MethodChoice, SampleCursor, SampleError, SampleKey, WeightedBatch};
+use crate::sample::{Method, MethodChoice, SampleError, SampleKey, WeightedBatch};
 use crate::thermo::{WeightAccumulator, WeightSummary};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -78,17 +78,16 @@ impl Engine {
     /// Sends items until a limit is reached.
     fn produce_samples(
         &self,
-        model: &LoadedModel,
+        model: &Arc<LoadedModel>,
         request: &SampleRequest,
         draining: &CancellationToken,
         outlet: &Outlet<SampleItem>,
     ) -> Result<(), StreamError> {
         let begin = Instant::now();
-        let generator = &model.generator;
-        let (method, choice) = self.method_for(model, request.temperature, request.method)?;
+        let (method, choice) = self.method_for(outlet, model, request.temperature, request.method)?;
         let key = SampleKey { temperature: request.temperature, method, seed: request.seed, purpose: Purpose::Sample };
         outlet.send(SampleItem::Started { method, choice }, Some(request.first_index))?;
-        let mut cursor = SampleCursor::new(key, request.first_index);
+        let mut next_index = request.first_index;
         let mut weights = WeightAccumulator::default();
         let cause = loop {
             let left = request.count.map(|count| count - weights.samples());
@@ -102,10 +101,11 @@ impl Engine {
                 break StopCause::MaxDuration;
             }
             if draining.is_cancelled() {
-                return Err(StreamError::Draining { next_index: Some(cursor.next_index()) });
+                return Err(StreamError::Draining { next_index: Some(next_index) });
             }
             let n = left.map_or(request.batch, |left| (request.batch as u64).min(left) as usize);
-            let batch = cursor.take(generator, n, || self.slot.acquire(Priority::Interactive))?;
+            let batch = self.draw(outlet, model, &key, next_index, n)?;
+            next_index += batch.len() as u64;
             let forces = request.forces.then(|| self.forces(model, &batch)).transpose()?;
             batch.log_weights.iter().for_each(|&w| weights.add(w));
             let first = batch.first_index;
@@ -117,18 +117,39 @@ impl Engine {
             };
             outlet.send(item, Some(first))?;
         };
-        let next_index = cursor.next_index();
         let seconds = begin.elapsed().as_secs_f64();
         outlet.send(SampleItem::Finished { weights: weights.summary(), next_index, cause, seconds }, Some(next_index))
     }
 
-    /// The method asked for, or the pilot's choice.
-    pub(super) fn method_for(
+    /// Samples of a key, together with what others want of the model. A client that goes away ends it after a part.
+    pub(super) fn draw<T: Send + 'static>(
         &self,
-        model: &LoadedModel,
+        outlet: &Outlet<T>,
+        model: &Arc<LoadedModel>,
+        key: &SampleKey,
+        first_index: u64,
+        count: usize,
+    ) -> Result<WeightedBatch, StreamError> {
+        first_index.checked_add(count as u64).ok_or(SampleError::IndexOverflow)?;
+        let mut all = WeightedBatch { first_index, ..WeightedBatch::default() };
+        while all.len() < count {
+            if outlet.is_closed() {
+                return Err(StreamError::Gone);
+            }
+            let (next, left) = (first_index + all.len() as u64, count - all.len());
+            all.append(self.batches.draw(&self.slot, &self.metrics, model, key, next, left)?);
+        }
+        Ok(all)
+    }
+
+    /// The method asked for, or the pilot's choice.
+    pub(super) fn method_for<T: Send + 'static>(
+        &self,
+        outlet: &Outlet<T>,
+        model: &Arc<LoadedModel>,
         temperature: f64,
         method: Option<Method>,
-    ) -> Result<(Method, Option<MethodChoice>), SampleError> {
+    ) -> Result<(Method, Option<MethodChoice>), StreamError> {
         if let Some(method) = method {
             return Ok((method, None));
         }
@@ -136,7 +157,7 @@ impl Engine {
             // Both are the same there.
             return Ok((Method::Reweighting, None));
         }
-        let choice = model.choose_method(temperature, || self.slot.acquire(Priority::Interactive))?;
+        let choice = model.choose_method(temperature, |key, count| self.draw(outlet, model, key, 0, count))?;
         Ok((choice.method, Some(choice)))
     }
 

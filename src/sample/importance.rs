@@ -2,13 +2,10 @@
 
 use super::generator::Generator;
 use super::method::Method;
+use crate::coords::TargetBatch;
 use crate::energy::EnergyError;
 use crate::flow::{Direction, FlowDraws, FlowError, LatentAddress};
 use crate::math::Purpose;
-
-/// Samples are computed in tiles of this many, aligned to their index. A matrix product may round differently for
-/// another number of rows; with fixed tiles a sample has the same bits whatever batch it is asked for in.
-pub const TILE: usize = 512;
 
 /// What a sample's address is made of, besides its index and its model.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,38 +59,83 @@ pub enum SampleError {
     IndexOverflow,
 }
 
+/// Samples of consecutive indices.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SampleRun {
+    pub key: SampleKey,
+    pub first_index: u64,
+    pub count: usize,
+}
+
 impl Generator {
-    /// The tile of [`TILE`] samples that begins at index `tile · TILE`.
-    pub fn tile(&self, key: &SampleKey, tile: u64) -> Result<WeightedBatch, SampleError> {
-        let first_index = tile.checked_mul(TILE as u64).ok_or(SampleError::IndexOverflow)?;
-        let last_index = first_index.checked_add(TILE as u64 - 1).ok_or(SampleError::IndexOverflow)?;
-        let tau = self.latent_temperature(key);
-        let addresses: Vec<LatentAddress> = (first_index..=last_index)
-            .map(|index| LatentAddress { seed: key.seed, purpose: key.purpose, index, tau })
-            .collect();
+    /// The samples of each run, all of them computed as one batch. What a sample is does not depend on the others.
+    pub fn draw(&self, runs: &[SampleRun]) -> Result<Vec<WeightedBatch>, SampleError> {
+        let total = runs.iter().map(|run| run.count).sum();
+        let mut addresses = Vec::with_capacity(total);
+        for SampleRun { key, first_index, count } in runs {
+            let end = first_index.checked_add(*count as u64).ok_or(SampleError::IndexOverflow)?;
+            let tau = self.latent_temperature(key);
+            let address = |index| LatentAddress { seed: key.seed, purpose: key.purpose, index, tau };
+            addresses.extend((*first_index..end).map(address));
+        }
         let FlowDraws { latents, coordinates, log_probs } = self.flow.draw(&addresses)?;
         let target = self.target.evaluate(&coordinates)?;
-        let kt = self.kt(key.temperature);
-        let mut batch = WeightedBatch {
-            first_index,
-            latents,
-            coordinates,
-            reduced_energies: target.energies.iter().map(|u| u / kt).collect(),
-            energies: target.energies,
-            positions: target.positions,
-            ..WeightedBatch::default()
-        };
-        for (i, log_q) in log_probs.into_iter().enumerate() {
-            let outside = target.ladj[i] == f64::NEG_INFINITY;
-            let log_p = if outside { f64::NAN } else { log_q - target.ladj[i] };
-            let log_w = -batch.reduced_energies[i] - log_p;
-            batch.log_probs.push(log_p);
-            batch.log_weights.push(if log_w.is_finite() { log_w } else { f64::NEG_INFINITY });
+        if let [run] = runs {
+            return Ok(vec![self.weighted(run, latents, coordinates, log_probs, target)]);
         }
-        Ok(batch)
+        let mut from = 0;
+        let batch = |run: &SampleRun| {
+            let rows = from..from + run.count;
+            from = rows.end;
+            let part = |all: &[f64]| {
+                let width = all.len() / total.max(1);
+                all[rows.start * width..rows.end * width].to_vec()
+            };
+            let target = TargetBatch {
+                positions: part(&target.positions),
+                energies: part(&target.energies),
+                ladj: part(&target.ladj),
+                gradients: Vec::new(),
+            };
+            self.weighted(run, part(&latents), part(&coordinates), part(&log_probs), target)
+        };
+        Ok(runs.iter().map(batch).collect())
     }
 
-    /// log p_τ(x) (n) of positions x (n, D): the density that [`Generator::tile`] samples from.
+    /// The samples of one run.
+    pub fn samples(&self, key: &SampleKey, first_index: u64, count: usize) -> Result<WeightedBatch, SampleError> {
+        let mut batches = self.draw(&[SampleRun { key: *key, first_index, count }])?;
+        Ok(batches.pop().unwrap_or_default())
+    }
+
+    fn weighted(
+        &self,
+        run: &SampleRun,
+        latents: Vec<f64>,
+        coordinates: Vec<f64>,
+        log_probs: Vec<f64>,
+        target: TargetBatch,
+    ) -> WeightedBatch {
+        let kt = self.kt(run.key.temperature);
+        let mut batch = WeightedBatch {
+            first_index: run.first_index,
+            latents,
+            coordinates,
+            positions: target.positions,
+            reduced_energies: target.energies.iter().map(|u| u / kt).collect(),
+            energies: target.energies,
+            log_probs,
+            log_weights: Vec::with_capacity(run.count),
+        };
+        for ((log_p, ladj), u) in batch.log_probs.iter_mut().zip(target.ladj).zip(&batch.reduced_energies) {
+            *log_p = if ladj == f64::NEG_INFINITY { f64::NAN } else { *log_p - ladj };
+            let log_w = -u - *log_p;
+            batch.log_weights.push(if log_w.is_finite() { log_w } else { f64::NEG_INFINITY });
+        }
+        batch
+    }
+
+    /// log p_τ(x) (n) of positions x (n, D): the density that [`Generator::draw`] samples from.
     pub fn log_prob(&self, key: &SampleKey, positions: &[f64]) -> Result<Vec<f64>, SampleError> {
         let tau = self.latent_temperature(key);
         let d = self.target.dimension();
@@ -112,63 +154,19 @@ impl Generator {
     }
 }
 
-/// A position in the sequence of samples of a key.
-#[derive(Clone, Debug)]
-pub struct SampleCursor {
-    key: SampleKey,
-    next_index: u64,
-    tile: Option<WeightedBatch>,
-}
-
-impl SampleCursor {
-    pub fn new(key: SampleKey, first_index: u64) -> Self {
-        Self { key, next_index: first_index, tile: None }
-    }
-
-    /// The index of the next sample.
-    pub fn next_index(&self) -> u64 {
-        self.next_index
-    }
-
-    /// The next n samples. What `turn` gives is held while a tile is computed.
-    pub fn take<G>(
-        &mut self,
-        generator: &Generator,
-        n: usize,
-        mut turn: impl FnMut() -> G,
-    ) -> Result<WeightedBatch, SampleError> {
-        let end = self.next_index.checked_add(n as u64).ok_or(SampleError::IndexOverflow)?;
-        let mut out = WeightedBatch { first_index: self.next_index, ..WeightedBatch::default() };
-        while self.next_index < end {
-            let number = self.next_index / TILE as u64;
-            if self.tile.as_ref().is_none_or(|tile| tile.first_index / TILE as u64 != number) {
-                let _turn = turn();
-                self.tile = Some(generator.tile(&self.key, number)?);
-            }
-            if let Some(tile) = &self.tile {
-                let from = (self.next_index - tile.first_index) as usize;
-                let to = (end - tile.first_index).min(TILE as u64) as usize;
-                out.extend(tile, from, to);
-                self.next_index += (to - from) as u64;
-            }
-        }
-        Ok(out)
-    }
-}
-
 impl WeightedBatch {
-    /// Appends samples `from..to` of another batch.
-    fn extend(&mut self, other: &Self, from: usize, to: usize) {
-        let rows = |target: &mut Vec<f64>, source: &[f64]| {
-            let width = source.len() / other.len();
-            target.extend_from_slice(&source[from * width..to * width]);
-        };
-        rows(&mut self.latents, &other.latents);
-        rows(&mut self.coordinates, &other.coordinates);
-        rows(&mut self.positions, &other.positions);
-        rows(&mut self.energies, &other.energies);
-        rows(&mut self.reduced_energies, &other.reduced_energies);
-        rows(&mut self.log_probs, &other.log_probs);
-        rows(&mut self.log_weights, &other.log_weights);
+    /// Appends the samples that come next.
+    pub fn append(&mut self, next: Self) {
+        if self.is_empty() {
+            *self = next;
+            return;
+        }
+        self.latents.extend(next.latents);
+        self.coordinates.extend(next.coordinates);
+        self.positions.extend(next.positions);
+        self.energies.extend(next.energies);
+        self.reduced_energies.extend(next.reduced_energies);
+        self.log_probs.extend(next.log_probs);
+        self.log_weights.extend(next.log_weights);
     }
 }

@@ -1,12 +1,12 @@
 //! How a temperature is reached, and choosing the better way by trying both.
 
 use super::generator::Generator;
-use super::importance::{SampleError, SampleKey, TILE};
+use super::importance::{SampleKey, WeightedBatch};
 use crate::math::Purpose;
 use crate::thermo::{WeightAccumulator, WeightSummary};
 
 /// Samples of each method in the pilot.
-pub const PILOT_SAMPLES: u64 = 16 * TILE as u64;
+pub const PILOT_SAMPLES: usize = 8192;
 
 /// The pilot's seed. It is fixed, so that the choice is a property of the model and the temperature.
 const PILOT_SEED: u64 = 0x70_69_6c_6f_74;
@@ -29,15 +29,15 @@ pub struct MethodChoice {
 }
 
 impl Generator {
-    /// Draws a pilot batch by each method and picks the better one. What `turn` gives is held while a tile is computed.
-    pub fn choose_method<G>(&self, temperature: f64, mut turn: impl FnMut() -> G) -> Result<MethodChoice, SampleError> {
-        let mut pilot = |method| -> Result<WeightSummary, SampleError> {
+    /// Picks the better method by a pilot of each; `draw` gives the samples of a key from index 0 on, so many.
+    pub fn choose_method<E>(
+        temperature: f64,
+        mut draw: impl FnMut(&SampleKey, usize) -> Result<WeightedBatch, E>,
+    ) -> Result<MethodChoice, E> {
+        let mut pilot = |method| -> Result<WeightSummary, E> {
             let key = SampleKey { temperature, method, seed: PILOT_SEED, purpose: Purpose::Pilot };
             let mut weights = WeightAccumulator::default();
-            for tile in 0..PILOT_SAMPLES / TILE as u64 {
-                let _turn = turn();
-                self.tile(&key, tile)?.log_weights.into_iter().for_each(|w| weights.add(w));
-            }
+            draw(&key, PILOT_SAMPLES)?.log_weights.into_iter().for_each(|w| weights.add(w));
             Ok(weights.summary())
         };
         let reweighting = pilot(Method::Reweighting)?;

@@ -9,5 +9,5 @@ mod method;
 
 pub use artifact::{ArtifactError, ModelCard};
 pub use generator::Generator;
-pub use importance::{SampleCursor, SampleError, SampleKey, TILE, WeightedBatch};
+pub use importance::{SampleError, SampleKey, SampleRun, WeightedBatch};
 pub use method::{Method, MethodChoice, PILOT_SAMPLES};

@@ -71,7 +71,7 @@ impl From<LoadSystemError> for ApiError {
 
 impl From<SampleError> for ApiError {
     fn from(error: SampleError) -> Self {
-        Self::Engine(EngineError::Sample(error))
+        Self::Engine(EngineError::Sample(error.into()))
     }
 }
 
@@ -135,7 +135,7 @@ impl ApiError {
             Self::Engine(EngineError::Artifacts { .. }) | Self::Artifacts(_) => {
                 Shape::new(Code::Unavailable, "STORE_UNAVAILABLE").retry(SOON)
             }
-            Self::Engine(EngineError::Sample(SampleError::IndexOverflow)) => {
+            Self::Engine(EngineError::Sample(e)) if matches!(**e, SampleError::IndexOverflow) => {
                 Shape::new(Code::OutOfRange, "INDEX_OVERFLOW").field("first_index")
             }
             Self::Engine(_) | Self::Internal(_) => Shape::new(Code::Internal, "INTERNAL"),

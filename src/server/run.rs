@@ -104,12 +104,14 @@ impl Server {
             info!(jobs = requeued, "interrupted jobs are in the queue again");
         }
         let models = Models::new(Arc::clone(&store), artifacts.clone(), device.clone(), settings.limits.loaded_models);
-        let engine = Engine::new(device, models, settings.limits.streams, settings.limits.stall);
+        let metrics = Metrics::new()?;
+        let (streams, stall) = (settings.limits.streams, settings.limits.stall);
+        let engine = Engine::new(device, models, metrics.clone(), streams, stall);
         let app = App {
             store,
             artifacts,
             engine,
-            metrics: Metrics::new()?,
+            metrics,
             transfers: Arc::new(Semaphore::new(settings.limits.transfers)),
             limits: settings.limits.clone(),
             draining: CancellationToken::new(),

@@ -189,7 +189,7 @@ impl Sampling {
         let model = self.app.engine.models.get(id).await?;
         let trained = model.generator.temperature();
         let temperature = requested_temperature("temperature", request.temperature, trained)?;
-        let batch = batch_size(&request, &model)?;
+        let batch = batch_size(&request, &model);
         let header = v1::SampleHeader {
             model: request.model.clone(),
             model_digest: model.digest.clone(),
@@ -222,16 +222,15 @@ impl Sampling {
     }
 }
 
-/// The samples in a batch.
-fn batch_size(request: &v1::StreamSamplesRequest, model: &LoadedModel) -> Result<usize, FieldError> {
+/// The samples in a message: as many as are asked for, and as fit.
+fn batch_size(request: &v1::StreamSamplesRequest, model: &LoadedModel) -> usize {
     let target = &model.generator.target;
     let rows = if request.include_forces { 2 } else { 1 };
     let sample_bytes = 8 * (rows * target.system().dimension().max(target.dimension()) + 3);
     let most = (MAX_BATCH_BYTES / sample_bytes).max(1);
     match request.batch_size as usize {
-        0 => Ok((BATCH_BYTES / sample_bytes).max(1)),
-        n if n <= most => Ok(n),
-        n => Err(FieldError::invalid("batch_size", format!("it is {n}; for this system it is at most {most}"))),
+        0 => (BATCH_BYTES / sample_bytes).max(1),
+        n => n.min(most),
     }
 }
 

@@ -4,7 +4,7 @@ use super::checkpoint::CheckpointError;
 use super::trainer::{StepReport, TrainError, Trainer};
 use crate::flow::Flow;
 use crate::math::Purpose;
-use crate::sample::{ArtifactError, Generator, Method, ModelCard, SampleError, SampleKey, TILE};
+use crate::sample::{ArtifactError, Generator, Method, ModelCard, SampleError, SampleKey};
 use crate::thermo::{WeightAccumulator, WeightSummary};
 use candle_core::Tensor;
 use std::collections::{BTreeMap, HashMap};
@@ -89,7 +89,10 @@ pub enum RunError {
 }
 
 /// Samples that a finished model is measured on.
-const FINAL_SAMPLES: u64 = 40 * TILE as u64;
+const FINAL_SAMPLES: u64 = 20_480;
+
+/// Samples that are computed between two questions to the observer.
+const MEASURED_AT_ONCE: usize = 512;
 
 /// Why a run leaves its course.
 enum Turn {
@@ -221,9 +224,9 @@ impl Trainer {
             purpose: Purpose::Validation,
         };
         let mut weights = WeightAccumulator::default();
-        for tile in 0..samples.div_ceil(TILE as u64) {
+        for first in (0..samples).step_by(MEASURED_AT_ONCE) {
             ask(observer)?;
-            generator.tile(&key, tile)?.log_weights.into_iter().for_each(|w| weights.add(w));
+            generator.samples(&key, first, MEASURED_AT_ONCE)?.log_weights.into_iter().for_each(|w| weights.add(w));
         }
         Ok(weights.summary())
     }

@@ -14,7 +14,7 @@ const SEED: u64 = 1;
 const PRECISION: DType = DType::F32;
 
 /// Rows that share one reading of the weights: the tiles that samples are computed in.
-const TILE: f64 = crate::sample::TILE as f64;
+const TILE: f64 = crate::compute::fused::ROWS as f64;
 
 const LOG_SCALE_BOUND: f64 = 1.0;
 const SPLINE_BOUND: f64 = 5.0;

@@ -11,7 +11,7 @@ use super::workload::{Setting, Workload};
 use crate::contract::v1::{self, stream_samples_response::Part};
 use crate::coords::{ReducedTarget, choose_coordinates};
 use crate::math::Purpose;
-use crate::sample::{Generator, Method, ModelCard, SampleCursor, SampleKey, TILE};
+use crate::sample::{Generator, Method, ModelCard, SampleKey};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -64,7 +64,7 @@ pub(super) async fn stream(setting: &Setting) -> Result<Measurement, CliError> {
     result
 }
 
-/// Streams of one sample, one after the other, from request to end; each is of another tile.
+/// Streams of one sample, one after the other, from request to end; each is of another index.
 pub(super) async fn latency(setting: &Setting) -> Result<Measurement, CliError> {
     let bytes = model(setting)?;
     let here = LocalServer::start(setting.choice).await?;
@@ -75,7 +75,7 @@ pub(super) async fn latency(setting: &Setting) -> Result<Measurement, CliError> 
         let mut milliseconds = Vec::with_capacity(requests);
         for request in 0..WARM_UP + requests {
             let begin = Instant::now();
-            receive(&mut clients, &model, (request * TILE) as u64, 1).await?;
+            receive(&mut clients, &model, request as u64, 1).await?;
             if request >= WARM_UP {
                 milliseconds.push(1e3 * begin.elapsed().as_secs_f64());
             }
@@ -119,9 +119,8 @@ async fn receive(clients: &mut Clients, model: &str, first_index: u64, count: u6
 async fn in_process(generator: Arc<Generator>, first_index: u64) -> Result<(), CliError> {
     let make = move || {
         let key = SampleKey { temperature: 1.0, method: Method::Reweighting, seed: 0, purpose: Purpose::Sample };
-        let mut cursor = SampleCursor::new(key, first_index);
-        while cursor.next_index() < first_index + STREAM {
-            cursor.take(&generator, MESSAGE, || ()).map_err(|e| CliError::failed(e.to_string()))?;
+        for first in (first_index..first_index + STREAM).step_by(MESSAGE) {
+            generator.samples(&key, first, MESSAGE).map_err(|e| CliError::failed(e.to_string()))?;
         }
         Ok(())
     };
