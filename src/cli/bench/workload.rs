@@ -81,28 +81,23 @@ impl Workload {
         }
     }
 
-    /// Runs the workload on threads that may block.
+    /// Measures the workload; what computes does so on threads that may block.
     pub(super) async fn measure(self, setting: &Setting) -> Result<Measurement, CliError> {
-        match self {
+        let run: fn(&Setting) -> Result<(f64, f64), CliError> = match self {
             Self::GrpcStream => return service::stream(setting).await,
             Self::GrpcLatency => return service::latency(setting).await,
-            _ => {}
-        }
-        let setting = setting.clone();
-        let compute = move || {
-            let (items, seconds) = match self {
-                Self::RealNvp2 => sampling::run(&REALNVP_2, &setting)?,
-                Self::RealNvp60 => sampling::run(&REALNVP_60, &setting)?,
-                Self::Spline60 => sampling::run(&SPLINE_60, &setting)?,
-                Self::RealNvp60Train => training::reverse_kl(&REALNVP_60, &setting)?,
-                Self::Spline60Train => training::maximum_likelihood(&SPLINE_60, &setting)?,
-                Self::Ala2Energy => molecule::energies(&setting)?,
-                Self::Ala2Weighted => molecule::weighted(&setting)?,
-                Self::MbarSolve => free_energies::solve(&setting)?,
-                Self::Sgemm | Self::GrpcStream | Self::GrpcLatency => sgemm::run(&setting)?,
-            };
-            Ok(Measurement::new(self, items, seconds))
+            Self::RealNvp2 => |setting| sampling::run(&REALNVP_2, setting),
+            Self::RealNvp60 => |setting| sampling::run(&REALNVP_60, setting),
+            Self::Spline60 => |setting| sampling::run(&SPLINE_60, setting),
+            Self::RealNvp60Train => |setting| training::reverse_kl(&REALNVP_60, setting),
+            Self::Spline60Train => |setting| training::maximum_likelihood(&SPLINE_60, setting),
+            Self::Ala2Energy => molecule::energies,
+            Self::Ala2Weighted => molecule::weighted,
+            Self::Sgemm => sgemm::run,
+            Self::MbarSolve => free_energies::solve,
         };
+        let setting = setting.clone();
+        let compute = move || run(&setting).map(|(items, seconds)| Measurement::new(self, items, seconds));
         let failed = |e| CliError::failed(format!("{} died: {e}", self.name()));
         tokio::task::spawn_blocking(compute).await.map_err(failed)?
     }
