@@ -76,8 +76,7 @@ impl Workload {
             Self::Spline60 => Some(SPLINE_60.sampling_cost()),
             Self::Spline60Train => Some(SPLINE_60.training_cost()),
             Self::Sgemm => Some(sgemm::COST),
-            Self::MbarSolve => Some(free_energies::COST),
-            Self::Ala2Energy | Self::Ala2Weighted | Self::GrpcLatency => None,
+            Self::Ala2Energy | Self::Ala2Weighted | Self::GrpcLatency | Self::MbarSolve => None,
         }
     }
 
