@@ -1,6 +1,6 @@
 //! The server's configuration: defaults < TOML file < environment < flags.
 
-use crate::compute::{DeviceChoice, DeviceError};
+use crate::compute::{DeviceChoice, DeviceError, Precision};
 use crate::server::{Limits, ServerSettings};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -34,6 +34,9 @@ pub struct ServeOptions {
     /// auto, cpu or cuda:N [default: auto]
     #[arg(long, env = "BOLTZFLOW_DEVICE")]
     pub device: Option<String>,
+    /// What conditioners are sampled in: f32, bf16 or (on CUDA) tf32; weights are exact in each [default: f32]
+    #[arg(long, env = "BOLTZFLOW_PRECISION")]
+    pub precision: Option<String>,
     /// Streams of samples and estimates at a time [default: 64]
     #[arg(long, env = "BOLTZFLOW_MAX_STREAMS", value_name = "N")]
     pub max_streams: Option<usize>,
@@ -126,6 +129,10 @@ impl Config {
                     .artifacts
                     .or(below.artifacts)
                     .unwrap_or_else(|| "file://boltzflow-data/artifacts".into()),
+                precision: match options.precision.or(below.precision) {
+                    Some(text) => text.parse()?,
+                    None => Precision::default(),
+                },
                 device: match options.device.or(below.device) {
                     Some(text) => text.parse()?,
                     None => DeviceChoice::Auto,

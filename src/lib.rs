@@ -14,7 +14,7 @@
 //! | [`contract`] | messages of the gRPC contract, and their conversion |
 //! | [`train`] | objectives, optimizer, the pure training step, and the run around it |
 //! | [`sample`] | trained generators, weighted batches, importance sampling |
-//! | [`thermo`] | effective sample size, Pareto diagnostics, free energies, profiles, bootstrap |
+//! | [`thermo`] | effective sample size, Pareto diagnostics, free energies, MBAR, profiles, bootstrap |
 //! | [`flow`] | bijectors, conditioners, priors; a flow is a prior and its bijectors |
 //! | [`coords`] | the flow's coordinates: Cartesian to internal and back, and the target in them |
 //! | [`energy`] | potentials: analytic ones, and molecular mechanics read from OpenMM System XML |

@@ -5,9 +5,7 @@ mod common;
 
 use boltzflow::contract::v1;
 use common::*;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tonic::Code;
 
@@ -15,41 +13,6 @@ const STEPS: i64 = 400;
 
 fn task(model_id: &str) -> v1::TrainingTask {
     v1::TrainingTask { model_id: model_id.into(), ..small_task(STEPS) }
-}
-
-/// The real binary, as a cluster runs it.
-struct Process {
-    child: Child,
-    url: String,
-}
-
-impl Process {
-    fn start(folder: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_boltzflow"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--device", "cpu", "--log", "warn"])
-            .arg(format!("--database=sqlite://{}/state.db", folder.display()))
-            .arg(format!("--artifacts=file://{}/artifacts", folder.display()))
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.strip_prefix("listening on ").and_then(|l| l.split(',').next());
-        let url = format!("http://{}", address.unwrap_or_else(|| panic!("no address in '{line}'")));
-        Self { child, url }
-    }
-
-    /// SIGKILL: no handler runs, nothing is flushed.
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn terminate(mut self) -> bool {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
-        self.child.wait().unwrap().success()
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -568,3 +568,89 @@ async fn health_reflection_and_metrics_are_there() {
     }
     server.stop().await;
 }
+
+/// Streams that share batches get what they would have got alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_share_batches_do_not_notice() {
+    let (_folder, server, mut clients) = fresh().await;
+    let model = clients.train(small_task(20)).await;
+    let request = |i: u64| v1::StreamSamplesRequest {
+        model: model.clone(),
+        temperature: [0.7, 1.0, 1.5][i as usize % 3],
+        method: v1::SamplingMethod::LatentScaling.into(),
+        seed: i,
+        first_index: 1000 * i,
+        count: 50_000 + 37 * i,
+        batch_size: 1000 + i as u32,
+        ..v1::StreamSamplesRequest::default()
+    };
+    let mut alone = Vec::new();
+    for i in 0..16 {
+        alone.push(clients.sample(request(i)).await.unwrap());
+    }
+    let together = (0..16).map(|i| {
+        let (mut clients, request) = (clients.clone(), request(i));
+        tokio::spawn(async move { clients.sample(request).await.unwrap() })
+    });
+    for (together, alone) in futures::future::join_all(together).await.into_iter().zip(alone) {
+        let together = together.unwrap();
+        assert_eq!(together.positions, alone.positions);
+        assert_eq!(together.log_weights, alone.log_weights);
+    }
+    let (_, metrics) = http_get(server.admin, "/metrics").await;
+    let value = |name: &str| {
+        let line = metrics.lines().find(|line| line.starts_with(name)).unwrap();
+        line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    let (requests, batches) = (value("boltzflow_batch_requests_sum"), value("boltzflow_batch_requests_count"));
+    assert!(requests > batches, "{requests} requests were computed in {batches} batches: none was shared");
+    server.stop().await;
+}
+
+/// Whoever wants one sample waits for a turn of the device, not for those who want all: some 20 ms, here with room for a
+/// slow machine. Training gives way as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_sample_does_not_wait_for_many() {
+    let (_folder, server, mut clients) = fresh().await;
+    let model = clients.train(small_task(20)).await;
+    let job = clients.create(small_task(1_000_000)).await;
+    clients.wait_for_step(&job.name, 1).await;
+    // More than will ever come, in messages that are cut where they would be too long.
+    let all = v1::StreamSamplesRequest {
+        model: model.clone(),
+        count: 1 << 39,
+        batch_size: 1_000_000,
+        ..v1::StreamSamplesRequest::default()
+    };
+    let mut reader = clients.clone();
+    let done = tokio_util::sync::CancellationToken::new();
+    let stop = done.clone();
+    let many = tokio::spawn(async move {
+        let mut stream = reader.sampling.stream_samples(all).await.unwrap().into_inner();
+        let (mut longest, mut samples) = (0, 0);
+        while let Some(message) = stream.message().await.unwrap()
+            && !(stop.is_cancelled() && samples > 1_000_000)
+        {
+            if let Some(v1::stream_samples_response::Part::Batch(batch)) = message.part {
+                longest = longest.max(batch.positions.unwrap().data.len());
+                samples = batch.samples;
+            }
+        }
+        (longest, samples)
+    });
+    let one = v1::StreamSamplesRequest { model, count: 1, ..v1::StreamSamplesRequest::default() };
+    let mut waits = Vec::new();
+    for _ in 0..20 {
+        let begin = Instant::now();
+        clients.sample(one.clone()).await.unwrap();
+        waits.push(begin.elapsed());
+    }
+    waits.sort();
+    assert!(waits[10] < Duration::from_millis(250), "one sample took {:?}", waits[10]);
+    assert!(!many.is_finished());
+    done.cancel();
+    let (longest, samples) = many.await.unwrap();
+    assert!(samples > 1_000_000 && longest <= 16 << 20, "{samples} samples, in messages of up to {longest} bytes");
+    clients.jobs.cancel_job(v1::CancelJobRequest { name: job.name }).await.unwrap();
+    server.stop().await;
+}

@@ -1,7 +1,7 @@
 //! A server in this process, on free loopback ports, with a folder of its own.
 
 use super::client::{CliError, ServerArgs};
-use crate::compute::DeviceChoice;
+use crate::compute::{DeviceChoice, Precision};
 use crate::server::{Limits, Server, ServerSettings};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,13 +18,14 @@ pub(super) struct LocalServer {
 }
 
 impl LocalServer {
-    pub async fn start(device: DeviceChoice) -> Result<Self, CliError> {
+    pub async fn start(device: DeviceChoice, precision: Precision) -> Result<Self, CliError> {
         let folder = std::env::temp_dir().join(format!("boltzflow-{}", uuid::Uuid::now_v7().simple()));
         std::fs::create_dir_all(&folder).map_err(|e| CliError::file(&folder, e))?;
         let settings = ServerSettings {
             database: format!("sqlite://{}", folder.join("state.db").display()),
             artifacts: format!("file://{}", folder.join("artifacts").display()),
             device,
+            precision,
             limits: Limits::default(),
             drain: Duration::from_secs(2),
             lease: Duration::from_secs(30),

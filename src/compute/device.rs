@@ -1,5 +1,6 @@
 //! Choosing the device that flows run on.
 
+use super::Precision;
 use candle_core::Device;
 use std::str::FromStr;
 
@@ -18,6 +19,10 @@ pub enum DeviceError {
     Unknown(String),
     #[error("cuda:{ordinal} cannot be opened ({reason}); use --device cpu, or a binary built with --features cuda")]
     Unavailable { ordinal: usize, reason: String },
+    #[error("'{0}' is not a precision of conditioners; use f32, bf16 or tf32")]
+    UnknownPrecision(String),
+    #[error("conditioners in {0} need a CUDA device; use f32 or bf16")]
+    Precision(Precision),
 }
 
 impl FromStr for DeviceChoice {

@@ -1,7 +1,7 @@
 //! A whole flow as one candle operation, on the CPU.
 
-use super::Direction;
-use super::fused::{Number, PackedWeights, Precision, Program, Tape};
+use super::fused::{Number, PackedWeights, Program, Tape};
+use super::{Direction, Precision};
 use candle_core::{CpuStorage, CustomOp2, DType, Device, Layout, Result, Shape, Storage, Tensor, bail};
 use std::sync::{Arc, Mutex, PoisonError};
 

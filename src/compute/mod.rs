@@ -13,10 +13,11 @@ pub mod features;
 pub mod flow_op;
 pub mod fused;
 mod plain;
+mod precision;
 pub mod spline;
 
 pub use device::{DeviceChoice, DeviceError, open_device};
-pub use fused::Precision;
+pub use precision::Precision;
 
 /// Which way a bijector is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -39,16 +39,32 @@ pub struct SlotGuard<'a> {
 impl DeviceSlot {
     /// Waits for its turn.
     pub fn acquire(&self, priority: Priority) -> SlotGuard<'_> {
+        loop {
+            if let Some(turn) = self.acquire_unless(priority, || false) {
+                return turn;
+            }
+        }
+    }
+
+    /// Waits for its turn, or until it is not needed any more: `needless` is asked whenever a turn of somebody ends.
+    pub fn acquire_unless(&self, priority: Priority, needless: impl Fn() -> bool) -> Option<SlotGuard<'_>> {
         let mut state = self.lock();
         let ticket = state.next_ticket;
         state.next_ticket += 1;
         state.queue(priority).push_back(ticket);
         while !state.is_turn_of(priority, ticket) {
+            if needless() {
+                state.queue(priority).retain(|&waiting| waiting != ticket);
+                drop(state);
+                // Whoever comes after this one may be the next now.
+                self.changed.notify_all();
+                return None;
+            }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.queue(priority).pop_front();
         state.busy = true;
-        SlotGuard { slot: self, since: Instant::now() }
+        Some(SlotGuard { slot: self, since: Instant::now() })
     }
 
     /// How many wait for the device.

@@ -1,6 +1,7 @@
 //! Models in memory.
 
 use super::shared_batches::Pace;
+use crate::compute::Precision;
 use crate::sample::{ArtifactError, Generator, MethodChoice, SampleError, SampleKey, WeightedBatch};
 use crate::store::{Artifacts, ArtifactsError, ModelDocument, ResourceKind, Store, StoreError};
 use candle_core::Device;
@@ -62,14 +63,21 @@ pub struct Models {
     store: Arc<dyn Store>,
     artifacts: Artifacts,
     device: Device,
+    precision: Precision,
     capacity: usize,
     /// From the least to the most recently used.
     loaded: Mutex<Vec<Arc<LoadedModel>>>,
 }
 
 impl Models {
-    pub fn new(store: Arc<dyn Store>, artifacts: Artifacts, device: Device, capacity: usize) -> Self {
-        Self { store, artifacts, device, capacity: capacity.max(1), loaded: Mutex::default() }
+    pub fn new(
+        store: Arc<dyn Store>,
+        artifacts: Artifacts,
+        device: Device,
+        precision: Precision,
+        capacity: usize,
+    ) -> Self {
+        Self { store, artifacts, device, precision, capacity: capacity.max(1), loaded: Mutex::default() }
     }
 
     /// A model by id, from memory or from its file.
@@ -84,7 +92,9 @@ impl Models {
             .await
             .map_err(|source| EngineError::Artifacts { id: id.to_string(), source })?;
         let device = self.device.clone();
-        let generator = tokio::task::spawn_blocking(move || Generator::decode(&bytes, &device))
+        let precision = self.precision;
+        let decode = move || Generator::decode(&bytes, &device).map(|generator| generator.with_precision(precision));
+        let generator = tokio::task::spawn_blocking(decode)
             .await
             .map_err(|_| EngineError::Lost)?
             .map_err(|source| EngineError::Damaged { id: id.to_string(), source })?;

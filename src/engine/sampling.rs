@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
+/// Configurations whose forces are computed in one turn.
+const FORCES_AT_ONCE: usize = 512;
+
 /// What is asked of a stream. It ends at whichever limit comes first.
 #[derive(Clone, Debug)]
 pub struct SampleRequest {
@@ -106,7 +109,7 @@ impl Engine {
             let n = left.map_or(request.batch, |left| (request.batch as u64).min(left) as usize);
             let batch = self.draw(outlet, model, &key, next_index, n)?;
             next_index += batch.len() as u64;
-            let forces = request.forces.then(|| self.forces(model, &batch)).transpose()?;
+            let forces = request.forces.then(|| self.forces(outlet, model, &batch)).transpose()?;
             batch.log_weights.iter().for_each(|&w| weights.add(w));
             let first = batch.first_index;
             let item = SampleItem::Batch {
@@ -161,13 +164,25 @@ impl Engine {
         Ok((choice.method, Some(choice)))
     }
 
-    fn forces(&self, model: &LoadedModel, batch: &WeightedBatch) -> Result<Vec<f64>, SampleError> {
-        let _turn = self.slot.acquire(Priority::Interactive);
-        let mut forces = vec![0.0; batch.positions.len()];
-        let mut energies = vec![0.0; batch.len()];
+    /// Forces (n, D) of a batch, a turn of the device at a time.
+    fn forces<T: Send + 'static>(
+        &self,
+        outlet: &Outlet<T>,
+        model: &LoadedModel,
+        batch: &WeightedBatch,
+    ) -> Result<Vec<f64>, StreamError> {
         let potential = model.generator.target.system().potential();
-        potential.evaluate(&batch.positions, &mut energies, Some(&mut forces))?;
-        forces.iter_mut().for_each(|f| *f = -*f);
+        let d = potential.dimension();
+        let mut forces = vec![0.0; batch.positions.len()];
+        let mut energies = vec![0.0; FORCES_AT_ONCE];
+        for (x, f) in batch.positions.chunks(FORCES_AT_ONCE * d).zip(forces.chunks_mut(FORCES_AT_ONCE * d)) {
+            if outlet.is_closed() {
+                return Err(StreamError::Gone);
+            }
+            let _turn = self.slot.acquire(Priority::Interactive);
+            potential.evaluate(x, &mut energies[..x.len() / d], Some(f)).map_err(SampleError::from)?;
+            f.iter_mut().for_each(|f| *f = -*f);
+        }
         Ok(forces)
     }
 }

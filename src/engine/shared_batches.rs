@@ -61,7 +61,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl SharedBatches {
-    /// Samples of a key from an index on: the first of `count`, as many as fit into a part of a turn on the device.
+    /// Samples of a key from an index on: the first of `count`, as many as fit into a part of a turn on the device; none if
+    /// the thread that computed them died.
     pub fn draw(
         &self,
         slot: &DeviceSlot,
@@ -79,12 +80,19 @@ impl SharedBatches {
     fn serve(&self, slot: &DeviceSlot, metrics: &Metrics, model: &Arc<LoadedModel>, run: SampleRun) -> Served {
         let answer = Arc::new(Mutex::new(None));
         lock(&self.waiting).push(Request { model: Arc::clone(model), run, answer: Arc::clone(&answer) });
-        let mut place = Place { batches: self, answer: &answer };
-        let _turn = slot.acquire(Priority::Interactive);
+        let place = Place { batches: self, answer: &answer };
+        let turn = slot.acquire_unless(Priority::Interactive, || place.is_served());
         if let Some(served) = place.take() {
             return served;
         }
+        let Some(_turn) = turn else {
+            return Ok(WeightedBatch { first_index: run.first_index, ..WeightedBatch::default() });
+        };
         let mine = self.company(model, &answer);
+        if mine.is_empty() {
+            // Whoever took the request broke off: it is made again.
+            return Ok(WeightedBatch { first_index: run.first_index, ..WeightedBatch::default() });
+        }
         let rows = mine.iter().map(|request| request.run.count).sum();
         metrics.batch_rows.observe(rows as f64);
         metrics.batch_requests.observe(mine.len() as f64);
@@ -140,8 +148,12 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn take(&mut self) -> Option<Served> {
+    fn take(&self) -> Option<Served> {
         lock(self.answer).take()
+    }
+
+    fn is_served(&self) -> bool {
+        lock(self.answer).is_some()
     }
 }
 

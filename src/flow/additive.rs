@@ -4,8 +4,8 @@ use super::bijector::Bijector;
 use super::conditioner::Conditioner;
 use super::fused::ProgramBuilder;
 use super::spec::CouplingSpec;
-use crate::compute::Direction;
 use crate::compute::fused::Transform;
+use crate::compute::{Direction, Precision};
 use crate::coords::CoordinateKind;
 use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -43,6 +43,10 @@ impl Bijector for AdditiveCoupling {
         };
         let ladj = Tensor::zeros(input.dim(0)?, DType::F64, input.device())?;
         Ok((output, ladj))
+    }
+
+    fn set_precision(&mut self, precision: Precision) {
+        self.conditioner.set_precision(precision);
     }
 
     fn fuse(&self, program: &mut ProgramBuilder) {

@@ -4,9 +4,9 @@ use super::bijector::Bijector;
 use super::conditioner::Conditioner;
 use super::fused::ProgramBuilder;
 use super::spec::CouplingSpec;
-use crate::compute::Direction;
 use crate::compute::affine::AffineTransform;
 use crate::compute::fused::Transform;
+use crate::compute::{Direction, Precision};
 use crate::coords::CoordinateKind;
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -29,6 +29,10 @@ impl AffineCoupling {
 impl Bijector for AffineCoupling {
     fn apply(&self, input: &Tensor, direction: Direction) -> Result<(Tensor, Tensor)> {
         self.transform.apply(input, &self.conditioner.forward(input)?, direction)
+    }
+
+    fn set_precision(&mut self, precision: Precision) {
+        self.conditioner.set_precision(precision);
     }
 
     fn fuse(&self, program: &mut ProgramBuilder) {

@@ -1,7 +1,7 @@
 //! What every bijector can do.
 
 use super::fused::ProgramBuilder;
-use crate::compute::Direction;
+use crate::compute::{Direction, Precision};
 use candle_core::{Result, Tensor};
 use std::fmt::Debug;
 
@@ -14,6 +14,9 @@ pub trait Bijector: Debug + Send + Sync {
 
     /// Adds this bijector's stage to the program that the CPU runs: the same function as [`Bijector::apply`].
     fn fuse(&self, program: &mut ProgramBuilder);
+
+    /// Chooses what a conditioner is computed in where [`Bijector::apply`] runs it.
+    fn set_precision(&mut self, _precision: Precision) {}
 
     /// Whether ladj is the same for all inputs, so that the latent's temperature scales exactly (§4.4 of the note).
     fn has_constant_jacobian(&self) -> bool {

@@ -2,11 +2,12 @@
 
 use super::error::FlowError;
 use super::fused::ProgramBuilder;
+use crate::compute::Precision;
 use crate::compute::bias_activation::{Activation, bias_activation};
 use crate::compute::features::FeatureMap;
 use crate::compute::fused::{Coupling, DenseLayer, Stage, Transform};
 use crate::coords::CoordinateKind;
-use candle_core::{Module, Result, Tensor};
+use candle_core::{DType, Module, Result, Tensor};
 use candle_nn::{Init, Linear, VarBuilder, init};
 
 const MAX_HIDDEN_LAYERS: usize = 16;
@@ -37,6 +38,7 @@ pub(super) enum Conditioner {
     Network {
         features: FeatureMap,
         layers: Vec<Dense>,
+        precision: Precision,
     },
     /// Without any coordinate to look at, a conditioner is a learned constant.
     Constant(Tensor),
@@ -75,14 +77,21 @@ impl Conditioner {
             layers.push(dense(vb.pp("hidden").pp(i), hidden, init::DEFAULT_KAIMING_NORMAL, spec.activation)?);
         }
         layers.push(dense(vb.pp("output"), outputs, Init::Const(0.0), Activation::Identity)?);
-        Ok(Self::Network { features, layers })
+        Ok(Self::Network { features, layers, precision: Precision::Full })
+    }
+
+    /// Chooses what [`Conditioner::forward`] multiplies in.
+    pub fn set_precision(&mut self, chosen: Precision) {
+        if let Self::Network { precision, .. } = self {
+            *precision = chosen;
+        }
     }
 
     /// Adds the coupling layer of this conditioner and a transform to the program that the CPU runs.
     pub fn fuse(&self, transform: Transform, program: &mut ProgramBuilder) {
         let (features, layers) = match self {
             Self::Constant(output) => (Vec::new(), vec![program.constant(output)]),
-            Self::Network { features, layers } => {
+            Self::Network { features, layers, .. } => {
                 let mut inputs = features.width();
                 let layers = layers.iter().map(|layer| {
                     let weight = program.weight(layer.linear.weight());
@@ -102,8 +111,15 @@ impl Conditioner {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Constant(output) => output.unsqueeze(0)?.broadcast_as((x.dim(0)?, output.dim(0)?))?.contiguous(),
-            Self::Network { features, layers } => layers.iter().try_fold(features.apply(x)?, |h, layer| {
-                bias_activation(&layer.linear.forward(&h)?, &layer.bias, layer.activation)
+            Self::Network { features, layers, precision } => layers.iter().try_fold(features.apply(x)?, |h, layer| {
+                let product = match precision {
+                    Precision::Bf16 => {
+                        let weight = layer.linear.weight().to_dtype(DType::BF16)?;
+                        h.to_dtype(DType::BF16)?.matmul(&weight.t()?)?.to_dtype(h.dtype())?
+                    }
+                    Precision::Full | Precision::Tf32 => layer.linear.forward(&h)?,
+                };
+                bias_activation(&product, &layer.bias, layer.activation)
             }),
         }
     }

@@ -32,18 +32,37 @@ pub struct FlowDraws {
     pub log_probs: Vec<f64>,
 }
 
+/// On CUDA a matrix product may round differently for another number of rows: there it always has this many, so that a
+/// draw does not depend on its company.
+const ROWS_OF_A_CALL: usize = 4096;
+
 impl Flow {
-    /// One draw for each address. On the CPU the bits of a draw depend on its address alone.
+    /// One draw for each address. The bits of a draw depend on its address alone.
     pub fn draw(&self, addresses: &[LatentAddress]) -> Result<FlowDraws, FlowError> {
         if let Some(fused) = self.fused() {
             return fused.with_weights(Draw { prior: self.prior(), addresses });
         }
-        let d = self.spec().dimension();
-        let latents = self.prior().sample(addresses);
+        let mut draws = FlowDraws::default();
+        for addresses in addresses.chunks(ROWS_OF_A_CALL) {
+            self.draw_elsewhere(addresses, &mut draws)?;
+        }
+        Ok(draws)
+    }
+
+    /// Appends draws of up to [`ROWS_OF_A_CALL`] addresses on a device that is not the CPU, as a batch of just so many.
+    fn draw_elsewhere(&self, addresses: &[LatentAddress], draws: &mut FlowDraws) -> Result<(), FlowError> {
+        let (n, d) = (addresses.len(), self.spec().dimension());
+        let mut padded = addresses.to_vec();
+        if let Some(&last) = addresses.last() {
+            padded.resize(ROWS_OF_A_CALL, last);
+        }
+        let latents = self.prior().sample(&padded);
         let (coordinates, ladj) = self.apply_rows(&latents, Direction::Forward)?;
         let log_probs = latents.chunks_exact(d).zip(addresses).zip(ladj);
-        let log_probs = log_probs.map(|((z, a), ladj)| self.prior().log_prob(z, a.tau) - ladj).collect();
-        Ok(FlowDraws { latents, coordinates, log_probs })
+        draws.log_probs.extend(log_probs.map(|((z, a), ladj)| self.prior().log_prob(z, a.tau) - ladj));
+        draws.latents.extend_from_slice(&latents[..n * d]);
+        draws.coordinates.extend_from_slice(&coordinates[..n * d]);
+        Ok(())
     }
 }
 

@@ -83,6 +83,11 @@ impl FusedFlow {
         }
     }
 
+    /// Whether the weights are f64, which are never rounded.
+    pub fn is_double(&self) -> bool {
+        self.weights.first().is_some_and(|w| w.dtype() == DType::F64)
+    }
+
     /// Chooses what conditioners are computed in, where no gradient is asked for.
     pub fn set_precision(&mut self, precision: Precision) {
         self.precision = precision;

@@ -24,6 +24,7 @@ pub struct Flow {
     device: Device,
     /// What runs on the CPU.
     fused: Option<FusedFlow>,
+    precision: Precision,
 }
 
 impl Flow {
@@ -72,7 +73,7 @@ impl Flow {
             });
         }
         let fused = device.is_cpu().then(|| FusedFlow::new(spec.dimension(), &bijectors, frozen));
-        Ok(Self { spec, bijectors, device: device.clone(), fused })
+        Ok(Self { spec, bijectors, device: device.clone(), fused, precision: Precision::Full })
     }
 
     pub fn spec(&self) -> &FlowSpec {
@@ -90,10 +91,20 @@ impl Flow {
     /// The flow with its conditioners in another precision, where no gradient is asked for. Training is in that of the
     /// weights.
     pub fn with_precision(mut self, precision: Precision) -> Self {
-        if let Some(fused) = &mut self.fused {
-            fused.set_precision(precision);
+        match &mut self.fused {
+            Some(fused) => fused.set_precision(precision),
+            None => self.bijectors.iter_mut().for_each(|b| b.set_precision(precision)),
         }
+        self.precision = precision;
         self
+    }
+
+    /// What conditioners are computed in, where no gradient is asked for, by name: f64 where the weights are.
+    pub fn precision(&self) -> String {
+        match &self.fused {
+            Some(fused) if fused.is_double() => "f64".into(),
+            _ => self.precision.to_string(),
+        }
     }
 
     pub(super) fn fused(&self) -> Option<&FusedFlow> {

@@ -4,8 +4,8 @@ use super::bijector::Bijector;
 use super::conditioner::Conditioner;
 use super::fused::ProgramBuilder;
 use super::spec::CouplingSpec;
-use crate::compute::Direction;
 use crate::compute::spline::{SplineKind, SplineTransform};
+use crate::compute::{Direction, Precision};
 use crate::coords::CoordinateKind;
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -41,6 +41,10 @@ impl SplineCoupling {
 impl Bijector for SplineCoupling {
     fn apply(&self, input: &Tensor, direction: Direction) -> Result<(Tensor, Tensor)> {
         self.transform.apply(input, &self.conditioner.forward(input)?, direction)
+    }
+
+    fn set_precision(&mut self, precision: Precision) {
+        self.conditioner.set_precision(precision);
     }
 
     fn fuse(&self, program: &mut ProgramBuilder) {

@@ -2,7 +2,7 @@
 
 use super::artifact::ModelCard;
 use crate::coords::ReducedTarget;
-use crate::flow::Flow;
+use crate::flow::{Flow, Precision};
 
 /// A trained flow with all that is needed to sample its system and to weight the samples.
 #[derive(Debug)]
@@ -13,6 +13,11 @@ pub struct Generator {
 }
 
 impl Generator {
+    /// The same generator with its conditioners computed in another precision: another flow, as exactly weighted.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { flow: self.flow.with_precision(precision), ..self }
+    }
+
     /// The temperature that the flow was trained at, in the unit of the system's scale.
     pub fn temperature(&self) -> f64 {
         self.card.temperature

@@ -9,7 +9,7 @@ use super::jobs::Jobs;
 use super::models::Models as ModelHandlers;
 use super::sampling::Sampling;
 use super::systems::Systems;
-use crate::compute::{DeviceChoice, DeviceError, open_device};
+use crate::compute::{DeviceChoice, DeviceError, Precision, open_device};
 use crate::contract::DESCRIPTORS;
 use crate::contract::v1::dataset_service_server::DatasetServiceServer;
 use crate::contract::v1::free_energy_service_server::FreeEnergyServiceServer;
@@ -55,6 +55,8 @@ pub struct ServerSettings {
     /// `file:///path`.
     pub artifacts: String,
     pub device: DeviceChoice,
+    /// What conditioners are sampled in.
+    pub precision: Precision,
     pub limits: Limits,
     /// How long calls may go on once the server drains.
     pub drain: Duration,
@@ -97,13 +99,20 @@ impl Server {
         };
         let (listener, admin) = (bind(listen).await?, bind(admin).await?);
         let device = open_device(settings.device)?;
+        settings.precision.prepare(&device)?;
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&settings.database).await?);
         let artifacts = Artifacts::open(&settings.artifacts)?;
         let requeued = store.requeue_lost_jobs(true).await?;
         if requeued > 0 {
             info!(jobs = requeued, "interrupted jobs are in the queue again");
         }
-        let models = Models::new(Arc::clone(&store), artifacts.clone(), device.clone(), settings.limits.loaded_models);
+        let models = Models::new(
+            Arc::clone(&store),
+            artifacts.clone(),
+            device.clone(),
+            settings.precision,
+            settings.limits.loaded_models,
+        );
         let metrics = Metrics::new()?;
         let (streams, stall) = (settings.limits.streams, settings.limits.stall);
         let engine = Engine::new(device, models, metrics.clone(), streams, stall);

@@ -200,6 +200,7 @@ impl Sampling {
             seed: request.seed,
             first_index: request.first_index,
             coordinates: model.generator.card.coordinates.clone(),
+            precision: model.generator.flow.precision(),
             ..v1::SampleHeader::default()
         };
         let sample_request = SampleRequest {

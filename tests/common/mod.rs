@@ -1,7 +1,7 @@
 //! Real servers on free loopback ports, and clients of them.
 #![allow(dead_code)] // Each test program uses its part.
 
-use boltzflow::compute::DeviceChoice;
+use boltzflow::compute::{DeviceChoice, Precision};
 use boltzflow::contract::numbers;
 use boltzflow::contract::v1::dataset_service_client::DatasetServiceClient;
 use boltzflow::contract::v1::free_energy_service_client::FreeEnergyServiceClient;
@@ -12,8 +12,10 @@ use boltzflow::contract::v1::system_service_client::SystemServiceClient;
 use boltzflow::contract::v1::{self, job::Task, stream_samples_response::Part};
 use boltzflow::server::{Limits, Server, ServerSettings};
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -34,6 +36,7 @@ pub fn settings(folder: &Path) -> ServerSettings {
         database: format!("sqlite://{}/state.db", folder.display()),
         artifacts: format!("file://{}/artifacts", folder.display()),
         device: DeviceChoice::Cpu,
+        precision: Precision::default(),
         limits: Limits::default(),
         drain: Duration::from_secs(10),
         lease: Duration::from_secs(30),
@@ -275,4 +278,46 @@ pub async fn http_get(address: SocketAddr, path: &str) -> (u16, String) {
     stream.read_to_string(&mut text).await.unwrap();
     let status = text.split(' ').nth(1).unwrap().parse().unwrap();
     (status, text)
+}
+
+/// The real binary, as a cluster runs it.
+pub struct Process {
+    child: Child,
+    pub url: String,
+}
+
+impl Process {
+    pub fn start(folder: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_boltzflow"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--device", "cpu", "--log", "warn"])
+            .arg(format!("--database=sqlite://{}/state.db", folder.display()))
+            .arg(format!("--artifacts=file://{}/artifacts", folder.display()))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.strip_prefix("listening on ").and_then(|l| l.split(',').next());
+        let url = format!("http://{}", address.unwrap_or_else(|| panic!("no address in '{line}'")));
+        Self { child, url }
+    }
+
+    /// SIGKILL: no handler runs, nothing is flushed.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn terminate(mut self) -> bool {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        self.child.wait().unwrap().success()
+    }
+
+    /// Bytes of resident memory.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        1024 * line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    }
 }

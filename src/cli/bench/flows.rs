@@ -110,12 +110,15 @@ impl FlowShape {
         Cost { flop: 2.0 * weights, byte: 4.0 * weights / TILE + 8.0 * (2 * self.dimension + 1) as f64 }
     }
 
-    /// The products of sampling, and two of the same size for the gradients of inputs and weights. Bytes: activations are
-    /// written once and read twice, and a batch's share of weights, gradients and Adam's moments (7 passes in f32).
+    /// The products of sampling, and two of the same size for the gradients of inputs and weights. Bytes: features,
+    /// activations and coordinates are written once and read twice, and a batch's share of weights, gradients and Adam's
+    /// moments (7 passes in f32).
     pub fn training_cost(&self) -> Cost {
         let weights = self.couplings as f64 * self.dense();
-        let outputs = self.dense() / self.width as f64 - self.width as f64;
-        let activations = self.couplings as f64 * (2.0 * self.width as f64 + outputs);
+        let width = self.width as f64;
+        // Features and outputs, from the weights of the first and the last layer.
+        let ends = self.dense() / width - width;
+        let activations = self.couplings as f64 * (2.0 * width + ends);
         let coordinates = 8.0 * (self.couplings * self.dimension) as f64;
         Cost {
             flop: 6.0 * weights,

@@ -1,17 +1,12 @@
 //! MBAR on harmonic states.
 
 use super::super::client::CliError;
-use super::workload::{Cost, Setting};
+use super::workload::Setting;
 use crate::math::{Purpose, Randoms};
 use crate::thermo;
 
 const STATES: usize = 20;
 const SAMPLES_PER_STATE: usize = 10_000;
-
-/// Of a sample in one iteration: an exponential (some 20 operations), its normalisation, and its products with the states
-/// before it, and two in three passes over its probabilities in f64. How many iterations there are depends on the states.
-pub(super) const COST: Cost =
-    Cost { flop: (STATES * (20 + 4) + STATES * (STATES + 1)) as f64, byte: 3.0 * 8.0 * STATES as f64 };
 
 pub(super) fn solve(setting: &Setting) -> Result<(f64, f64), CliError> {
     let n = STATES * SAMPLES_PER_STATE;

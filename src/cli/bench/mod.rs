@@ -17,7 +17,7 @@ pub(super) use workload::{Setting, Workload};
 
 use super::client::CliError;
 use super::output::JsonArgs;
-use crate::compute::{DeviceChoice, open_device};
+use crate::compute::{DeviceChoice, Precision, open_device};
 use clap::ValueEnum;
 use std::io::Write;
 
@@ -50,6 +50,9 @@ pub(super) struct Args {
     /// auto, cpu or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
+    /// What conditioners are sampled in: f32, bf16 or (on CUDA) tf32
+    #[arg(long, value_name = "PRECISION", default_value = "f32")]
+    precision: Precision,
     /// Seconds that each workload is called for
     #[arg(long, value_name = "SECONDS", default_value = "4", value_parser = timing::seconds)]
     seconds: f64,
@@ -60,12 +63,14 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> Result<(), CliError> {
     let threads = super::threads::with_threads(args.threads)?;
     let device = open_device(args.device).map_err(|e| CliError::failed(e.to_string()))?;
-    let setting = Setting { choice: args.device, device, pace: Pace::thorough(args.seconds) };
+    args.precision.prepare(&device).map_err(|e| CliError::failed(e.to_string()))?;
+    let setting =
+        Setting { choice: args.device, device, precision: args.precision, pace: Pace::thorough(args.seconds) };
     let workloads = if args.workloads.is_empty() { Workload::value_variants() } else { &args.workloads };
     let measurements = measure(workloads, &setting).await?;
     if args.json.write(&measurements_json(&measurements, threads, &setting))? {
         println!("{}", measurements_table(&measurements));
-        println!("{threads} threads, {}", device_name(&setting.device));
+        println!("{threads} threads, {}, conditioners in {}", device_name(&setting.device), setting.precision);
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ pub(super) fn energies(setting: &Setting) -> Result<(f64, f64), CliError> {
 /// The cost of a weighted sample: a draw of realnvp-60, and an energy.
 pub(super) fn weighted(setting: &Setting) -> Result<(f64, f64), CliError> {
     let (potential, positions) = configurations()?;
-    let flow = REALNVP_60.flow(&setting.device)?;
+    let flow = REALNVP_60.flow(&setting.device)?.with_precision(setting.precision);
     let mut energies = vec![0.0; N];
     let mut next = 0;
     let seconds = setting.pace.time(|| {

@@ -8,7 +8,7 @@ use crate::math::Purpose;
 
 /// Items of a call, and seconds of the median call.
 pub(super) fn run(shape: &FlowShape, setting: &Setting) -> Result<(f64, f64), CliError> {
-    let flow = shape.flow(&setting.device)?;
+    let flow = shape.flow(&setting.device)?.with_precision(setting.precision);
     let mut next = 0;
     let seconds = setting.pace.time(|| {
         let addresses = fresh(&mut next, shape.batch);

@@ -31,7 +31,7 @@ pub(super) async fn stream(setting: &Setting) -> Result<Measurement, CliError> {
     let bytes = model(setting)?;
     let generator = Generator::decode(&bytes, &setting.device).map_err(|e| CliError::failed(e.to_string()))?;
     let generator = Arc::new(generator);
-    let here = LocalServer::start(setting.choice).await?;
+    let here = LocalServer::start(setting.choice, setting.precision).await?;
     let result = async {
         let mut clients = here.server.connect().await?;
         let model = import(&mut clients, &bytes, String::new()).await?.name;
@@ -67,7 +67,7 @@ pub(super) async fn stream(setting: &Setting) -> Result<Measurement, CliError> {
 /// Streams of one sample, one after the other, from request to end; each is of another index.
 pub(super) async fn latency(setting: &Setting) -> Result<Measurement, CliError> {
     let bytes = model(setting)?;
-    let here = LocalServer::start(setting.choice).await?;
+    let here = LocalServer::start(setting.choice, setting.precision).await?;
     let result = async {
         let mut clients = here.server.connect().await?;
         let model = import(&mut clients, &bytes, String::new()).await?.name;

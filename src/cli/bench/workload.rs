@@ -5,7 +5,7 @@ use super::flows::{REALNVP_2, REALNVP_60, SPLINE_60};
 use super::report::Measurement;
 use super::timing::Pace;
 use super::{free_energies, molecule, sampling, service, sgemm, training};
-use crate::compute::DeviceChoice;
+use crate::compute::{DeviceChoice, Precision};
 use candle_core::Device;
 use clap::ValueEnum;
 
@@ -15,6 +15,7 @@ pub(in crate::cli) struct Setting {
     /// What a server in this process is told to run on: `device` by its name.
     pub choice: DeviceChoice,
     pub device: Device,
+    pub precision: Precision,
     pub pace: Pace,
 }
 
@@ -76,33 +77,27 @@ impl Workload {
             Self::Spline60 => Some(SPLINE_60.sampling_cost()),
             Self::Spline60Train => Some(SPLINE_60.training_cost()),
             Self::Sgemm => Some(sgemm::COST),
-            Self::MbarSolve => Some(free_energies::COST),
-            Self::Ala2Energy | Self::Ala2Weighted | Self::GrpcLatency => None,
+            Self::Ala2Energy | Self::Ala2Weighted | Self::GrpcLatency | Self::MbarSolve => None,
         }
     }
 
-    /// Runs the workload on threads that may block.
+    /// Measures the workload; what computes does so on threads that may block.
     pub(super) async fn measure(self, setting: &Setting) -> Result<Measurement, CliError> {
-        match self {
+        let run: fn(&Setting) -> Result<(f64, f64), CliError> = match self {
             Self::GrpcStream => return service::stream(setting).await,
             Self::GrpcLatency => return service::latency(setting).await,
-            _ => {}
-        }
-        let setting = setting.clone();
-        let compute = move || {
-            let (items, seconds) = match self {
-                Self::RealNvp2 => sampling::run(&REALNVP_2, &setting)?,
-                Self::RealNvp60 => sampling::run(&REALNVP_60, &setting)?,
-                Self::Spline60 => sampling::run(&SPLINE_60, &setting)?,
-                Self::RealNvp60Train => training::reverse_kl(&REALNVP_60, &setting)?,
-                Self::Spline60Train => training::maximum_likelihood(&SPLINE_60, &setting)?,
-                Self::Ala2Energy => molecule::energies(&setting)?,
-                Self::Ala2Weighted => molecule::weighted(&setting)?,
-                Self::MbarSolve => free_energies::solve(&setting)?,
-                Self::Sgemm | Self::GrpcStream | Self::GrpcLatency => sgemm::run(&setting)?,
-            };
-            Ok(Measurement::new(self, items, seconds))
+            Self::RealNvp2 => |setting| sampling::run(&REALNVP_2, setting),
+            Self::RealNvp60 => |setting| sampling::run(&REALNVP_60, setting),
+            Self::Spline60 => |setting| sampling::run(&SPLINE_60, setting),
+            Self::RealNvp60Train => |setting| training::reverse_kl(&REALNVP_60, setting),
+            Self::Spline60Train => |setting| training::maximum_likelihood(&SPLINE_60, setting),
+            Self::Ala2Energy => molecule::energies,
+            Self::Ala2Weighted => molecule::weighted,
+            Self::Sgemm => sgemm::run,
+            Self::MbarSolve => free_energies::solve,
         };
+        let setting = setting.clone();
+        let compute = move || run(&setting).map(|(items, seconds)| Measurement::new(self, items, seconds));
         let failed = |e| CliError::failed(format!("{} died: {e}", self.name()));
         tokio::task::spawn_blocking(compute).await.map_err(failed)?
     }

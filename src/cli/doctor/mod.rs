@@ -9,7 +9,7 @@ mod machine;
 use super::bench::{Measurement, Pace, Setting, Workload, device_name, measure, measurements_json, measurements_table};
 use super::client::CliError;
 use super::output::{JsonArgs, number, table};
-use crate::compute::{DeviceChoice, open_device};
+use crate::compute::{DeviceChoice, Precision, open_device};
 use check::Check;
 use clap::ValueEnum;
 use serde_json::{Value, json};
@@ -34,7 +34,8 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> Result<(), CliError> {
     let device = open_device(args.device).map_err(|e| CliError::failed(e.to_string()))?;
     let machine = machine::Machine::here(&device);
-    let setting = Setting { choice: args.device, device: device.clone(), pace: Pace::brief() };
+    let setting =
+        Setting { choice: args.device, device: device.clone(), precision: Precision::Full, pace: Pace::brief() };
     let run_checks = move || -> Result<Vec<Check>, CliError> {
         let mut checks = kernels::checks(&device)?;
         checks.extend(energies::checks()?);

@@ -9,7 +9,7 @@ use super::client::{CliError, Clients};
 use super::jobs::follow;
 use super::local_server::LocalServer;
 use super::output::JsonArgs;
-use crate::compute::DeviceChoice;
+use crate::compute::{DeviceChoice, Precision};
 use crate::contract::v1::{self, job::Task};
 use std::path::{Path, PathBuf};
 
@@ -36,7 +36,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result<(), CliError> {
     std::fs::create_dir_all(&args.output).map_err(|e| CliError::file(&args.output, e))?;
-    let here = LocalServer::start(DeviceChoice::Auto).await?;
+    let here = LocalServer::start(DeviceChoice::Auto, Precision::default()).await?;
     println!("server on {}, its files in {}", here.server.server, here.folder.display());
     let mut clients = here.server.connect().await?;
     let result = if args.molecule {

@@ -3,12 +3,12 @@
 use super::bf16;
 use super::dense::{self, DenseLayer, Lane, ROWS};
 use super::number::{Number, sin_cos};
-use super::packed::{PackedLayer, Precision};
+use super::packed::PackedLayer;
 use super::spline::{self, Located, Shape};
 use super::vectors::InstructionSet;
 use super::{affine, spline_gradient};
-use crate::compute::Direction;
 use crate::compute::bias_activation::Activation;
+use crate::compute::{Direction, Precision};
 
 /// A column that a spline transforms: where it is, where its parameters are, and its shape.
 #[derive(Clone, Copy)]

@@ -28,7 +28,7 @@ pub use coupling::{Coupling, SplineColumn, Transform};
 pub use dense::{DenseLayer, Lane, ROWS};
 pub use latents::LatentLanes;
 pub use number::{Number, ln};
-pub use packed::{PackedWeights, Precision};
+pub use packed::PackedWeights;
 pub use program::{Program, Stage, TileScratch, load, store};
 pub use spline::Shape;
 pub use training::Tape;

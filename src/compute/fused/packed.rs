@@ -5,18 +5,8 @@ use super::coupling::Coupling;
 use super::dense::{DenseLayer, Packed};
 use super::number::Number;
 use super::program::{Program, Stage, TileScratch};
+use crate::compute::Precision;
 use std::sync::{Mutex, PoisonError};
-
-/// What conditioners are computed in. A coupling layer's Jacobian is triangular whatever its conditioner computes, so
-/// that log weights are exact in each of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// That of the weights.
-    #[default]
-    Full,
-    /// Weights and hidden layers rounded to bf16, sums in f32.
-    Bf16,
-}
 
 /// One dense layer's weights.
 pub struct PackedLayer<T> {

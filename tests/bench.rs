@@ -1,0 +1,66 @@
+//! `boltzflow bench` and `boltzflow doctor`, as they are run.
+
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn boltzflow(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_boltzflow")).args(arguments).output().unwrap()
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn rates_are_written_in_the_agreed_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bench.json");
+    let json = path.to_string_lossy();
+    let flags = ["--threads", "1", "--device", "cpu", "--seconds", "0", "--json", &json];
+    let output = boltzflow(&[&["bench", "realnvp-2", "ala2-energy"][..], &flags].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let value = read(&path);
+    assert_eq!((&value["threads"], &value["device"]), (&1.into(), &"cpu".into()));
+    let rates = value["items_per_second"].as_object().unwrap();
+    assert_eq!(rates.keys().collect::<Vec<_>>(), ["ala2-energy", "realnvp-2"]);
+    for rate in rates.values() {
+        assert_eq!(rate.as_object().unwrap().keys().collect::<Vec<_>>(), ["boltzflow"]);
+        assert!(rate["boltzflow"].as_f64().unwrap() > 0.0);
+    }
+    assert_eq!(value["flop_per_item"], serde_json::json!({ "realnvp-2": 68_608.0 }));
+    assert!(value.get("latency_ms").is_none());
+    assert!(text(&output.stdout).contains("samples/s"));
+}
+
+#[test]
+fn misspelt_workloads_are_refused() {
+    let output = boltzflow(&["bench", "realnvp-6"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("realnvp-60"), "the names are not said");
+    let output = boltzflow(&["doctor", "--device", "tpu"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn the_doctor_finds_this_machine_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("doctor.json");
+    let output = boltzflow(&["doctor", "--device", "cpu", "--json", &path.to_string_lossy()]);
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    let value = read(&path);
+    assert_eq!(value["passed"], true);
+    let checks = value["checks"].as_array().unwrap();
+    assert!(checks.iter().all(|c| c["passed"] == true && c["tolerance"].is_number()));
+    for subject in ["spline, circular, inverse", "affine, ReLU, forward", "alanine dipeptide", "grpc-stream"] {
+        assert!(checks.iter().any(|c| c["check"] == subject), "{subject} is not checked");
+    }
+    let rates = value["items_per_second"].as_object().unwrap();
+    assert_eq!(rates.len(), 11);
+    assert!(value["latency_ms"]["p50"].as_f64() <= value["latency_ms"]["p99"].as_f64());
+    assert!(value["in_process_per_second"]["grpc-stream"].as_f64().unwrap() > 0.0);
+}
