@@ -8,6 +8,8 @@
 pub mod adam;
 pub mod affine;
 pub mod bias_activation;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod device;
 pub mod features;
 pub mod flow_op;
