@@ -39,16 +39,19 @@
                                                         const T* params, const double* g, double* gx, T* g_params) {   \
         affine_backward(n, d, m, group, bound, forward, order, x, params, g, gx, g_params);                            \
     }                                                                                                                  \
-    extern "C" __global__ void spline_forward_##SUFFIX(size_t n, unsigned d, unsigned m, unsigned width, int group,    \
-                                                       int bins, double bound, int forward, const unsigned* table,     \
-                                                       const double* x, const T* params, double* out) {                \
-        spline_forward(n, d, m, width, group, bins, bound, forward, table, x, params, out);                            \
+    extern "C" __global__ void spline_forward_##SUFFIX(size_t n, unsigned d, unsigned m, unsigned width,               \
+                                                       unsigned group, int bins, double bound, int forward,            \
+                                                       const unsigned* table, const double* x, const T* params,        \
+                                                       double* out) {                                                  \
+        extern __shared__ double shared[];                                                                             \
+        spline_forward(n, d, m, width, group, bins, bound, forward, table, x, params, out, (T*)shared);                \
     }                                                                                                                  \
-    extern "C" __global__ void spline_backward_##SUFFIX(size_t n, unsigned d, unsigned m, unsigned width, int group,   \
-                                                        int bins, double bound, int forward, const unsigned* table,    \
-                                                        const double* x, const T* params, const double* g, double* gx, \
-                                                        T* g_params) {                                                 \
-        spline_backward(n, d, m, width, group, bins, bound, forward, table, x, params, g, gx, g_params);               \
+    extern "C" __global__ void spline_backward_##SUFFIX(size_t n, unsigned d, unsigned m, unsigned width,              \
+                                                        unsigned group, int bins, double bound, int forward,           \
+                                                        const unsigned* table, const double* x, const T* params,       \
+                                                        const double* g, double* gx, T* g_params) {                    \
+        extern __shared__ double shared[];                                                                             \
+        spline_backward(n, d, m, width, group, bins, bound, forward, table, x, params, g, gx, g_params, (T*)shared);   \
     }                                                                                                                  \
     extern "C" __global__ void adam_step_##SUFFIX(size_t n, double keep1, double add1, double keep2, double add2,      \
                                                   double rate, double root, double epsilon, const T* g, T* weight,     \

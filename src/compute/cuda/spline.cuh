@@ -196,8 +196,8 @@ HD BinGradient bin_gradient(double u, double w, double h, double d0, double d1, 
     return {g_u * inv_w, -g_u * inv_w, -(g_u * u + g_s * s) * inv_w, a * num * inv_den + g_s * inv_w, g_d0, g_d1};
 }
 
-// The gradient through the softmax of sizes, where sizes before the bin have gradient `before`, and the bin's own `own`.
-// The mean gradient follows from where the bin begins, `start` from the domain's beginning, and from its `length`.
+// The gradient through the softmax of sizes, where sizes before the bin have gradient `before`, and the bin's own has
+// `own`. The mean gradient follows from where the bin begins, `start` from the domain's beginning, and from its `length`.
 template <class T>
 HD void softmax_gradient(Shape shape, const Sizes<T>& sizes, int index, double start, double length, double before,
                          double own, T* out) {
@@ -210,7 +210,7 @@ HD void softmax_gradient(Shape shape, const Sizes<T>& sizes, int index, double s
 }
 
 // The gradient of one column's input, from those of its output and of ladj; `g_params` become those of the parameters.
-// `x` is the direction's input.
+// `x` is the direction's input. The gradients may take the parameters' place.
 template <class T>
 HD double spline_gradient(Shape shape, const T* params, bool forward, double x, double g, double g_ladj, T* g_params) {
     const Located<T> at = locate(shape, params, forward, x);
@@ -263,52 +263,98 @@ __device__ inline Shape shape_of(const unsigned* entry, int bins, double bound) 
     return entry[2] ? Shape{bins, PI, true} : Shape{bins, bound, false};
 }
 
+// The parameters of some columns of a block's rows, in shared memory: a thread's are one after another, so that
+// neighbouring threads would have theirs far apart in device memory, where they are copied from and to all together.
+struct Staged {
+    unsigned first; // of a row's parameters
+    unsigned count; // of each row
+};
+
+// The parameters of the columns [c, c + group) of the m that have entries in the table.
+__device__ inline Staged staged(const unsigned* table, unsigned m, unsigned width, unsigned c, unsigned group) {
+    const unsigned first = table[3 * c + 1];
+    const unsigned end = c + group < m ? table[3 * (c + group) + 1] : width;
+    return {first, end - first};
+}
+
+// Calls `copy(shared index, device index)` for each number of `rows` rows from `row` on; the block's threads share the
+// work.
+template <class F>
+__device__ inline void each_staged(Staged part, size_t row, unsigned rows, unsigned width, F copy) {
+    for (unsigned i = threadIdx.x; i < rows * part.count; i += blockDim.x) {
+        copy(i, (row + i / part.count) * width + part.first + i % part.count);
+    }
+}
+
+// Rows of a block of groups, from `row` on.
+__device__ inline unsigned rows_of_block(size_t n, size_t row, unsigned group) {
+    const unsigned rows = blockDim.x / group;
+    return n - row < rows ? (unsigned)(n - row) : rows;
+}
+
 // A group of threads has a row: each takes some of its columns. `table` has an entry for each of the m transformed
-// columns, then the other columns. `out` is y (n, d), then ladj (n); a row has `width` parameters.
+// columns, in the order of their parameters, then the other columns. `out` is y (n, d), then ladj (n); a row has
+// `width` parameters. Shared memory has room for those of one column a thread.
 template <class T>
-__device__ void spline_forward(size_t n, unsigned d, unsigned m, unsigned width, int group, int bins, double bound,
-                               int forward, const unsigned* table, const double* x, const T* params, double* out) {
-    const size_t thread = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    const size_t row = thread / group;
-    const unsigned lane = thread % group;
+__device__ void spline_forward(size_t n, unsigned d, unsigned m, unsigned width, unsigned group, int bins,
+                               double bound, int forward, const unsigned* table, const double* x, const T* params,
+                               double* out, T* shared) {
+    const size_t first_row = (size_t)blockIdx.x * (blockDim.x / group);
+    const unsigned rows = rows_of_block(n, first_row, group);
+    const unsigned own_row = threadIdx.x / group, lane = threadIdx.x % group;
+    const size_t row = first_row + own_row;
+    const bool working = own_row < rows;
     double ladj = 0.0;
-    if (row < n) {
-        const double* xs = x + row * d;
-        double* ys = out + row * d;
-        for (unsigned c = lane; c < m; c += group) {
+    for (unsigned start = 0; start < m; start += group) {
+        const Staged part = staged(table, m, width, start, group);
+        each_staged(part, first_row, rows, width, [&](unsigned i, size_t at) { shared[i] = params[at]; });
+        __syncthreads();
+        const unsigned c = start + lane;
+        if (working && c < m) {
             const unsigned* entry = table + 3 * c;
-            const T* own = params + row * width + entry[1];
-            ys[entry[0]] = spline_value(shape_of(entry, bins, bound), own, forward, xs[entry[0]], &ladj);
+            const T* own = shared + own_row * part.count + (entry[1] - part.first);
+            const size_t j = row * d + entry[0];
+            out[j] = spline_value(shape_of(entry, bins, bound), own, forward, x[j], &ladj);
         }
-        for (unsigned c = lane; c < d - m; c += group) {
-            const unsigned j = table[3 * m + c];
-            ys[j] = xs[j];
-        }
+        __syncthreads();
+    }
+    for (unsigned c = lane; working && c < d - m; c += group) {
+        const size_t j = row * d + table[3 * m + c];
+        out[j] = x[j];
     }
     ladj = group_sum(ladj, group);
-    if (row < n && lane == 0) {
+    if (working && lane == 0) {
         out[n * d + row] = ladj;
     }
 }
 
 // `g` is the gradient of `out`; gx (n, d) and g_params (n, width) become those of x and of the parameters.
 template <class T>
-__device__ void spline_backward(size_t n, unsigned d, unsigned m, unsigned width, int group, int bins, double bound,
-                                int forward, const unsigned* table, const double* x, const T* params, const double* g,
-                                double* gx, T* g_params) {
-    const size_t thread = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    const size_t row = thread / group;
-    if (row >= n) {
-        return;
+__device__ void spline_backward(size_t n, unsigned d, unsigned m, unsigned width, unsigned group, int bins,
+                                double bound, int forward, const unsigned* table, const double* x, const T* params,
+                                const double* g, double* gx, T* g_params, T* shared) {
+    const size_t first_row = (size_t)blockIdx.x * (blockDim.x / group);
+    const unsigned rows = rows_of_block(n, first_row, group);
+    const unsigned own_row = threadIdx.x / group, lane = threadIdx.x % group;
+    const size_t row = first_row + own_row;
+    const bool working = own_row < rows;
+    const double g_ladj = working ? g[n * d + row] : 0.0;
+    for (unsigned start = 0; start < m; start += group) {
+        const Staged part = staged(table, m, width, start, group);
+        each_staged(part, first_row, rows, width, [&](unsigned i, size_t at) { shared[i] = params[at]; });
+        __syncthreads();
+        const unsigned c = start + lane;
+        if (working && c < m) {
+            const unsigned* entry = table + 3 * c;
+            T* own = shared + own_row * part.count + (entry[1] - part.first);
+            const size_t j = row * d + entry[0];
+            gx[j] = spline_gradient(shape_of(entry, bins, bound), own, forward, x[j], g[j], g_ladj, own);
+        }
+        __syncthreads();
+        each_staged(part, first_row, rows, width, [&](unsigned i, size_t at) { g_params[at] = shared[i]; });
+        __syncthreads();
     }
-    const double g_ladj = g[n * d + row];
-    for (unsigned c = thread % group; c < m; c += group) {
-        const unsigned* entry = table + 3 * c;
-        const size_t j = row * d + entry[0], first = row * width + entry[1];
-        gx[j] = spline_gradient(shape_of(entry, bins, bound), params + first, forward, x[j], g[j], g_ladj,
-                                g_params + first);
-    }
-    for (unsigned c = thread % group; c < d - m; c += group) {
+    for (unsigned c = lane; working && c < d - m; c += group) {
         const size_t j = row * d + table[3 * m + c];
         gx[j] = g[j];
     }

@@ -1,15 +1,16 @@
 //! Rational-quadratic splines (`spline.cuh`).
 
 use super::tables::table;
-use super::{
-    Number, for_rows, group, kernel_of, narrow, not_here, numbers, on_device, room, split, tensor, transformed_first,
-};
+use super::{Number, group, kernel_of, narrow, not_here, numbers, on_device, room, split, tensor, transformed_first};
 use crate::compute::Direction;
 use crate::compute::spline::{SplineKind, SplineTransform};
 use candle_core::cuda_backend::WrapErr;
-use candle_core::cuda_backend::cudarc::driver::PushKernelArg;
+use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
 use candle_core::{CpuStorage, CudaStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 use std::marker::PhantomData;
+
+/// Bytes of shared memory that a block may have on any device.
+const SHARED_MEMORY: usize = 48 << 10;
 
 /// [`SplineTransform::apply`] on a CUDA device.
 pub(in crate::compute) fn spline(
@@ -45,7 +46,8 @@ pub(in crate::compute) fn spline(
 
 /// What the kernels are told of the splines.
 struct SplineShape {
-    /// (column, first parameter, whether it is a circle) of the transformed columns, then the other columns.
+    /// (column, first parameter, whether it is a circle) of the transformed columns, in the order of their parameters,
+    /// then the other columns.
     table: Vec<u32>,
     /// Columns of x.
     d: usize,
@@ -63,7 +65,7 @@ struct Scalars {
     d: u32,
     m: u32,
     width: u32,
-    group: i32,
+    group: u32,
     bins: i32,
     bound: f64,
     forward: i32,
@@ -75,11 +77,20 @@ impl SplineShape {
             d: narrow(self.d)?,
             m: narrow(self.m)?,
             width: narrow(self.width)?,
-            group: narrow(group(self.m))?.cast_signed(),
+            group: narrow(group(self.m))?,
             bins: narrow(self.bins)?.cast_signed(),
             bound: self.bound,
             forward: i32::from(self.direction == Direction::Forward),
         })
+    }
+
+    /// Blocks for n rows of a group of threads each, with room for the parameters of one column a thread.
+    fn blocks<T>(&self, n: usize) -> Result<LaunchConfig> {
+        let room = |threads: usize| threads * SplineKind::Circular.parameters(self.bins) * size_of::<T>();
+        // With the most bins and in f64, there is room for a warp's threads.
+        let threads = [128, 64].into_iter().find(|&threads| room(threads) <= SHARED_MEMORY).unwrap_or(32);
+        let (blocks, shared) = (narrow(n.div_ceil(threads / group(self.m)))?, narrow(room(threads))?);
+        Ok(LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (threads as u32, 1, 1), shared_mem_bytes: shared })
     }
 
     /// The number of rows.
@@ -123,8 +134,8 @@ impl<T: Number> CustomOp2 for Spline<T> {
             launch.arg(&*table).arg(&x).arg(&p).arg(&mut out);
             // SAFETY: the arguments are those of the kernel, in its order; x has n·d numbers, p has n·width, out has
             // n·(d + 1). The table has an entry for each of m columns and then d − m columns, all below d; the
-            // parameters that an entry is for are within the width. There is a group a row.
-            unsafe { launch.launch(for_rows(n, group(self.shape.m))?) }.w()?;
+            // parameters that an entry is for are within the width. There is a group a row, and shared memory for it.
+            unsafe { launch.launch(self.shape.blocks::<T>(n)?) }.w()?;
         }
         Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), Shape::from(numbers_out)))
     }
@@ -164,8 +175,8 @@ impl<T: Number> Spline<T> {
             launch.arg(&*table).arg(&x).arg(&p).arg(&g).arg(&mut gx).arg(&mut gp);
             // SAFETY: the arguments are those of the kernel, in its order; x and gx have n·d numbers, p and gp have
             // n·width, g has n·(d + 1). The table has an entry for each of m columns and then d − m columns, all below
-            // d; the parameters that an entry is for are within the width. There is a group a row.
-            unsafe { launch.launch(for_rows(n, group(self.shape.m))?) }.w()?;
+            // d; the parameters that an entry is for are within the width. There is a group a row, and shared memory for it.
+            unsafe { launch.launch(self.shape.blocks::<T>(n)?) }.w()?;
         }
         Ok((tensor(gx, device, lx.shape().clone()), tensor(gp, device, lp.shape().clone())))
     }
