@@ -11,10 +11,13 @@ pub(super) mod features;
 pub(super) mod spline;
 mod tables;
 
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, DeviceRepr, LaunchConfig};
-use candle_core::cuda_backend::{CudaDType, CudaFunc};
+use candle_core::cuda_backend::CudaDType;
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaFunction, CudaSlice, CudaStream, CudaView, DeviceRepr, LaunchArgs, LaunchConfig,
+};
 use candle_core::op::BackpropOp;
 use candle_core::{CpuStorage, CudaDevice, CudaStorage, Layout, Result, Shape, Storage, Tensor, bail};
+use std::sync::Arc;
 
 /// Threads of a block, for kernels that take one element after another; `BLOCK` in `common.cuh`.
 const BLOCK: u32 = 256;
@@ -39,13 +42,27 @@ impl Number for f64 {
     const SUFFIX: &'static str = "f64";
 }
 
+/// A kernel, to be launched on its device's stream.
+struct Kernel {
+    function: CudaFunction,
+    stream: Arc<CudaStream>,
+}
+
+impl Kernel {
+    fn builder(&self) -> LaunchArgs<'_> {
+        self.stream.launch_builder(&self.function)
+    }
+}
+
 /// The kernel of this name.
-fn kernel(device: &CudaDevice, name: &str) -> Result<CudaFunc> {
-    device.get_or_load_custom_func(name, "boltzflow", include_str!(concat!(env!("OUT_DIR"), "/kernels.ptx")))
+fn kernel(device: &CudaDevice, name: &str) -> Result<Kernel> {
+    let ptx = include_str!(concat!(env!("OUT_DIR"), "/kernels.ptx"));
+    let function = device.get_or_load_custom_func(name, "boltzflow", ptx)?.into_cuda_function();
+    Ok(Kernel { function, stream: device.cuda_stream() })
 }
 
 /// The kernel of this name for a precision.
-fn kernel_of<T: Number>(device: &CudaDevice, name: &str) -> Result<CudaFunc> {
+fn kernel_of<T: Number>(device: &CudaDevice, name: &str) -> Result<Kernel> {
     kernel(device, &format!("{name}_{}", T::SUFFIX))
 }
 

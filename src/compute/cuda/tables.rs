@@ -19,7 +19,8 @@ pub(super) fn table(device: &CudaDevice, numbers: &[u32]) -> Result<Arc<CudaSlic
         return Ok(Arc::clone(table));
     }
     let stream = device.cuda_stream();
-    let table = Arc::new(stream.clone_htod(if numbers.is_empty() { &[0] } else { numbers }).w()?);
+    let uploaded: &[u32] = if numbers.is_empty() { &[0] } else { numbers };
+    let table = Arc::new(stream.clone_htod(uploaded).w()?);
     // Threads have streams of their own; from here on the table is there for all of them.
     stream.synchronize().w()?;
     tables.insert(numbers.into(), Arc::clone(&table));
