@@ -37,7 +37,7 @@ const COMPUTE_CAPABILITY: &str = "80";
 /// sums, as the CPU's kernels do it, and all else is as IEEE 754 has it (there is no `--use_fast_math`).
 fn compile_kernels(out: &Path) -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed={KERNELS}");
-    for variable in ["NVCC", "CUDA_HOME", "PATH", "CUDA_COMPUTE_CAP", "NVCC_CCBIN"] {
+    for variable in ["NVCC", "CUDA_HOME", "CUDA_COMPUTE_CAP", "NVCC_CCBIN"] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
     let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
