@@ -3,7 +3,7 @@
 use super::{BLOCK, Number, for_elements, kernel, kernel_of, numbers, on_device, room, tensor};
 use crate::compute::adam::AdamStep;
 use candle_core::cuda_backend::WrapErr;
-use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
+use candle_core::cuda_backend::cudarc::driver::{CudaViewMut, LaunchConfig, PushKernelArg};
 use candle_core::{CpuStorage, CudaStorage, DType, InplaceOp1, Layout, Result, Tensor, bail};
 use std::marker::PhantomData;
 
@@ -82,42 +82,50 @@ impl<T: Number> InplaceOp1 for Update<'_, T> {
 
 /// The sum of all tensors' squares, f32 or f64, on one CUDA device. The host waits for it, once.
 pub(in crate::compute) fn sum_of_squares<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<f64> {
-    let mut sums = Vec::new();
-    for tensor in tensors {
-        sums.push(match tensor.dtype() {
-            DType::F32 => squares::<f32>(&tensor.contiguous()?)?,
-            DType::F64 => squares::<f64>(&tensor.contiguous()?)?,
+    let tensors = tensors.into_iter().map(Tensor::contiguous).collect::<Result<Vec<_>>>()?;
+    let Some(first) = tensors.first() else { return Ok(0.0) };
+    let device = first.device().as_cuda_device()?;
+    let blocks: Vec<usize> =
+        tensors.iter().map(|t| t.elem_count().div_ceil(BLOCK as usize).clamp(1, MAX_SUMS)).collect();
+    let all: usize = blocks.iter().sum();
+    // SAFETY: the kernels below write all of both: each tensor's blocks write its part of `partial`, and the last kernel
+    // reads them and writes the sum.
+    let (mut partial, mut sum) = unsafe { (room::<f64>(device, all)?, room::<f64>(device, 1)?) };
+    let mut start = 0;
+    for (tensor, &blocks) in tensors.iter().zip(&blocks) {
+        let own = partial.slice_mut(start..start + blocks);
+        match tensor.dtype() {
+            DType::F32 => squares::<f32>(tensor, blocks, own)?,
+            DType::F64 => squares::<f64>(tensor, blocks, own)?,
             dtype => bail!("weights are f32 or f64, not {dtype:?}"),
-        });
+        }
+        start += blocks;
     }
-    if sums.is_empty() {
-        return Ok(0.0);
-    }
-    Ok(Tensor::cat(&sums, 0)?.to_vec1::<f64>()?.iter().sum())
+    let function = kernel(device, "total_f64")?;
+    let mut launch = function.builder();
+    launch.arg(&all).arg(&partial).arg(&mut sum);
+    // SAFETY: the arguments are those of the kernel, in its order; `partial` has that many numbers. It is one block, as
+    // large as the kernel has it.
+    unsafe { launch.launch(block_sums(1)) }.w()?;
+    tensor(sum, device, ()).to_scalar()
 }
 
-/// The sum of a contiguous tensor's squares, on the device, (1).
-fn squares<T: Number>(x: &Tensor) -> Result<Tensor> {
+/// The sums of a contiguous tensor's squares, one a block.
+fn squares<T: Number>(x: &Tensor, blocks: usize, mut partial: CudaViewMut<'_, f64>) -> Result<()> {
     on_device(x, |x, lx| {
-        let device = &x.device;
         let n = lx.shape().elem_count();
+        let function = kernel_of::<T>(&x.device, "squares")?;
         let x = numbers::<T>(x, lx)?;
-        let blocks = n.div_ceil(BLOCK as usize).clamp(1, MAX_SUMS);
-        // SAFETY: the kernels below write all of both, the second one from what the first has written.
-        let (mut partial, mut sum) = unsafe { (room::<f64>(device, blocks)?, room::<f64>(device, 1)?) };
-        let function = kernel_of::<T>(device, "squares")?;
         let mut launch = function.builder();
         launch.arg(&n).arg(&x).arg(&mut partial);
-        let config = |blocks| LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (BLOCK, 1, 1), shared_mem_bytes: 0 };
         // SAFETY: the arguments are those of the kernel, in its order; x has n numbers, `partial` has one a block. Blocks
         // are as large as the kernel has them.
-        unsafe { launch.launch(config(blocks as u32)) }.w()?;
-        let function = kernel(device, "total_f64")?;
-        let mut launch = function.builder();
-        launch.arg(&blocks).arg(&partial).arg(&mut sum);
-        // SAFETY: the arguments are those of the kernel, in its order; `partial` has that many numbers. It is one block,
-        // as large as the kernel has it.
-        unsafe { launch.launch(config(1)) }.w()?;
-        Ok(tensor(sum, device, 1))
+        unsafe { launch.launch(block_sums(blocks)) }.w()?;
+        Ok(())
     })
+}
+
+/// Blocks that make one sum each.
+fn block_sums(blocks: usize) -> LaunchConfig {
+    LaunchConfig { grid_dim: (blocks as u32, 1, 1), block_dim: (BLOCK, 1, 1), shared_mem_bytes: 0 }
 }
