@@ -1,7 +1,9 @@
-//! Compiles the protos with protox, so that no `protoc` is needed, and keeps their descriptors for reflection.
+//! Compiles the protos with protox, so that no `protoc` is needed, and keeps their descriptors for reflection. With the
+//! feature `cuda`, compiles the kernels to PTX as well.
 
 use prost::Message;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const PROTOS: [&str; 7] = ["common", "system", "dataset", "job", "model", "sampling", "free_energy"];
 
@@ -20,5 +22,44 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .btree_map(".boltzflow.v1")
         .codec_path("crate::contract::codec::StrictCodec")
         .compile_fds(descriptors)?;
+    if std::env::var_os("CARGO_FEATURE_CUDA").is_some() {
+        compile_kernels(&out)?;
+    }
+    Ok(())
+}
+
+const KERNELS: &str = "src/compute/cuda";
+
+/// The oldest architecture that the kernels are made for by default: PTX runs on it and on all that came after.
+const COMPUTE_CAPABILITY: &str = "80";
+
+/// Compiles the CUDA kernels to PTX, which the driver compiles for its device when it is loaded. Products are fused with
+/// sums, as the CPU's kernels do it, and all else is as IEEE 754 has it (there is no `--use_fast_math`).
+fn compile_kernels(out: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed={KERNELS}");
+    for variable in ["NVCC", "CUDA_HOME", "CUDA_COMPUTE_CAP", "NVCC_CCBIN"] {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let nvcc = match (set("NVCC"), set("CUDA_HOME")) {
+        (Some(nvcc), _) => PathBuf::from(nvcc),
+        (None, Some(home)) => Path::new(&home).join("bin/nvcc"),
+        (None, None) => PathBuf::from("nvcc"),
+    };
+    let capability = set("CUDA_COMPUTE_CAP").unwrap_or_else(|| COMPUTE_CAPABILITY.to_string());
+    let status = Command::new(&nvcc)
+        .args(["--ptx", "-O3", "-std=c++17", "--fmad=true"])
+        .arg(format!("-arch=compute_{capability}"))
+        .arg("-o")
+        .arg(out.join("kernels.ptx"))
+        .arg(Path::new(KERNELS).join("kernels.cu"))
+        .status()
+        .map_err(|e| {
+            let nvcc = nvcc.display();
+            format!("{nvcc} cannot be run ({e}); install the CUDA toolkit and set NVCC, CUDA_HOME or PATH to where its nvcc is, or build without --features cuda")
+        })?;
+    if !status.success() {
+        return Err(format!("{} could not compile {KERNELS}/kernels.cu ({status})", nvcc.display()).into());
+    }
     Ok(())
 }

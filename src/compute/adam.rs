@@ -1,7 +1,9 @@
-//! Adam's update in place, on the CPU: each number is read and written once for each of the moments and once for the
+//! Adam's update in place: each number is read and written once for each of the moments and once for the
 //! weight.
 
-use candle_core::{CpuStorage, DType, InplaceOp2, InplaceOp3, Layout, Result, Storage, Tensor, WithDType, bail};
+use candle_core::{
+    CpuStorage, DType, Device, InplaceOp2, InplaceOp3, Layout, Result, Storage, Tensor, WithDType, bail,
+};
 use rayon::prelude::*;
 
 /// Numbers that one thread works on at a time. Sums are taken within such blocks first, in a fixed order, so that they
@@ -22,8 +24,17 @@ pub struct AdamStep {
     pub scale: f64,
 }
 
-/// Updates both moments with a gradient and a weight with the moments, all of one shape, f32 or f64, on the CPU.
-pub fn adam_step(weight: &Tensor, m: &Tensor, v: &Tensor, gradient: &Tensor, step: AdamStep) -> Result<()> {
+/// Whether this module's functions run on the device.
+pub fn runs_on(device: &Device) -> bool {
+    device.is_cpu() || (cfg!(feature = "cuda") && device.is_cuda())
+}
+
+/// Updates both moments with a gradient and a weight with the moments, all of one shape, f32 or f64, on one device.
+pub fn adam_step(weight: &Tensor, m: &mut Tensor, v: &mut Tensor, gradient: &Tensor, step: AdamStep) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if weight.device().is_cuda() {
+        return super::cuda::adam::adam_step(weight, m, v, gradient, step);
+    }
     let gradient = gradient.contiguous()?;
     m.inplace_op2(&gradient, &Moment { keep: step.beta1, add: (1.0 - step.beta1) * step.scale, square: false })?;
     let add = (1.0 - step.beta2) * step.scale * step.scale;
@@ -31,8 +42,17 @@ pub fn adam_step(weight: &Tensor, m: &Tensor, v: &Tensor, gradient: &Tensor, ste
     weight.inplace_op3(m, v, &Weight(step))
 }
 
+/// The sum of all tensors' squares, f32 or f64, on one device.
+pub fn sum_of_squares<'a>(tensors: impl Iterator<Item = &'a Tensor> + Clone) -> Result<f64> {
+    #[cfg(feature = "cuda")]
+    if tensors.clone().next().is_some_and(|tensor| tensor.device().is_cuda()) {
+        return super::cuda::adam::sum_of_squares(tensors);
+    }
+    tensors.map(tensor_squares).sum()
+}
+
 /// The sum of a tensor's squares, on the CPU.
-pub fn sum_of_squares(tensor: &Tensor) -> Result<f64> {
+fn tensor_squares(tensor: &Tensor) -> Result<f64> {
     fn sum<T: WithDType + Sync>(numbers: &[T]) -> f64 {
         let blocks = numbers.par_chunks(BLOCK);
         let sums: Vec<f64> = blocks

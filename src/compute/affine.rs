@@ -22,6 +22,10 @@ impl AffineTransform {
 
     /// (y (n, d), ladj (n)) of x (n, d), f64, and params (n, 2·columns), f32 or f64.
     pub fn apply(&self, x: &Tensor, params: &Tensor, direction: Direction) -> Result<(Tensor, Tensor)> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return super::cuda::affine::affine(self, x, params, direction);
+        }
         super::plain::affine(self, x, params, direction)
     }
 }

@@ -17,5 +17,9 @@ pub enum Activation {
 
 /// activation(x + bias) of x (n, m) and bias (m), both f32 or both f64.
 pub fn bias_activation(x: &Tensor, bias: &Tensor, activation: Activation) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::bias_activation::bias_activation(x, bias, activation);
+    }
     super::plain::bias_activation(x, bias, activation)
 }

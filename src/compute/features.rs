@@ -32,6 +32,10 @@ impl FeatureMap {
 
     /// Features (n, width) of coordinates x (n, d), f64.
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return super::cuda::features::features(x, &self.columns, self.dtype);
+        }
         super::plain::features(x, &self.columns, self.dtype)
     }
 }

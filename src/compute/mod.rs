@@ -2,12 +2,14 @@
 //!
 //! On the CPU a whole flow is one operation (`flow_op`), whose kernels are in `fused`, one idea a file: they carry a tile
 //! of rows through all layers before they turn to the next. On other devices a flow is a sequence of the operations of
-//! `features`, `bias_activation`, `affine` and `spline`. Both are held against the same functions in plain candle
-//! operations (`plain`).
+//! `features`, `bias_activation`, `affine` and `spline`, which are kernels of their own on CUDA devices (`cuda`, with the
+//! feature of that name). All are held against the same functions in plain candle operations (`plain`).
 
 pub mod adam;
 pub mod affine;
 pub mod bias_activation;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod device;
 pub mod features;
 pub mod flow_op;

@@ -72,6 +72,10 @@ impl SplineTransform {
 
     /// (y (n, d), ladj (n)) of x (n, d), f64, and params (n, parameters), f32 or f64.
     pub fn apply(&self, x: &Tensor, params: &Tensor, direction: Direction) -> Result<(Tensor, Tensor)> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return super::cuda::spline::spline(self, x, params, direction);
+        }
         super::plain::spline(self, x, params, direction)
     }
 

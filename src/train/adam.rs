@@ -63,7 +63,7 @@ impl Adam {
         let (correction1, correction2) = (1.0 - beta1.powf(t), 1.0 - beta2.powf(t));
         for (name, var) in variables {
             let (Some(gradient), Some((m, v))) = (gradients.get(name), self.moments.get_mut(name)) else { continue };
-            if var.device().is_cpu() {
+            if adam::runs_on(var.device()) {
                 let step = AdamStep { beta1, beta2, epsilon, correction1, correction2, learning_rate, scale };
                 adam_step(var.as_tensor(), m, v, gradient, step)?;
                 continue;
@@ -78,10 +78,11 @@ impl Adam {
     }
 }
 
-/// The sum of a gradient's squares, in f64.
-pub(super) fn sum_of_squares(gradient: &Tensor) -> Result<f64> {
-    if gradient.device().is_cpu() {
-        return adam::sum_of_squares(gradient);
+/// The sum of all gradients' squares, in f64.
+pub(super) fn sum_of_squares(gradients: &BTreeMap<String, Tensor>) -> Result<f64> {
+    if gradients.values().all(|gradient| adam::runs_on(gradient.device())) {
+        return adam::sum_of_squares(gradients.values());
     }
-    gradient.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar()
+    let square = |gradient: &Tensor| gradient.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>();
+    gradients.values().map(square).sum()
 }

@@ -209,14 +209,12 @@ impl Trainer {
     fn update(&mut self, loss: &Tensor, report: &mut StepReport) -> Result<(), TrainError> {
         let mut store = loss.backward()?;
         let mut gradients = BTreeMap::new();
-        let mut square = 0.0;
         for (name, var) in &self.variables {
             if let Some(gradient) = store.remove(var) {
-                square += sum_of_squares(&gradient)?;
                 gradients.insert(name.clone(), gradient);
             }
         }
-        report.gradient_norm = square.sqrt();
+        report.gradient_norm = sum_of_squares(&gradients)?.sqrt();
         if !report.gradient_norm.is_finite() {
             self.counters.skipped_steps += 1;
             self.counters.bad_steps += 1;

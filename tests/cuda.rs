@@ -1,0 +1,179 @@
+//! The CUDA kernels against the CPU's: values, gradients, Adam's update; and the same numbers each time. Without a
+//! device there is nothing to hold against the CPU, and the tests pass.
+#![cfg(feature = "cuda")]
+
+use boltzflow::compute::adam::{AdamStep, adam_step, sum_of_squares};
+use boltzflow::compute::bias_activation::Activation;
+use boltzflow::flow::{
+    ConditionerSpec, CoordinateKind, CouplingSpec, Direction, Flow, FlowSpec, LatentAddress, LayerSpec, Prior,
+};
+use boltzflow::math::{Purpose, Randoms};
+use candle_core::{DType, Device, Tensor, Var};
+use std::collections::BTreeMap;
+
+/// Neither a multiple of a block's rows, nor less than those of one block's sums.
+const N: usize = 1237;
+
+fn device() -> Option<Device> {
+    let device = Device::new_cuda(0);
+    if let Err(e) = &device {
+        eprintln!("there is no CUDA device to test ({e})");
+    }
+    device.ok()
+}
+
+fn coupling(transformed: &[usize], activation: Activation) -> CouplingSpec {
+    let conditioner = ConditionerSpec { hidden: vec![37, 70], activation };
+    CouplingSpec { transformed: transformed.to_vec(), conditioner }
+}
+
+fn cases() -> Vec<(&'static str, FlowSpec)> {
+    use Activation::{Relu, Silu, Tanh};
+    use CoordinateKind::{Circular as C, Real as R};
+    let spec = |kinds: &[CoordinateKind], layers: Vec<LayerSpec>| FlowSpec {
+        coordinates: kinds.to_vec(),
+        prior: Prior::natural(kinds),
+        layers,
+    };
+    let mixed = [R, C, R, C, C, R];
+    let spline = |transformed: &[usize], bins, activation| LayerSpec::Spline {
+        coupling: coupling(transformed, activation),
+        bins,
+        bound: 3.0,
+    };
+    let affine = |transformed: &[usize], activation| LayerSpec::Affine {
+        coupling: coupling(transformed, activation),
+        bound: 1.2,
+    };
+    // More columns than a warp has threads.
+    let wide: Vec<_> = (0..81).map(|j| if j % 3 == 0 { C } else { R }).collect();
+    let (even, odd): (Vec<usize>, Vec<usize>) = (0..81).partition(|j| j % 2 == 0);
+    let real: Vec<usize> = odd.iter().copied().filter(|j| j % 3 != 0).collect();
+    vec![
+        ("affine, relu", spec(&[R; 5], vec![affine(&[0, 2, 3], Relu)])),
+        ("affine, silu", spec(&[R; 5], vec![affine(&[4], Silu)])),
+        ("spline, linear", spec(&[R; 4], vec![spline(&[1, 2], 2, Tanh)])),
+        ("spline, circular", spec(&[C; 4], vec![spline(&[0, 3], 32, Silu)])),
+        ("spline, unconditional", spec(&[R, C], vec![spline(&[0, 1], 6, Silu)])),
+        (
+            "all of them",
+            spec(
+                &mixed,
+                vec![
+                    LayerSpec::GlobalAffine,
+                    spline(&[0, 1, 2], 8, Silu),
+                    LayerSpec::Permutation { order: vec![2, 4, 5, 1, 3, 0] },
+                    affine(&[0, 5], Tanh),
+                    LayerSpec::Additive { coupling: coupling(&[2], Relu) },
+                    spline(&[3, 4, 5], 7, Silu),
+                ],
+            ),
+        ),
+        ("wide", spec(&wide, vec![spline(&even, 8, Silu), affine(&real, Silu), spline(&odd, 8, Silu)])),
+    ]
+}
+
+fn randomised(spec: &FlowSpec, dtype: DType, device: &Device) -> (Flow, BTreeMap<String, Var>) {
+    let (flow, variables) = Flow::initialise(spec.clone(), 3, dtype, device).unwrap();
+    for (i, var) in variables.values().enumerate() {
+        let mut random = Randoms::new(17, Purpose::Validation, i as u64);
+        let values: Vec<f64> = (0..var.elem_count()).map(|_| 0.2 * random.normal()).collect();
+        var.set(&Tensor::from_vec(values, var.shape(), device).unwrap().to_dtype(dtype).unwrap()).unwrap();
+    }
+    (flow, variables)
+}
+
+fn numbers(tensor: &Tensor) -> Vec<f64> {
+    tensor.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap()
+}
+
+/// Output, ladj, and the gradients of x and of all weights of a loss that weighs all of them differently, by name.
+fn evaluate(spec: &FlowSpec, dtype: DType, direction: Direction, device: &Device) -> BTreeMap<String, Vec<f64>> {
+    let (flow, variables) = randomised(spec, dtype, device);
+    let d = spec.dimension();
+    let address = |index| LatentAddress { seed: 29, purpose: Purpose::Validation, index, tau: 2.0 };
+    let rows = spec.prior.sample(&(0..N as u64).map(address).collect::<Vec<_>>());
+    let x = Var::from_tensor(&Tensor::from_vec(rows, (N, d), device).unwrap()).unwrap();
+    let (y, ladj) = flow.apply(x.as_tensor(), direction).unwrap();
+    let mut random = Randoms::new(19, Purpose::Validation, 0);
+    let mut weights = |shape: &[usize]| {
+        let values: Vec<f64> = (0..shape.iter().product()).map(|_| random.normal()).collect();
+        Tensor::from_vec(values, shape, device).unwrap()
+    };
+    let loss = (&y * weights(y.dims())).unwrap().sum_all().unwrap();
+    let loss = (loss + (&ladj * weights(ladj.dims())).unwrap().sum_all().unwrap()).unwrap();
+    let gradients = loss.backward().unwrap();
+    let mut answers = BTreeMap::from([("y".to_string(), numbers(&y)), ("ladj".to_string(), numbers(&ladj))]);
+    answers.insert("gradient of x".to_string(), numbers(gradients.get(&x).unwrap()));
+    for (name, var) in &variables {
+        answers.insert(format!("gradient of {name}"), numbers(gradients.get(var).unwrap()));
+    }
+    answers
+}
+
+#[test]
+fn kernels_agree_with_the_cpu() {
+    let Some(device) = device() else { return };
+    for (name, spec) in cases() {
+        for (dtype, tolerance) in [(DType::F64, 1e-9), (DType::F32, 3e-3)] {
+            for direction in [Direction::Forward, Direction::Inverse] {
+                let ours = evaluate(&spec, dtype, direction, &device);
+                for (what, expected) in evaluate(&spec, dtype, direction, &Device::Cpu) {
+                    let largest = expected.iter().fold(1.0, |m: f64, e| m.max(e.abs()));
+                    for (i, (a, b)) in ours[&what].iter().zip(&expected).enumerate() {
+                        // An angle may lie on either side of the circle's seam.
+                        let seam = what == "y"
+                            && spec.coordinates[i % spec.dimension()] == CoordinateKind::Circular
+                            && ((a - b).abs() - 2.0 * std::f64::consts::PI).abs() < tolerance;
+                        let close = (a - b).abs() < tolerance * largest || seam;
+                        assert!(close, "{name}, {dtype:?}, {direction:?}: {what} {i} is {a}, not {b}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_numbers_come_out_each_time() {
+    let Some(device) = device() else { return };
+    for (name, spec) in cases() {
+        let run = || evaluate(&spec, DType::F32, Direction::Inverse, &device);
+        assert_eq!(run(), run(), "{name}");
+    }
+}
+
+#[test]
+fn adam_and_norms_agree_with_the_cpu() {
+    let Some(device) = device() else { return };
+    let step = AdamStep {
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        correction1: 0.19,
+        correction2: 0.002,
+        learning_rate: 1e-2,
+        scale: 0.7,
+    };
+    for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 1e-6)] {
+        for n in [1, 100, 100_003] {
+            let run = |device: &Device| {
+                let mut random = Randoms::new(23, Purpose::Validation, n as u64);
+                let mut draw = || {
+                    let values: Vec<f64> = (0..n).map(|_| random.normal()).collect();
+                    Tensor::from_vec(values, n, device).unwrap().to_dtype(dtype).unwrap()
+                };
+                let (weight, mut m, gradient) = (draw(), draw(), draw());
+                let mut v = draw().sqr().unwrap();
+                adam_step(&weight, &mut m, &mut v, &gradient, step).unwrap();
+                let square = sum_of_squares([&weight, &gradient].into_iter()).unwrap();
+                (numbers(&weight), numbers(&m), numbers(&v), vec![square / n as f64])
+            };
+            let (ours, expected) = (run(&device), run(&Device::Cpu));
+            let pairs = [(ours.0, expected.0), (ours.1, expected.1), (ours.2, expected.2), (ours.3, expected.3)];
+            for (a, b) in pairs.iter().flat_map(|(a, b)| a.iter().zip(b)) {
+                assert!((a - b).abs() < tolerance * (1.0 + b.abs()), "{dtype:?}, {n}: {a}, not {b}");
+            }
+        }
+    }
+}
