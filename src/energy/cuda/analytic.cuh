@@ -1,6 +1,6 @@
 // The analytic potentials of src/energy/analytic, one configuration at a time.
 //
-// `integers` begins with (kind, d); what `numbers` holds is said at each potential. A gradient is written, not added to.
+// `integers` begins with (kind, d, scratch numbers); what `numbers` holds is said at each potential. A gradient is written, not added to.
 #pragma once
 #include "column.cuh"
 
