@@ -10,6 +10,8 @@ mod architecture;
 mod bijector;
 mod conditioner;
 mod coupling;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod draw;
 mod error;
 mod fused;
