@@ -2,6 +2,7 @@
 
 use super::generator::Generator;
 use super::method::Method;
+use crate::coords::TargetBatch;
 use crate::energy::EnergyError;
 use crate::flow::{Direction, FlowDraws, FlowError, LatentAddress};
 use crate::math::Purpose;
@@ -68,11 +69,21 @@ impl Generator {
         let first_index = tile.checked_mul(TILE as u64).ok_or(SampleError::IndexOverflow)?;
         let last_index = first_index.checked_add(TILE as u64 - 1).ok_or(SampleError::IndexOverflow)?;
         let tau = self.latent_temperature(key);
+        #[cfg(feature = "cuda")]
+        if let Some((draws, target)) = self.draw_on_device(key, first_index, TILE, tau)? {
+            return Ok(self.weighted(key, first_index, draws, target));
+        }
         let addresses: Vec<LatentAddress> = (first_index..=last_index)
             .map(|index| LatentAddress { seed: key.seed, purpose: key.purpose, index, tau })
             .collect();
-        let FlowDraws { latents, coordinates, log_probs } = self.flow.draw(&addresses)?;
-        let target = self.target.evaluate(&coordinates)?;
+        let draws = self.flow.draw(&addresses)?;
+        let target = self.target.evaluate(&draws.coordinates)?;
+        Ok(self.weighted(key, first_index, draws, target))
+    }
+
+    /// The weights of draws, given the target at their coordinates.
+    fn weighted(&self, key: &SampleKey, first_index: u64, draws: FlowDraws, target: TargetBatch) -> WeightedBatch {
+        let FlowDraws { latents, coordinates, log_probs } = draws;
         let kt = self.kt(key.temperature);
         let mut batch = WeightedBatch {
             first_index,
@@ -90,7 +101,7 @@ impl Generator {
             batch.log_probs.push(log_p);
             batch.log_weights.push(if log_w.is_finite() { log_w } else { f64::NEG_INFINITY });
         }
-        Ok(batch)
+        batch
     }
 
     /// log p_τ(x) (n) of positions x (n, D): the density that [`Generator::tile`] samples from.

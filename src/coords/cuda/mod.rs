@@ -61,6 +61,11 @@ impl DeviceTarget {
         Ok(Some(Self { potential, transform, scale: target.system().scale() }))
     }
 
+    /// Whether the target is on this device.
+    pub fn is_on(&self, device: &Device) -> bool {
+        device.same_device(&Device::Cuda(self.transform.device.clone()))
+    }
+
     /// Positions, energies and ladj of flow coordinates y (n, d), f64 on the target's device.
     pub fn evaluate(&self, y: &Tensor) -> Result<DeviceBatch> {
         self.run(y, None)
@@ -88,7 +93,7 @@ impl DeviceTarget {
         if n == 0 || given != width {
             bail!("the target was given {n} rows of {given} numbers; it takes one or more rows of {width}");
         }
-        if !rows.device().same_device(&Device::Cuda(self.transform.device.clone())) {
+        if !self.is_on(rows.device()) {
             bail!("the target was given a tensor of another device");
         }
         Ok((n, rows.t()?.contiguous()?))
