@@ -38,8 +38,7 @@ fn download(
 ) -> candle_core::Result<(FlowDraws, TargetBatch)> {
     let numbers = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f64>();
     let batch = target.evaluate(y)?;
-    let draws =
-        FlowDraws { latents: numbers(z)?, coordinates: numbers(y)?, log_probs: numbers(log_probs)? };
+    let draws = FlowDraws { latents: numbers(z)?, coordinates: numbers(y)?, log_probs: numbers(log_probs)? };
     let batch = TargetBatch {
         positions: numbers(&batch.positions)?,
         energies: numbers(&batch.energies)?,

@@ -24,10 +24,8 @@ pub(super) fn loss(
     // Zero times a number that is not finite is not zero.
     let check = ((&gradients * 0.0)?.sum(1)? + (&u * 0.0)?)?;
     let kept = check.eq(0.0)?;
-    let sums = Tensor::stack(
-        &[kept.where_cond(&u, &u.zeros_like()?)?.sum_all()?, kept.to_dtype(DType::F64)?.sum_all()?],
-        0,
-    )?;
+    let sums =
+        Tensor::stack(&[kept.where_cond(&u, &u.zeros_like()?)?.sum_all()?, kept.to_dtype(DType::F64)?.sum_all()?], 0)?;
     // The gradient of the objective with respect to y and ladj.
     let of_ladj = Tensor::full(-1.0, (n, 1), packed.device())?;
     let gradients = Tensor::cat(&[&gradients, &of_ladj], 1)?;

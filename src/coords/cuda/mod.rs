@@ -49,8 +49,7 @@ impl DeviceTarget {
         let Device::Cuda(device) = device else { return Ok(None) };
         let potential = target.system().potential();
         let coordinates = target.coordinates();
-        let (Some(tables), Some(transform)) =
-            (potential.tables(), DeviceTransform::new(coordinates.as_ref(), device)?)
+        let (Some(tables), Some(transform)) = (potential.tables(), DeviceTransform::new(coordinates.as_ref(), device)?)
         else {
             return Ok(None);
         };

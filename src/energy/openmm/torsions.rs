@@ -67,8 +67,7 @@ impl PeriodicTorsions {
 
     /// The force as tables; `energy/cuda/mechanics.cuh` says how they are laid out.
     pub fn tables(&self) -> ForceTables {
-        let mut tables =
-            ForceTables { integers: vec![self.dihedrals.len() as u32], numbers: vec![self.constant] };
+        let mut tables = ForceTables { integers: vec![self.dihedrals.len() as u32], numbers: vec![self.constant] };
         for dihedral in &self.dihedrals {
             tables.integers.extend(dihedral.atoms);
             tables.integers.push(dihedral.terms.len() as u32);
