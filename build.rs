@@ -1,4 +1,5 @@
-//! Compiles the protos with protox, so that no `protoc` is needed, and keeps their descriptors for reflection.
+//! Compiles the protos with protox, so that no `protoc` is needed, and keeps their descriptors for reflection. With the
+//! feature `cuda`, compiles the kernels to PTX as well.
 
 use prost::Message;
 use std::path::{Path, PathBuf};
@@ -6,12 +7,16 @@ use std::process::Command;
 
 const PROTOS: [&str; 7] = ["common", "system", "dataset", "job", "model", "sampling", "free_energy"];
 
-/// CUDA sources, and what nvcc is told about each besides: latents must have the bits that a CPU draws.
-const KERNELS: [(&str, &[&str]); 3] = [
-    ("src/energy/cuda/potential.cu", &[]),
-    ("src/coords/cuda/coordinates.cu", &[]),
-    ("src/flow/cuda/latents.cu", &["-fmad=false"]),
+/// The CUDA sources, and how each is compiled besides. Products are fused with sums, but for latents, which are to have the
+/// bits that a CPU draws.
+const KERNELS: [(&str, &str); 3] = [
+    ("src/energy/cuda/potential.cu", "--fmad=true"),
+    ("src/coords/cuda/coordinates.cu", "--fmad=true"),
+    ("src/flow/cuda/latents.cu", "--fmad=false"),
 ];
+
+/// The oldest architecture that the kernels are made for by default: PTX runs on it and on all that came after.
+const COMPUTE_CAPABILITY: &str = "80";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=build.rs");
@@ -29,26 +34,42 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .codec_path("crate::contract::codec::StrictCodec")
         .compile_fds(descriptors)?;
     if std::env::var_os("CARGO_FEATURE_CUDA").is_some() {
-        KERNELS.iter().try_for_each(|(source, flags)| compile_kernels(source, flags, &out))?;
+        compile_kernels(&out)?;
     }
     Ok(())
 }
 
-/// Compiles a CUDA source to PTX, which the driver of any GPU of the capability or a later one takes.
-fn compile_kernels(source: &str, flags: &[&str], out: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    let source = Path::new(source);
-    if let Some(folder) = source.parent() {
-        println!("cargo:rerun-if-changed={}", folder.display());
+/// Compiles the CUDA sources to PTX, which the driver compiles for its device when it is loaded. Where nothing is said of
+/// a source, all is as IEEE 754 has it (there is no `--use_fast_math`).
+fn compile_kernels(out: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    for variable in ["NVCC", "CUDA_HOME", "PATH", "CUDA_COMPUTE_CAP", "NVCC_CCBIN"] {
+        println!("cargo:rerun-if-env-changed={variable}");
     }
-    ["CUDA_COMPUTE_CAP", "CUDA_HOME", "NVCC_CCBIN"].iter().for_each(|name| println!("cargo:rerun-if-env-changed={name}"));
-    let capability = std::env::var("CUDA_COMPUTE_CAP").unwrap_or_else(|_| "80".into());
-    let nvcc = std::env::var_os("CUDA_HOME").map_or_else(|| "nvcc".into(), |home| PathBuf::from(home).join("bin/nvcc"));
-    let ptx = out.join(source.with_extension("ptx").file_name().ok_or("a kernel's source has no name")?);
-    let mut command = Command::new(&nvcc);
-    command.arg(format!("-arch=compute_{capability}")).args(["-ptx", "-O3"]).args(flags).arg("-o").arg(ptx).arg(source);
-    let status = command.status().map_err(|e| format!("{} cannot be run ({e}); install the CUDA toolkit", nvcc.display()))?;
-    if !status.success() {
-        return Err(format!("nvcc could not compile {}", source.display()).into());
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let nvcc = match (set("NVCC"), set("CUDA_HOME")) {
+        (Some(nvcc), _) => PathBuf::from(nvcc),
+        (None, Some(home)) => Path::new(&home).join("bin/nvcc"),
+        (None, None) => PathBuf::from("nvcc"),
+    };
+    let capability = set("CUDA_COMPUTE_CAP").unwrap_or_else(|| COMPUTE_CAPABILITY.to_string());
+    for (source, fusing) in KERNELS {
+        let source = Path::new(source);
+        let (Some(folder), Some(name)) = (source.parent(), source.file_stem()) else { continue };
+        println!("cargo:rerun-if-changed={}", folder.display());
+        let status = Command::new(&nvcc)
+            .args(["--ptx", "-O3", "-std=c++17", fusing])
+            .arg(format!("-arch=compute_{capability}"))
+            .arg("-o")
+            .arg(out.join(name).with_extension("ptx"))
+            .arg(source)
+            .status()
+            .map_err(|e| {
+                let nvcc = nvcc.display();
+                format!("{nvcc} cannot be run ({e}); install the CUDA toolkit and set NVCC, CUDA_HOME or PATH to where its nvcc is, or build without --features cuda")
+            })?;
+        if !status.success() {
+            return Err(format!("{} could not compile {} ({status})", nvcc.display(), source.display()).into());
+        }
     }
     Ok(())
 }
