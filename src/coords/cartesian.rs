@@ -70,6 +70,10 @@ impl CoordinateTransform for CartesianCoordinates {
     }
 
     fn tables(&self) -> Option<TransformTables> {
+        // Kinds are known of what was checked.
+        if self.kinds.is_empty() || self.kinds.len() != self.scale.len() {
+            return None;
+        }
         let d = self.scale.len() as u32;
         let mut numbers = vec![self.ladj];
         self.centre.iter().zip(&self.scale).for_each(|(&c, &s)| numbers.extend([c, s, 0.0, 0.0]));

@@ -286,6 +286,10 @@ impl CoordinateTransform for InternalCoordinates {
     }
 
     fn tables(&self) -> Option<TransformTables> {
+        // Kinds are known of what was checked.
+        if self.kinds.is_empty() || self.kinds.len() != self.coordinates.len() {
+            return None;
+        }
         let (d, positions) = (self.coordinates.len() as u32, self.position_dimension() as u32);
         let mut integers = vec![TransformKind::Internal as u32, d, positions];
         integers.extend(self.zmatrix.frame.map(|atom| atom as u32));

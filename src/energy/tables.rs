@@ -2,14 +2,12 @@
 //!
 //! The layouts are those that `energy/cuda` reads, and said there.
 
-/// What a potential is evaluated from.
+/// What a potential is evaluated from. Only the potentials of this module make any, so that no index in them is out of
+/// range.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PotentialTables {
-    /// The kind of the potential, the number d of coordinates, the numbers of scratch space that one configuration needs,
-    /// and then what the kind has.
-    pub integers: Vec<u32>,
-    /// Parameters, in the units of the potential.
-    pub numbers: Vec<f64>,
+    integers: Vec<u32>,
+    numbers: Vec<f64>,
 }
 
 /// The kinds of potentials, as `energy/cuda/analytic.cuh` numbers them.
@@ -22,6 +20,9 @@ pub(super) enum PotentialKind {
     GaussianMixture = 4,
     Mechanics = 5,
 }
+
+/// Where d is among the integers.
+const DIMENSION: usize = 1;
 
 /// Where `scratch` is among the integers.
 const SCRATCH: usize = 2;
@@ -47,6 +48,22 @@ impl PotentialTables {
         }
         forces.iter().for_each(|(_, tables)| integers.extend_from_slice(&tables.integers));
         Self { integers, numbers }
+    }
+
+    /// The kind of the potential, the number d of coordinates, the numbers of scratch space that one configuration needs,
+    /// and then what the kind has.
+    pub fn integers(&self) -> &[u32] {
+        &self.integers
+    }
+
+    /// Parameters, in the units of the potential.
+    pub fn numbers(&self) -> &[f64] {
+        &self.numbers
+    }
+
+    /// The number d of coordinates.
+    pub fn dimension(&self) -> usize {
+        self.integers.get(DIMENSION).map_or(0, |&d| d as usize)
     }
 
     /// The numbers of scratch space that one configuration needs.

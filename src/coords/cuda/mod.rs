@@ -53,10 +53,10 @@ impl DeviceTarget {
         else {
             return Ok(None);
         };
-        if transform.position_dimension != potential.dimension() {
+        if transform.position_dimension != tables.dimension() {
             bail!("the coordinates are for {} numbers of a position", transform.position_dimension);
         }
-        let potential = DevicePotential::new(&tables, potential.dimension(), device)?;
+        let potential = DevicePotential::new(&tables, device)?;
         Ok(Some(Self { potential, transform, scale: target.system().scale() }))
     }
 
@@ -137,10 +137,10 @@ impl DeviceTransform {
     fn new(coordinates: &dyn CoordinateTransform, device: &CudaDevice) -> Result<Option<Self>> {
         let Some(tables) = coordinates.tables() else { return Ok(None) };
         Ok(Some(Self {
-            integers: device.clone_htod(&tables.integers[..])?,
-            numbers: device.clone_htod(&tables.numbers[..])?,
-            dimension: coordinates.kinds().len(),
-            position_dimension: coordinates.position_dimension(),
+            integers: device.clone_htod(tables.integers())?,
+            numbers: device.clone_htod(tables.numbers())?,
+            dimension: tables.dimension(),
+            position_dimension: tables.position_dimension(),
             device: device.clone(),
         }))
     }

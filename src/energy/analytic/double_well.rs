@@ -53,6 +53,7 @@ impl Lanewise for DoubleWell {
     }
 
     fn tables(&self) -> Option<PotentialTables> {
+        self.clone().checked().ok()?;
         let numbers = vec![self.a4, self.a2, self.a1, self.k];
         Some(PotentialTables::analytic(PotentialKind::DoubleWell, self.dimension, &[], numbers))
     }

@@ -66,6 +66,7 @@ impl Lanewise for GaussianMixture {
     }
 
     fn tables(&self) -> Option<PotentialTables> {
+        self.clone().checked().ok()?;
         let mut numbers = vec![self.standard_deviation.powi(-2), self.constant()];
         numbers.extend(self.means.iter().flatten());
         Some(PotentialTables::analytic(PotentialKind::GaussianMixture, 2, &[self.means.len() as u32], numbers))

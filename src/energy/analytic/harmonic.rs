@@ -53,6 +53,7 @@ impl Lanewise for Harmonic {
     }
 
     fn tables(&self) -> Option<PotentialTables> {
+        self.clone().checked().ok()?;
         let numbers = self.stiffness.iter().chain(&self.centre).copied().collect();
         Some(PotentialTables::analytic(PotentialKind::Harmonic, self.stiffness.len(), &[], numbers))
     }

@@ -48,6 +48,7 @@ impl Lanewise for ManyWell {
     }
 
     fn tables(&self) -> Option<PotentialTables> {
+        self.clone().checked().ok()?;
         let numbers = vec![QUARTIC, QUADRATIC, LINEAR];
         Some(PotentialTables::analytic(PotentialKind::ManyWell, self.dimension, &[], numbers))
     }

@@ -54,6 +54,7 @@ impl Lanewise for MullerBrown {
     }
 
     fn tables(&self) -> Option<PotentialTables> {
+        self.clone().checked().ok()?;
         let mut numbers = vec![self.scale];
         (0..4).for_each(|j| numbers.extend([AMPLITUDE[j], XX[j], XY[j], YY[j], X[j], Y[j]]));
         Some(PotentialTables::analytic(PotentialKind::MullerBrown, self.dimension, &[], numbers))

@@ -26,17 +26,14 @@ pub struct DevicePotential {
 }
 
 impl DevicePotential {
-    /// The potential of these tables, for positions of `dimension` numbers.
-    pub fn new(tables: &PotentialTables, dimension: usize, device: &CudaDevice) -> Result<Self> {
-        if tables.integers.get(1).is_none_or(|&d| d as usize != dimension) {
-            bail!("the potential's tables are not for {dimension} coordinates");
-        }
+    /// The potential of these tables.
+    pub fn new(tables: &PotentialTables, device: &CudaDevice) -> Result<Self> {
         // A potential without parameters has a table all the same: CUDA copies nothing of no length.
-        let numbers = if tables.numbers.is_empty() { &[0.0][..] } else { &tables.numbers[..] };
+        let numbers = if tables.numbers().is_empty() { &[0.0] } else { tables.numbers() };
         Ok(Self {
-            integers: device.clone_htod(&tables.integers[..])?,
+            integers: device.clone_htod(tables.integers())?,
             numbers: device.clone_htod(numbers)?,
-            dimension,
+            dimension: tables.dimension(),
             scratch: tables.scratch(),
             device: device.clone(),
         })
