@@ -7,6 +7,18 @@ use std::process::Command;
 
 const PROTOS: [&str; 7] = ["common", "system", "dataset", "job", "model", "sampling", "free_energy"];
 
+/// The CUDA sources, and how each is compiled besides. Products are fused with sums, but for latents, which are to have the
+/// bits that a CPU draws.
+const KERNELS: [(&str, &str); 4] = [
+    ("src/compute/cuda/kernels.cu", "--fmad=true"),
+    ("src/energy/cuda/potential.cu", "--fmad=true"),
+    ("src/coords/cuda/coordinates.cu", "--fmad=true"),
+    ("src/flow/cuda/latents.cu", "--fmad=false"),
+];
+
+/// The oldest architecture that the kernels are made for by default: PTX runs on it and on all that came after.
+const COMPUTE_CAPABILITY: &str = "80";
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=proto");
@@ -28,15 +40,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-const KERNELS: &str = "src/compute/cuda";
-
-/// The oldest architecture that the kernels are made for by default: PTX runs on it and on all that came after.
-const COMPUTE_CAPABILITY: &str = "80";
-
-/// Compiles the CUDA kernels to PTX, which the driver compiles for its device when it is loaded. Products are fused with
-/// sums, as the CPU's kernels do it, and all else is as IEEE 754 has it (there is no `--use_fast_math`).
+/// Compiles the CUDA sources to PTX, which the driver compiles for its device when it is loaded. Where nothing is said of
+/// a source, all is as IEEE 754 has it (there is no `--use_fast_math`).
 fn compile_kernels(out: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo:rerun-if-changed={KERNELS}");
     for variable in ["NVCC", "CUDA_HOME", "CUDA_COMPUTE_CAP", "NVCC_CCBIN"] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
@@ -47,19 +53,24 @@ fn compile_kernels(out: &Path) -> Result<(), Box<dyn std::error::Error>> {
         (None, None) => PathBuf::from("nvcc"),
     };
     let capability = set("CUDA_COMPUTE_CAP").unwrap_or_else(|| COMPUTE_CAPABILITY.to_string());
-    let status = Command::new(&nvcc)
-        .args(["--ptx", "-O3", "-std=c++17", "--fmad=true"])
-        .arg(format!("-arch=compute_{capability}"))
-        .arg("-o")
-        .arg(out.join("kernels.ptx"))
-        .arg(Path::new(KERNELS).join("kernels.cu"))
-        .status()
-        .map_err(|e| {
-            let nvcc = nvcc.display();
-            format!("{nvcc} cannot be run ({e}); install the CUDA toolkit and set NVCC, CUDA_HOME or PATH to where its nvcc is, or build without --features cuda")
-        })?;
-    if !status.success() {
-        return Err(format!("{} could not compile {KERNELS}/kernels.cu ({status})", nvcc.display()).into());
+    for (source, fusing) in KERNELS {
+        let source = Path::new(source);
+        let (Some(folder), Some(name)) = (source.parent(), source.file_stem()) else { continue };
+        println!("cargo:rerun-if-changed={}", folder.display());
+        let status = Command::new(&nvcc)
+            .args(["--ptx", "-O3", "-std=c++17", fusing])
+            .arg(format!("-arch=compute_{capability}"))
+            .arg("-o")
+            .arg(out.join(name).with_extension("ptx"))
+            .arg(source)
+            .status()
+            .map_err(|e| {
+                let nvcc = nvcc.display();
+                format!("{nvcc} cannot be run ({e}); install the CUDA toolkit and set NVCC, CUDA_HOME or PATH to where its nvcc is, or build without --features cuda")
+            })?;
+        if !status.success() {
+            return Err(format!("{} could not compile {} ({status})", nvcc.display(), source.display()).into());
+        }
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Cartesian coordinates, shifted and scaled.
 
+use super::tables::{TransformKind, TransformTables};
 use super::transform::{CoordinateKind, CoordinateTransform, CoordinatesError, CoordinatesSpec};
 
 /// x = centre + scale·y, coordinate by coordinate.
@@ -66,6 +67,17 @@ impl CoordinateTransform for CartesianCoordinates {
         for ((gy, gx), s) in gradient_y.iter_mut().zip(gradient_x).zip(&self.scale) {
             *gy = *gx * s;
         }
+    }
+
+    fn tables(&self) -> Option<TransformTables> {
+        // Kinds are known of what was checked.
+        if self.kinds.is_empty() || self.kinds.len() != self.scale.len() {
+            return None;
+        }
+        let d = self.scale.len() as u32;
+        let mut numbers = vec![self.ladj];
+        self.centre.iter().zip(&self.scale).for_each(|(&c, &s)| numbers.extend([c, s, 0.0, 0.0]));
+        Some(TransformTables { integers: vec![TransformKind::Cartesian as u32, d, d], numbers })
     }
 
     fn spec(&self) -> CoordinatesSpec {

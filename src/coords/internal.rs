@@ -5,6 +5,7 @@
 //! Chem. 26, 1063 (2005)); the gradient goes back through the placements in reverse order.
 
 use super::geometry::{Vector, add_scaled, angle, cross, dihedral, distance, dot, norm, scaled, sub};
+use super::tables::{Measure, TransformKind, TransformTables};
 use super::transform::{CoordinateKind, CoordinateTransform, CoordinatesError, CoordinatesSpec};
 use super::zmatrix::{ZMatrix, ZMatrixRow};
 use crate::math::special::wrap_angle;
@@ -42,12 +43,26 @@ impl InternalCoordinate {
             (InternalQuantity::Angle, _) => (value > 0.0 && value < PI).then_some(value),
             (InternalQuantity::Torsion, CoordinateKind::Circular) => Some(value),
             (InternalQuantity::Torsion, CoordinateKind::Real) => {
-                let (middle, reach) = match self.half_circle {
-                    None => (self.centre, PI),
-                    Some(middle) => (self.centre + wrap_angle(middle - self.centre), PI / 2.0),
-                };
+                let (middle, reach) = self.torsion_range();
                 ((value - middle).abs() < reach).then_some(value)
             }
+        }
+    }
+
+    /// The middle of a real torsion's domain, and how far it reaches to both sides.
+    fn torsion_range(&self) -> (f64, f64) {
+        match self.half_circle {
+            None => (self.centre, PI),
+            Some(middle) => (self.centre + wrap_angle(middle - self.centre), PI / 2.0),
+        }
+    }
+
+    fn measure(&self) -> Measure {
+        match (self.quantity, self.kind) {
+            (InternalQuantity::Bond, _) => Measure::Bond,
+            (InternalQuantity::Angle, _) => Measure::Angle,
+            (InternalQuantity::Torsion, CoordinateKind::Circular) => Measure::CircularTorsion,
+            (InternalQuantity::Torsion, CoordinateKind::Real) => Measure::RealTorsion,
         }
     }
 
@@ -268,6 +283,26 @@ impl CoordinateTransform for InternalCoordinates {
         for (i, torsion) in torsions.into_iter().enumerate() {
             gradient_y[3 * i + 5] = self.coordinates[3 * i + 5].scale * torsion;
         }
+    }
+
+    fn tables(&self) -> Option<TransformTables> {
+        // Kinds are known of what was checked.
+        if self.kinds.is_empty() || self.kinds.len() != self.coordinates.len() {
+            return None;
+        }
+        let (d, positions) = (self.coordinates.len() as u32, self.position_dimension() as u32);
+        let mut integers = vec![TransformKind::Internal as u32, d, positions];
+        integers.extend(self.zmatrix.frame.map(|atom| atom as u32));
+        for row in &self.zmatrix.rows {
+            integers.extend([row.atom, row.bond, row.angle, row.torsion].map(|atom| atom as u32));
+        }
+        let mut numbers = vec![self.log_scale];
+        for c in &self.coordinates {
+            integers.push(c.measure() as u32);
+            let (middle, reach) = c.torsion_range();
+            numbers.extend([c.centre, c.scale, middle, reach]);
+        }
+        Some(TransformTables { integers, numbers })
     }
 
     fn spec(&self) -> CoordinatesSpec {

@@ -6,8 +6,11 @@
 
 mod cartesian;
 mod choose;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod geometry;
 mod internal;
+mod tables;
 mod target;
 mod transform;
 mod zmatrix;
@@ -16,6 +19,7 @@ pub use cartesian::CartesianCoordinates;
 pub use choose::{choose_coordinates, preview_kinds};
 pub use geometry::{angle, dihedral, distance};
 pub use internal::{InternalCoordinate, InternalCoordinates, InternalQuantity};
+pub use tables::TransformTables;
 pub use target::{ReducedTarget, TargetBatch};
 pub use transform::{CoordinateKind, CoordinateTransform, CoordinatesError, CoordinatesSpec};
 pub use zmatrix::{ZMatrix, ZMatrixRow};

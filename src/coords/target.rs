@@ -4,6 +4,12 @@ use super::transform::CoordinateTransform;
 use crate::energy::{EnergyError, System};
 use rayon::prelude::*;
 use std::sync::Arc;
+#[cfg(feature = "cuda")]
+use {
+    super::cuda::DeviceTarget,
+    candle_core::Device,
+    std::sync::{Mutex, PoisonError},
+};
 
 /// Configurations transformed by one thread at a time.
 const ROWS_PER_TASK: usize = 16;
@@ -13,6 +19,9 @@ const ROWS_PER_TASK: usize = 16;
 pub struct ReducedTarget {
     system: System,
     coordinates: Arc<dyn CoordinateTransform>,
+    /// The target on each GPU that it was asked for on.
+    #[cfg(feature = "cuda")]
+    on_devices: Arc<Mutex<Vec<Arc<DeviceTarget>>>>,
 }
 
 /// What [`ReducedTarget::evaluate`] finds for a batch of n configurations.
@@ -30,7 +39,25 @@ pub struct TargetBatch {
 
 impl ReducedTarget {
     pub fn new(system: System, coordinates: Arc<dyn CoordinateTransform>) -> Self {
-        Self { system, coordinates }
+        Self {
+            system,
+            coordinates,
+            #[cfg(feature = "cuda")]
+            on_devices: Arc::default(),
+        }
+    }
+
+    /// The target on a device, made when it is first asked for; nothing if that is no CUDA device, or the target has no form
+    /// for one.
+    #[cfg(feature = "cuda")]
+    pub fn on_device(&self, device: &Device) -> candle_core::Result<Option<Arc<DeviceTarget>>> {
+        let mut known = self.on_devices.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(target) = known.iter().find(|target| target.is_on(device)) {
+            return Ok(Some(Arc::clone(target)));
+        }
+        let made = DeviceTarget::new(self, device)?.map(Arc::new);
+        known.extend(made.clone());
+        Ok(made)
     }
 
     pub fn system(&self) -> &System {

@@ -2,6 +2,7 @@
 
 use super::cartesian::CartesianCoordinates;
 use super::internal::InternalCoordinates;
+use super::tables::TransformTables;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -44,6 +45,11 @@ pub trait CoordinateTransform: Debug + Send + Sync {
 
     /// Turns ∂E/∂x (`gradient_x`, used as scratch space) at x = x(y) into ∂(E − ladj)/∂y.
     fn pull_back(&self, y: &[f64], x: &[f64], gradient_x: &mut [f64], gradient_y: &mut [f64]);
+
+    /// The transform as tables for a processor that computes it natively, if there is such a form of it.
+    fn tables(&self) -> Option<TransformTables> {
+        None
+    }
 
     /// What to store to make the same transform again.
     fn spec(&self) -> CoordinatesSpec;

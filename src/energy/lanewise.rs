@@ -1,6 +1,7 @@
 //! Potentials written as functions of tiles: several configurations side by side, so that vectors run along them.
 
 use super::potential::{EnergyError, Potential, check_batch};
+use super::tables::PotentialTables;
 use crate::compute::fused::{InstructionSet, Kernel, Lane, ROWS, dispatch, load, store};
 use rayon::prelude::*;
 use std::fmt::Debug;
@@ -9,6 +10,11 @@ use std::fmt::Debug;
 pub trait Lanewise: Send + Sync + Debug {
     fn name(&self) -> &'static str;
     fn dimension(&self) -> usize;
+
+    /// See [`Potential::tables`].
+    fn tables(&self) -> Option<PotentialTables> {
+        None
+    }
 
     /// U of each configuration of the tile x (d lanes); where a place for it is given, the gradient is written (not
     /// added) to it. Must be `#[inline(always)]`.
@@ -44,6 +50,10 @@ impl<P: Lanewise> Potential for P {
             }),
         }
         Ok(())
+    }
+
+    fn tables(&self) -> Option<PotentialTables> {
+        Lanewise::tables(self)
     }
 
     fn term_names(&self) -> Vec<String> {

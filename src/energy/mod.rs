@@ -5,13 +5,17 @@
 //! topology, and the digest that names it in every answer.
 
 pub mod analytic;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod lanewise;
 mod minimise;
 pub mod openmm;
 mod potential;
 mod system;
+mod tables;
 
 pub use lanewise::Lanewise;
 pub use minimise::minimise;
 pub use potential::{EnergyError, EnergyScale, MOLAR_GAS_CONSTANT, Potential};
 pub use system::{System, SystemDefinition};
+pub use tables::PotentialTables;

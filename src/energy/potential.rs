@@ -1,5 +1,6 @@
 //! What every potential can do.
 
+use super::tables::PotentialTables;
 use std::fmt::Debug;
 
 /// The molar gas constant R = k_B·N_A in kJ/(mol·K), from the exact SI values of 2019.
@@ -58,6 +59,11 @@ pub trait Potential: Send + Sync + Debug {
 
     /// Energies (n, terms) of positions (n, d), term by term.
     fn evaluate_terms(&self, positions: &[f64], energies: &mut [f64]) -> Result<(), EnergyError>;
+
+    /// The potential as tables for a processor that evaluates it natively, if there is such a form of it.
+    fn tables(&self) -> Option<PotentialTables> {
+        None
+    }
 
     /// Whether U is the same after every translation and rotation of the whole configuration.
     fn is_rigid_invariant(&self) -> bool {

@@ -34,7 +34,7 @@ pub struct FlowDraws {
 
 /// On CUDA a matrix product may round differently for another number of rows: there it always has this many, so that a
 /// draw does not depend on its company.
-const ROWS_OF_A_CALL: usize = 4096;
+pub const ROWS_OF_A_CALL: usize = 4096;
 
 impl Flow {
     /// One draw for each address. The bits of a draw depend on its address alone.

@@ -10,6 +10,8 @@ mod architecture;
 mod bijector;
 mod conditioner;
 mod coupling;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod draw;
 mod error;
 mod fused;
@@ -24,7 +26,7 @@ mod spline;
 pub use architecture::{Architecture, ArchitectureKind};
 pub use bijector::Bijector;
 pub use conditioner::ConditionerSpec;
-pub use draw::{FlowDraws, LatentAddress};
+pub use draw::{FlowDraws, LatentAddress, ROWS_OF_A_CALL};
 pub use error::FlowError;
 pub use normalizing_flow::Flow;
 pub use prior::{Prior, PriorComponent};

@@ -78,8 +78,7 @@ impl Generator {
             let address = |index| LatentAddress { seed: key.seed, purpose: key.purpose, index, tau };
             addresses.extend((*first_index..end).map(address));
         }
-        let FlowDraws { latents, coordinates, log_probs } = self.flow.draw(&addresses)?;
-        let target = self.target.evaluate(&coordinates)?;
+        let (FlowDraws { latents, coordinates, log_probs }, target) = self.draw_batch(runs, &addresses)?;
         if let [run] = runs {
             return Ok(vec![self.weighted(run, latents, coordinates, log_probs, target)]);
         }
@@ -100,6 +99,22 @@ impl Generator {
             self.weighted(run, part(&latents), part(&coordinates), part(&log_probs), target)
         };
         Ok(runs.iter().map(batch).collect())
+    }
+
+    /// The draws of all runs, whose addresses are given beside them, and the target at them.
+    #[cfg_attr(not(feature = "cuda"), allow(unused_variables))]
+    fn draw_batch(
+        &self,
+        runs: &[SampleRun],
+        addresses: &[LatentAddress],
+    ) -> Result<(FlowDraws, TargetBatch), SampleError> {
+        #[cfg(feature = "cuda")]
+        if let Some(batch) = self.draw_on_device(runs)? {
+            return Ok(batch);
+        }
+        let draws = self.flow.draw(addresses)?;
+        let target = self.target.evaluate(&draws.coordinates)?;
+        Ok((draws, target))
     }
 
     /// The samples of one run.
@@ -146,7 +161,7 @@ impl Generator {
     }
 
     /// The variance of the latents: τ = T/T₀ if they are scaled (§4.2 of the note), else one.
-    fn latent_temperature(&self, key: &SampleKey) -> f64 {
+    pub(super) fn latent_temperature(&self, key: &SampleKey) -> f64 {
         match key.method {
             Method::Reweighting => 1.0,
             Method::LatentScaling => key.temperature / self.temperature(),

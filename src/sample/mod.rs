@@ -3,6 +3,8 @@
 //! A sample has an address: number i of (model, temperature, method, seed) is the same in every batch, on every replica.
 
 mod artifact;
+#[cfg(feature = "cuda")]
+mod device;
 mod generator;
 mod importance;
 mod method;

@@ -6,6 +6,8 @@ mod maximum_likelihood;
 mod plan;
 mod recipe;
 mod reverse_kl;
+#[cfg(feature = "cuda")]
+mod reverse_kl_device;
 mod run;
 mod schedule;
 mod trainer;

@@ -29,6 +29,11 @@ pub(super) fn loss(
     cut: &EnergyCut,
 ) -> Result<ReverseKl, TrainError> {
     let packed = flow.apply_packed(z, Direction::Forward)?;
+    let kt = target.system().scale().kt(temperature);
+    #[cfg(feature = "cuda")]
+    if let Some(target) = target.on_device(z.device())? {
+        return Ok(super::reverse_kl_device::loss(&target, &packed, temperature, kt, cut)?);
+    }
     let (n, d) = z.dims2()?;
     let mut rows = Vec::with_capacity(n * d);
     let mut ladj_rows = Vec::with_capacity(n);
@@ -37,7 +42,6 @@ pub(super) fn loss(
         ladj_rows.push(row[d]);
     }
     let batch = target.evaluate_with_gradient(&rows, temperature, |u| cut.slope(u))?;
-    let kt = target.system().scale().kt(temperature);
     let (mut value, mut finite) = (0.0, 0usize);
     // The gradient of the objective with respect to y and ladj.
     let mut gradients = vec![0.0; n * (d + 1)];

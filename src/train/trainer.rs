@@ -5,6 +5,8 @@ use super::plan::TrainingPlan;
 use super::{maximum_likelihood, reverse_kl};
 use crate::coords::{CoordinatesError, ReducedTarget, choose_coordinates};
 use crate::energy::{EnergyError, System};
+#[cfg(feature = "cuda")]
+use crate::flow::cuda::DevicePrior;
 use crate::flow::{Direction, Flow, FlowError, LatentAddress};
 use crate::math::{LogSumExp, Purpose, Randoms};
 use candle_core::{DType, Device, Tensor, Var};
@@ -232,6 +234,10 @@ impl Trainer {
     fn latents(&self, batch: usize) -> Result<Tensor, TrainError> {
         let d = self.target.dimension();
         let first = self.counters.step * (1 << 16);
+        #[cfg(feature = "cuda")]
+        if let Some(prior) = DevicePrior::new(self.flow.prior(), self.flow.device())? {
+            return Ok(prior.sample(batch, self.plan.seed, Purpose::TrainingLatent, first, 1.0)?.0);
+        }
         let address = |index| LatentAddress { seed: self.plan.seed, purpose: Purpose::TrainingLatent, index, tau: 1.0 };
         let addresses: Vec<_> = (first..first + batch as u64).map(address).collect();
         Ok(Tensor::from_vec(self.flow.prior().sample(&addresses), (batch, d), self.flow.device())?)

@@ -4,6 +4,7 @@ use super::finite;
 use crate::compute::fused::{InstructionSet, Lane, ROWS};
 use crate::energy::lanewise::Lanewise;
 use crate::energy::potential::EnergyError;
+use crate::energy::tables::{PotentialKind, PotentialTables};
 
 /// u(x, y, …) = a₄x⁴ − a₂x² + a₁x + ½k(y² + …).
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -49,6 +50,12 @@ impl Lanewise for DoubleWell {
 
     fn dimension(&self) -> usize {
         self.dimension
+    }
+
+    fn tables(&self) -> Option<PotentialTables> {
+        self.clone().checked().ok()?;
+        let numbers = vec![self.a4, self.a2, self.a1, self.k];
+        Some(PotentialTables::analytic(PotentialKind::DoubleWell, self.dimension, &[], numbers))
     }
 
     #[inline(always)]

@@ -4,6 +4,7 @@ use super::finite;
 use crate::compute::fused::{InstructionSet, Lane, Number, ROWS, ln};
 use crate::energy::lanewise::Lanewise;
 use crate::energy::potential::EnergyError;
+use crate::energy::tables::{PotentialKind, PotentialTables};
 use crate::math::special::HALF_LOG_TWO_PI;
 
 const MAX_COMPONENTS: usize = 10_000;
@@ -38,6 +39,11 @@ impl GaussianMixture {
         Ok(self)
     }
 
+    /// log(components) + log(2πσ²).
+    fn constant(&self) -> f64 {
+        (self.means.len() as f64).ln() + 2.0 * (HALF_LOG_TWO_PI + self.standard_deviation.ln())
+    }
+
     pub(super) fn extent(&self) -> Vec<(f64, f64)> {
         let n = self.means.len() as f64;
         (0..2)
@@ -57,6 +63,13 @@ impl Lanewise for GaussianMixture {
 
     fn dimension(&self) -> usize {
         2
+    }
+
+    fn tables(&self) -> Option<PotentialTables> {
+        self.clone().checked().ok()?;
+        let mut numbers = vec![self.standard_deviation.powi(-2), self.constant()];
+        numbers.extend(self.means.iter().flatten());
+        Some(PotentialTables::analytic(PotentialKind::GaussianMixture, 2, &[self.means.len() as u32], numbers))
     }
 
     #[inline(always)]
@@ -82,7 +95,7 @@ impl Lanewise for GaussianMixture {
                 pull_y[r] += weight * (x[1][r] - m[1]);
             }
         }
-        let constant = (self.means.len() as f64).ln() + 2.0 * (HALF_LOG_TWO_PI + self.standard_deviation.ln());
+        let constant = self.constant();
         for r in 0..ROWS {
             energy[r] = constant - largest[r] - ln::<I>(sum[r]);
         }

@@ -4,6 +4,7 @@ use super::{MAX_DIMENSION, finite};
 use crate::compute::fused::{InstructionSet, Lane, ROWS};
 use crate::energy::lanewise::Lanewise;
 use crate::energy::potential::EnergyError;
+use crate::energy::tables::{PotentialKind, PotentialTables};
 
 /// u(x) = ½ Σ kᵢ (xᵢ − cᵢ)². log Z(τ) = ½ Σ log(2πτ/kᵢ).
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -49,6 +50,12 @@ impl Lanewise for Harmonic {
 
     fn dimension(&self) -> usize {
         self.stiffness.len()
+    }
+
+    fn tables(&self) -> Option<PotentialTables> {
+        self.clone().checked().ok()?;
+        let numbers = self.stiffness.iter().chain(&self.centre).copied().collect();
+        Some(PotentialTables::analytic(PotentialKind::Harmonic, self.stiffness.len(), &[], numbers))
     }
 
     #[inline(always)]

@@ -4,6 +4,7 @@
 use crate::compute::fused::{InstructionSet, Lane, ROWS};
 use crate::energy::lanewise::Lanewise;
 use crate::energy::potential::EnergyError;
+use crate::energy::tables::{PotentialKind, PotentialTables};
 
 const QUARTIC: f64 = 1.0;
 const QUADRATIC: f64 = -6.0;
@@ -44,6 +45,12 @@ impl Lanewise for ManyWell {
 
     fn dimension(&self) -> usize {
         self.dimension
+    }
+
+    fn tables(&self) -> Option<PotentialTables> {
+        self.clone().checked().ok()?;
+        let numbers = vec![QUARTIC, QUADRATIC, LINEAR];
+        Some(PotentialTables::analytic(PotentialKind::ManyWell, self.dimension, &[], numbers))
     }
 
     #[inline(always)]

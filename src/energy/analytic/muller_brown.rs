@@ -4,6 +4,7 @@ use super::finite;
 use crate::compute::fused::{InstructionSet, Lane, Number, ROWS};
 use crate::energy::lanewise::Lanewise;
 use crate::energy::potential::EnergyError;
+use crate::energy::tables::{PotentialKind, PotentialTables};
 
 const AMPLITUDE: [f64; 4] = [-200.0, -100.0, -170.0, 15.0];
 const XX: [f64; 4] = [-1.0, -1.0, -6.5, 0.7];
@@ -50,6 +51,13 @@ impl Lanewise for MullerBrown {
 
     fn dimension(&self) -> usize {
         self.dimension
+    }
+
+    fn tables(&self) -> Option<PotentialTables> {
+        self.clone().checked().ok()?;
+        let mut numbers = vec![self.scale];
+        (0..4).for_each(|j| numbers.extend([AMPLITUDE[j], XX[j], XY[j], YY[j], X[j], Y[j]]));
+        Some(PotentialTables::analytic(PotentialKind::MullerBrown, self.dimension, &[], numbers))
     }
 
     #[inline(always)]

@@ -4,6 +4,7 @@ use super::lanes::{Lanes, Vector};
 use super::vector::{add, cross, difference, dot, scaled, subtract};
 use super::xml::Element;
 use crate::energy::potential::EnergyError;
+use crate::energy::tables::ForceTables;
 use std::f64::consts::PI;
 
 /// The least |u × v| in nm² that gradients divide by, as in OpenMM: a straight angle has no plane to bend in.
@@ -43,6 +44,16 @@ impl HarmonicAngles {
             });
         }
         Ok(Self { angles })
+    }
+
+    /// The force as tables; `energy/cuda/mechanics.cuh` says how they are laid out.
+    pub fn tables(&self) -> ForceTables {
+        let mut tables = ForceTables { integers: vec![self.angles.len() as u32], numbers: Vec::new() };
+        for angle in &self.angles {
+            tables.integers.extend(angle.atoms);
+            tables.numbers.extend([angle.equilibrium, angle.stiffness]);
+        }
+        tables
     }
 
     #[inline(always)]

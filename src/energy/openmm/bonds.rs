@@ -4,6 +4,7 @@ use super::lanes::{Lanes, Vector};
 use super::vector::{add, difference, dot, scaled, subtract};
 use super::xml::Element;
 use crate::energy::potential::EnergyError;
+use crate::energy::tables::ForceTables;
 
 /// OpenMM's HarmonicBondForce.
 #[derive(Debug)]
@@ -37,6 +38,16 @@ impl HarmonicBonds {
     /// The bonded pairs of atoms.
     pub fn pairs(&self) -> impl Iterator<Item = [u32; 2]> {
         self.bonds.iter().map(|bond| bond.atoms)
+    }
+
+    /// The force as tables; `energy/cuda/mechanics.cuh` says how they are laid out.
+    pub fn tables(&self) -> ForceTables {
+        let mut tables = ForceTables { integers: vec![self.bonds.len() as u32], numbers: Vec::new() };
+        for bond in &self.bonds {
+            tables.integers.extend(bond.atoms);
+            tables.numbers.extend([bond.length, bond.stiffness]);
+        }
+        tables
     }
 
     #[inline(always)]

@@ -14,6 +14,7 @@
 use super::lanes::{Lanes, Vector};
 use super::vector::{add, difference, dot, scaled, subtract};
 use super::workspace::BornScratch;
+use crate::energy::tables::ForceTables;
 
 /// The most pairs whose slopes are kept from the first loop over pairs to the last; for more, they are computed twice.
 const MOST_KEPT_PAIRS: usize = 1 << 16;
@@ -54,11 +55,27 @@ struct Descreening {
 }
 
 impl GeneralizedBorn {
+    /// The numbers of scratch space that [`GeneralizedBorn::tables`] need for one configuration.
+    pub fn table_scratch(&self) -> usize {
+        4 * self.atoms.len()
+    }
+
     /// The number of pairs that a workspace has to have a place for.
     pub fn kept_pairs(&self) -> usize {
         let n = self.atoms.len();
         let pairs = n * n.saturating_sub(1) / 2;
         if pairs <= MOST_KEPT_PAIRS { pairs } else { 0 }
+    }
+
+    /// The force as tables; `energy/cuda/born.cuh` says how they are laid out.
+    pub fn tables(&self) -> ForceTables {
+        let integers = vec![self.atoms.len() as u32, u32::from(self.engulfed_term)];
+        let [alpha, beta, gamma] = self.rescaling;
+        let mut numbers = vec![alpha, beta, gamma, self.pair_energy];
+        for a in &self.atoms {
+            numbers.extend([a.charge, a.offset_radius, a.scaled_radius, a.radius, a.self_energy, a.surface]);
+        }
+        ForceTables { integers, numbers }
     }
 
     #[inline(always)]

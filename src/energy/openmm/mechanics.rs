@@ -9,6 +9,7 @@ use super::torsions::PeriodicTorsions;
 use super::workspace::Workspace;
 use crate::compute::fused::{InstructionSet, Kernel, dispatch};
 use crate::energy::potential::{EnergyError, Potential, check_batch};
+use crate::energy::tables::{ForceKind, ForceTables, PotentialTables};
 use rayon::prelude::*;
 
 /// Groups of [`WIDTH`] configurations handled by one thread at a time.
@@ -40,6 +41,19 @@ pub(super) enum Force {
     Born(GeneralizedBorn),
     /// A force that acts on velocities only.
     None,
+}
+
+impl Force {
+    fn tables(&self) -> (ForceKind, ForceTables) {
+        match self {
+            Self::Bonds(force) => (ForceKind::Bonds, force.tables()),
+            Self::Angles(force) => (ForceKind::Angles, force.tables()),
+            Self::Torsions(force) => (ForceKind::Torsions, force.tables()),
+            Self::Nonbonded(force) => (ForceKind::Nonbonded, force.tables()),
+            Self::Born(force) => (ForceKind::Born, force.tables()),
+            Self::None => (ForceKind::None, ForceTables::default()),
+        }
+    }
 }
 
 impl Term {
@@ -135,6 +149,15 @@ impl Potential for MolecularMechanics {
             ),
         }
         Ok(())
+    }
+
+    fn tables(&self) -> Option<PotentialTables> {
+        let forces: Vec<_> = self.terms.iter().map(|term| term.force.tables()).collect();
+        let scratch = self.terms.iter().map(|term| match &term.force {
+            Force::Born(born) => born.table_scratch(),
+            _ => 0,
+        });
+        Some(PotentialTables::mechanics(self.dimension(), scratch.max().unwrap_or(0), &forces))
     }
 
     fn term_names(&self) -> Vec<String> {

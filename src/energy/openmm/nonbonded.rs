@@ -7,6 +7,7 @@ use super::lanes::{Lanes, Vector};
 use super::vector::{add, difference, dot, scaled, subtract};
 use super::xml::{Element, check_all_pairs};
 use crate::energy::potential::EnergyError;
+use crate::energy::tables::ForceTables;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -82,6 +83,22 @@ impl Nonbonded {
         }
         let partners = excluded.iter().enumerate().map(|(i, excluded)| runs(i + 1..atoms, excluded)).collect();
         Ok(Self { atoms: parameters, partners, exceptions })
+    }
+
+    /// The force as tables; `energy/cuda/mechanics.cuh` says how they are laid out.
+    pub fn tables(&self) -> ForceTables {
+        let mut tables = ForceTables { integers: vec![self.atoms.len() as u32], numbers: Vec::new() };
+        for (atom, runs) in self.atoms.iter().zip(&self.partners) {
+            tables.integers.push(runs.len() as u32);
+            tables.integers.extend(runs.iter().flat_map(|run| [run.start as u32, run.end as u32]));
+            tables.numbers.extend([atom.charge, atom.half_sigma, atom.twice_root_epsilon]);
+        }
+        tables.integers.push(self.exceptions.len() as u32);
+        for Exception { atoms, pair } in &self.exceptions {
+            tables.integers.extend(atoms);
+            tables.numbers.extend([pair.coulomb, pair.sigma_squared, pair.four_epsilon]);
+        }
+        tables
     }
 
     #[inline(always)]

@@ -7,6 +7,7 @@ use super::lanes::{Lanes, Vector};
 use super::vector::{add, cross, difference, dot, scaled, subtract, sum};
 use super::xml::Element;
 use crate::energy::potential::EnergyError;
+use crate::energy::tables::ForceTables;
 use std::collections::BTreeMap;
 
 /// OpenMM's PeriodicTorsionForce.
@@ -62,6 +63,20 @@ impl PeriodicTorsions {
             .filter(|dihedral: &Dihedral| !dihedral.terms.is_empty())
             .collect();
         Ok(Self { dihedrals, constant })
+    }
+
+    /// The force as tables; `energy/cuda/mechanics.cuh` says how they are laid out.
+    pub fn tables(&self) -> ForceTables {
+        let mut tables = ForceTables { integers: vec![self.dihedrals.len() as u32], numbers: vec![self.constant] };
+        for dihedral in &self.dihedrals {
+            tables.integers.extend(dihedral.atoms);
+            tables.integers.push(dihedral.terms.len() as u32);
+            for term in &dihedral.terms {
+                tables.integers.push(term.periodicity);
+                tables.numbers.extend([term.cosine, term.sine]);
+            }
+        }
+        tables
     }
 
     #[inline(always)]

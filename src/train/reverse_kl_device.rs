@@ -1,0 +1,39 @@
+//! The reverse Kullback-Leibler objective where flow and target are on a CUDA device; see `reverse_kl`.
+
+use super::plan::EnergyCut;
+use super::reverse_kl::ReverseKl;
+use crate::coords::cuda::{DeviceTarget, Regularisation};
+use candle_core::{DType, Result, Tensor};
+
+/// The loss of a flow's output `packed` (n, d + 1), whose last column is ladj. Two numbers leave the device.
+pub(super) fn loss(
+    target: &DeviceTarget,
+    packed: &Tensor,
+    temperature: f64,
+    kt: f64,
+    cut: &EnergyCut,
+) -> Result<ReverseKl> {
+    let (n, width) = packed.dims2()?;
+    let d = width - 1;
+    let rows = packed.detach();
+    let phi = Regularisation { high: cut.high, largest: cut.max };
+    let batch = target.evaluate_with_gradient(&rows.narrow(1, 0, d)?, temperature, phi)?;
+    let Some(gradients) = batch.gradients else { candle_core::bail!("the target gave no gradient") };
+    let flow_ladj = rows.narrow(1, d, 1)?.squeeze(1)?;
+    let u = (((batch.energies * (1.0 / kt))? - batch.ladj)? - flow_ladj)?;
+    // Zero times a number that is not finite is not zero.
+    let check = ((&gradients * 0.0)?.sum(1)? + (&u * 0.0)?)?;
+    let kept = check.eq(0.0)?;
+    let sums =
+        Tensor::stack(&[kept.where_cond(&u, &u.zeros_like()?)?.sum_all()?, kept.to_dtype(DType::F64)?.sum_all()?], 0)?;
+    // The gradient of the objective with respect to y and ladj.
+    let of_ladj = Tensor::full(-1.0, (n, 1), packed.device())?;
+    let gradients = Tensor::cat(&[&gradients, &of_ladj], 1)?;
+    let kept = kept.unsqueeze(1)?.broadcast_as((n, width))?.contiguous()?;
+    let gradients = kept.where_cond(&gradients, &gradients.zeros_like()?)?;
+    let sums = sums.to_vec1::<f64>()?;
+    let (value, finite) = (sums[0], sums[1] as usize);
+    let scale = 1.0 / finite.max(1) as f64;
+    let surrogate = (packed.mul(&gradients)?.sum_all()? * scale)?;
+    Ok(ReverseKl { surrogate, value: value * scale, non_finite: n - finite })
+}
