@@ -131,7 +131,7 @@ impl Weight {
         let blocks = weight.par_chunks_mut(BLOCK).zip(m.par_chunks(BLOCK)).zip(v.par_chunks(BLOCK));
         blocks.for_each(|((weight, m), v)| {
             for ((w, &m), &v) in weight.iter_mut().zip(m).zip(v) {
-                *w = *w - rate * m / ((v * root).square_root() + epsilon);
+                *w -= rate * m / ((v * root).square_root() + epsilon);
             }
         });
     }

@@ -43,12 +43,14 @@ impl FromStr for DeviceChoice {
 }
 
 /// Opens the device. `Auto` never fails: without a usable CUDA device it is the CPU.
+///
+/// On CUDA all work of a device is on one stream, in the order of its launches: the library's default, a stream for each
+/// thread, would leave what one thread has loaded unordered with what another computes from it.
 pub fn open_device(choice: DeviceChoice) -> Result<Device, DeviceError> {
     match choice {
         DeviceChoice::Cpu => Ok(Device::Cpu),
-        DeviceChoice::Auto => Ok(Device::new_cuda(0).unwrap_or(Device::Cpu)),
-        DeviceChoice::Cuda(ordinal) => {
-            Device::new_cuda(ordinal).map_err(|e| DeviceError::Unavailable { ordinal, reason: e.to_string() })
-        }
+        DeviceChoice::Auto => Ok(Device::new_cuda_with_stream(0).unwrap_or(Device::Cpu)),
+        DeviceChoice::Cuda(ordinal) => Device::new_cuda_with_stream(ordinal)
+            .map_err(|e| DeviceError::Unavailable { ordinal, reason: e.to_string() }),
     }
 }

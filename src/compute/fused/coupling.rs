@@ -217,7 +217,7 @@ impl Coupling {
             let dh = &mut scratch.lanes[..layer.inputs];
             dense::product::<I, T, false>(&packed.transposed, None, dz, dh);
             for (d, dh) in mine.as_flattened_mut().iter_mut().zip(dh.as_flattened()) {
-                *d = *d * *dh;
+                *d *= *dh;
             }
             dz = mine;
             rest = before;

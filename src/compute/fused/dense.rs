@@ -189,7 +189,7 @@ pub fn activate<I: InstructionSet, T: Number>(
             for (d, z) in d.as_flattened_mut().iter_mut().zip(z) {
                 let sigmoid = T::ONE / (T::ONE + (-*z).exponential::<I>());
                 *d = sigmoid * (T::ONE + *z * (T::ONE - sigmoid));
-                *z = *z * sigmoid;
+                *z *= sigmoid;
             }
         }
         (Activation::Tanh, None) => {
