@@ -161,6 +161,11 @@ impl Trainer {
     /// Makes one step; nothing when the plan's stages are done. The random numbers of a step depend on the seed and the
     /// step's number alone.
     pub fn step(&mut self) -> Result<Option<StepReport>, TrainError> {
+        // On a thread of the pool, where each of the step's many small parallel parts need not wake it first.
+        rayon::join(|| self.step_here(), || ()).0
+    }
+
+    fn step_here(&mut self) -> Result<Option<StepReport>, TrainError> {
         let Some((stage_index, stage, fraction)) = self.plan.stage_at(self.counters.step) else { return Ok(None) };
         let (w_ml, w_kl) = (stage.maximum_likelihood.at(fraction), stage.reverse_kl.at(fraction));
         let temperature = self.plan.temperature * stage.temperature_factor.at(fraction);
