@@ -9,7 +9,7 @@ use std::str::FromStr;
 ///
 /// A coupling layer's Jacobian is triangular whatever its conditioner computes, so that log weights are exact in each of
 /// them: a rounded conditioner is another flow, not an error. What changes is the samples, all of them a little, and with
-/// them the effective sample size, in its third digit or so. Coordinates, transforms, log-determinants, energies and
+/// them the effective sample size. Coordinates, transforms, log-determinants, energies and
 /// weights are f64 in any case, and training is in the precision of the weights (but for tf32, which is switched on for a
 /// process).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
