@@ -122,7 +122,7 @@ impl Coupling {
                 }
                 _ => None,
             };
-            let relu = layer.activation == Activation::Relu && derivative.is_none();
+            let relu = layer.activation == Activation::Relu;
             multiply::<I, T>(packed, h, z, relu, pairs);
             if !relu {
                 dense::activate::<I, T>(layer.activation, z, derivative);
@@ -211,16 +211,15 @@ impl Coupling {
         self.transform_backward::<I, T>(params, direction, kept, gx, g_ladj, &mut scratch.located);
         let mut dz: &[Lane<T>] = params;
         let mut rest = derivatives;
-        for (layer, packed) in self.layers.iter().zip(packed).skip(1).rev() {
-            let at = rest.len() - layer.inputs;
-            let (before, mine) = rest.split_at_mut(at);
-            let dh = &mut scratch.lanes[..layer.inputs];
+        let mut hidden: &[Lane<T>] = values;
+        for (layers, packed) in self.layers.windows(2).zip(&packed[1..]).rev() {
+            let width = layers[1].inputs;
+            let (before, mine) = rest.split_at_mut(rest.len() - width);
+            let (values, h) = hidden.split_at(hidden.len() - width);
+            let dh = &mut scratch.lanes[..width];
             dense::product::<I, T, false>(&packed.transposed, None, dz, dh);
-            for (d, dh) in mine.as_flattened_mut().iter_mut().zip(dh.as_flattened()) {
-                *d *= *dh;
-            }
-            dz = mine;
-            rest = before;
+            dense::activate_backward(layers[0].activation, h, dh, mine);
+            (dz, rest, hidden) = (mine, before, values);
         }
         if features == 0 {
             return;

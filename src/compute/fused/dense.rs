@@ -159,7 +159,7 @@ unsafe fn group<I: InstructionSet, T: Number, const M: usize, const RELU: bool>(
     }
 }
 
-/// h = activation(z) in place; where a place for it is given, the activation's derivative as well.
+/// h = activation(z) in place. Where a place for it is given, the derivative is left there if it cannot be told from h.
 #[inline(always)]
 pub fn activate<I: InstructionSet, T: Number>(
     activation: Activation,
@@ -168,16 +168,15 @@ pub fn activate<I: InstructionSet, T: Number>(
 ) {
     let z = z.as_flattened_mut();
     match (activation, derivative) {
-        (Activation::Identity, None) => {}
-        (Activation::Identity, Some(d)) => d.as_flattened_mut().fill(T::ONE),
-        (Activation::Relu, d) => {
-            if let Some(d) = d {
-                for (d, z) in d.as_flattened_mut().iter_mut().zip(z.iter()) {
-                    *d = if *z > T::ZERO { T::ONE } else { T::ZERO };
-                }
-            }
+        (Activation::Identity, _) => {}
+        (Activation::Relu, _) => {
             for z in z {
                 *z = if *z < T::ZERO { T::ZERO } else { *z };
+            }
+        }
+        (Activation::Tanh, _) => {
+            for z in z {
+                *z = z.hyperbolic_tangent::<I>();
             }
         }
         (Activation::Silu, None) => {
@@ -192,16 +191,17 @@ pub fn activate<I: InstructionSet, T: Number>(
                 *z *= sigmoid;
             }
         }
-        (Activation::Tanh, None) => {
-            for z in z {
-                *z = z.hyperbolic_tangent::<I>();
-            }
-        }
-        (Activation::Tanh, Some(d)) => {
-            for (d, z) in d.as_flattened_mut().iter_mut().zip(z) {
-                *z = z.hyperbolic_tangent::<I>();
-                *d = T::ONE - *z * *z;
-            }
-        }
+    }
+}
+
+/// dz = dh·activation'(z) of h = activation(z). `dz` has the derivative if [`activate`] left it there.
+#[inline(always)]
+pub fn activate_backward<T: Number>(activation: Activation, h: &[Lane<T>], dh: &[Lane<T>], dz: &mut [Lane<T>]) {
+    let all = dz.as_flattened_mut().iter_mut().zip(dh.as_flattened()).zip(h.as_flattened());
+    match activation {
+        Activation::Identity => all.for_each(|((dz, &dh), _)| *dz = dh),
+        Activation::Relu => all.for_each(|((dz, &dh), &h)| *dz = if h > T::ZERO { dh } else { T::ZERO }),
+        Activation::Tanh => all.for_each(|((dz, &dh), &h)| *dz = dh * (T::ONE - h * h)),
+        Activation::Silu => all.for_each(|((dz, &dh), _)| *dz *= dh),
     }
 }

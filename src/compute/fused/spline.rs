@@ -14,6 +14,7 @@ use super::vectors::InstructionSet;
 use crate::compute::Direction;
 use crate::compute::spline::{MAX_BINS, MIN_BIN, MIN_SLOPE, SplineKind};
 use std::f64::consts::PI;
+use std::hint::select_unpredictable;
 
 /// A spline's shape.
 #[derive(Clone, Copy)]
@@ -59,7 +60,7 @@ pub struct Located<T> {
     /// Parameters of the slopes at the bin's two knots.
     pub p0: Lane<T>,
     pub p1: Lane<T>,
-    /// exp(logit − largest) of each width and height, and the reciprocals of their sums.
+    /// exp(logit − largest) of each width and height, and what makes shares of the domain of them.
     pub widths: [Lane<T>; MAX_BINS],
     pub heights: [Lane<T>; MAX_BINS],
     pub width_scale: Lane<f64>,
@@ -94,9 +95,14 @@ pub(super) fn wrap(angle: f64) -> f64 {
     if turned >= PI { turned - 2.0 * PI } else { turned }
 }
 
-/// exp(logit − largest) of each size, and the reciprocal of their sum.
+/// exp(logit − largest) of each size, and what makes shares of `free` of them.
 #[inline(always)]
-fn exponentials<I: InstructionSet, T: Number>(logits: &[Lane<T>], out: &mut [Lane<T>], scale: &mut Lane<f64>) {
+fn exponentials<I: InstructionSet, T: Number>(
+    free: f64,
+    logits: &[Lane<T>],
+    out: &mut [Lane<T>],
+    scale: &mut Lane<f64>,
+) {
     let mut largest = logits[0];
     for lane in &logits[1..] {
         for r in 0..ROWS {
@@ -113,8 +119,16 @@ fn exponentials<I: InstructionSet, T: Number>(logits: &[Lane<T>], out: &mut [Lan
         }
     }
     for r in 0..ROWS {
-        scale[r] = 1.0 / sum[r];
+        scale[r] = free / sum[r];
     }
+}
+
+/// Rows whose bins are searched together: as many as leave the search's state in registers.
+const BLOCK: usize = 8;
+
+#[inline(always)]
+fn block<X: Copy>(lane: &Lane<X>, first: usize) -> [X; BLOCK] {
+    std::array::from_fn(|r| lane[first + r])
 }
 
 impl<T: Number> Located<T> {
@@ -153,28 +167,59 @@ impl<T: Number> Located<T> {
                 }
             }
         }
-        exponentials::<I, T>(&params[..bins], &mut self.widths[..bins], &mut self.width_scale);
-        exponentials::<I, T>(&params[bins..2 * bins], &mut self.heights[..bins], &mut self.height_scale);
+        let free = shape.free();
+        exponentials::<I, T>(free, &params[..bins], &mut self.widths[..bins], &mut self.width_scale);
+        exponentials::<I, T>(free, &params[bins..2 * bins], &mut self.heights[..bins], &mut self.height_scale);
+        self.search::<I>(shape, params, direction);
+    }
+
+    /// Goes through the bins; the last whose lower knot is not above the value is the value's.
+    ///
+    /// Selections are said to be unpredictable, or they become branches. What is selected is no wider than it must be:
+    /// the exponentials of sizes, and not the sizes that are made of them.
+    #[inline(always)]
+    fn search<I: InstructionSet>(&mut self, shape: Shape, params: &[Lane<T>], direction: Direction) {
+        let Shape { bins, half, .. } = shape;
         let zero = [T::ZERO; ROWS];
         let slope = |knot: usize| shape.slope_parameter(knot).map_or(&zero, |i| &params[i]);
-        let (least, free) = (shape.least(), shape.free());
-        let (mut x, mut y) = ([-half; ROWS], [-half; ROWS]);
-        for k in 0..bins {
-            let (ew, eh) = (&self.widths[k], &self.heights[k]);
-            let (before, after) = (slope(k), slope(k + 1));
-            for r in 0..ROWS {
-                let w = f64::madd::<I>(ew[r].wide() * self.width_scale[r], free, least);
-                let h = f64::madd::<I>(eh[r].wide() * self.height_scale[r], free, least);
-                let reached = k == 0 || self.value[r] >= if direction == Direction::Forward { x[r] } else { y[r] };
-                self.index[r] = if reached { k as f64 } else { self.index[r] };
-                self.x0[r] = if reached { x[r] } else { self.x0[r] };
-                self.y0[r] = if reached { y[r] } else { self.y0[r] };
-                self.w[r] = if reached { w } else { self.w[r] };
-                self.h[r] = if reached { h } else { self.h[r] };
-                self.p0[r] = if reached { before[r] } else { self.p0[r] };
-                self.p1[r] = if reached { after[r] } else { self.p1[r] };
-                x[r] += w;
-                y[r] += h;
+        let least = shape.least();
+        for first in (0..ROWS).step_by(BLOCK) {
+            let mut index = [0.0; BLOCK];
+            let (mut x0, mut y0) = ([-half; BLOCK], [-half; BLOCK]);
+            let (mut p0, mut p1) = (block(slope(0), first), block(slope(1), first));
+            let (mut width, mut height) = (block(&self.widths[0], first), block(&self.heights[0], first));
+            let (mut x_sum, mut y_sum) = ([0.0; BLOCK], [0.0; BLOCK]);
+            let value = block(&self.value, first);
+            let (width_scale, height_scale) = (block(&self.width_scale, first), block(&self.height_scale, first));
+            for k in 1..bins {
+                let number = k as f64;
+                let offset = number * least - half;
+                let (left, below) = (block(&self.widths[k - 1], first), block(&self.heights[k - 1], first));
+                let (own_width, own_height) = (block(&self.widths[k], first), block(&self.heights[k], first));
+                let (before, after) = (block(slope(k), first), block(slope(k + 1), first));
+                for r in 0..BLOCK {
+                    x_sum[r] += left[r].wide();
+                    y_sum[r] += below[r].wide();
+                    let x = f64::madd::<I>(x_sum[r], width_scale[r], offset);
+                    let y = f64::madd::<I>(y_sum[r], height_scale[r], offset);
+                    let reached = value[r] >= if direction == Direction::Forward { x } else { y };
+                    index[r] = select_unpredictable(reached, number, index[r]);
+                    x0[r] = select_unpredictable(reached, x, x0[r]);
+                    y0[r] = select_unpredictable(reached, y, y0[r]);
+                    width[r] = select_unpredictable(reached, own_width[r], width[r]);
+                    height[r] = select_unpredictable(reached, own_height[r], height[r]);
+                    p0[r] = select_unpredictable(reached, before[r], p0[r]);
+                    p1[r] = select_unpredictable(reached, after[r], p1[r]);
+                }
+            }
+            for r in 0..BLOCK {
+                self.index[first + r] = index[r];
+                self.x0[first + r] = x0[r];
+                self.y0[first + r] = y0[r];
+                self.p0[first + r] = p0[r];
+                self.p1[first + r] = p1[r];
+                self.w[first + r] = f64::madd::<I>(width[r].wide(), width_scale[r], least);
+                self.h[first + r] = f64::madd::<I>(height[r].wide(), height_scale[r], least);
             }
         }
     }
@@ -182,13 +227,14 @@ impl<T: Number> Located<T> {
     /// (g(x), log g'(x)) of row r.
     #[inline(always)]
     fn evaluate<I: InstructionSet>(&self, r: usize) -> (f64, f64) {
-        let (w, h, d0, d1) = (self.w[r], self.h[r], slope(self.p0[r].wide()), slope(self.p1[r].wide()));
-        let u = unit((self.value[r] - self.x0[r]) / w);
-        let s = h / w;
+        let (h, d0, d1) = (self.h[r], slope(self.p0[r].wide()), slope(self.p1[r].wide()));
+        let per_width = 1.0 / self.w[r];
+        let u = unit((self.value[r] - self.x0[r]) * per_width);
+        let s = h * per_width;
         let uv = u * (1.0 - u);
-        let den = f64::madd::<I>(d0 + d1 - 2.0 * s, uv, s);
+        let per_den = 1.0 / f64::madd::<I>(d0 + d1 - 2.0 * s, uv, s);
         let num = f64::madd::<I>(s * u, u, d0 * uv);
-        (self.y0[r] + h * num / den, log_slope::<I>(u, uv, s, d0, d1, den))
+        (f64::madd::<I>(h * num, per_den, self.y0[r]), log_slope::<I>(u, uv, s, d0, d1, per_den))
     }
 
     /// (x, log g'(x)) where g(x) is the value of row r.
@@ -210,8 +256,8 @@ impl<T: Number> Located<T> {
         // b is positive where rise is zero: no division of zero by zero.
         let u = unit(2.0 * c / (-b - root));
         let uv = u * (1.0 - u);
-        let den = f64::madd::<I>(curvature, uv, s);
-        (f64::madd::<I>(u, w, self.x0[r]), log_slope::<I>(u, uv, s, d0, d1, den))
+        let per_den = 1.0 / f64::madd::<I>(curvature, uv, s);
+        (f64::madd::<I>(u, w, self.x0[r]), log_slope::<I>(u, uv, s, d0, d1, per_den))
     }
 }
 
@@ -222,9 +268,9 @@ pub(super) fn unit(u: f64) -> f64 {
 }
 
 #[inline(always)]
-fn log_slope<I: InstructionSet>(u: f64, uv: f64, s: f64, d0: f64, d1: f64, den: f64) -> f64 {
+fn log_slope<I: InstructionSet>(u: f64, uv: f64, s: f64, d0: f64, d1: f64, per_den: f64) -> f64 {
     let v = 1.0 - u;
-    let ratio = s / den;
+    let ratio = s * per_den;
     ln::<I>(ratio * ratio * f64::madd::<I>(d1 * u, u, f64::madd::<I>(2.0 * s, uv, d0 * v * v)))
 }
 

@@ -149,9 +149,11 @@ fn softmax_gradient<I: InstructionSet, T: Number>(
             mean[r] = f64::madd::<I>(e[r].wide() * scale[r], own(k, r), mean[r]);
         }
     }
+    // The sizes' shares add up to `free`.
+    let per_free = 1.0 / free;
     for (k, (e, out)) in exponentials.iter().zip(out).enumerate() {
         for r in 0..ROWS {
-            out[r] = T::narrow(e[r].wide() * scale[r] * free * (own(k, r) - mean[r]));
+            out[r] = T::narrow(e[r].wide() * scale[r] * f64::madd::<I>(mean[r], -per_free, own(k, r)));
         }
     }
 }

@@ -12,9 +12,10 @@ use super::number::Number;
 use super::packed::{PackedStage, PackedWeights};
 use super::program::{Program, Stage, TileScratch, in_order, load, permute, simple, store};
 use super::vectors::{InstructionSet, Kernel, dispatch};
-use super::weight_gradient::{PANEL, TileLanes, WeightGradient};
+use super::weight_gradient::{GradientScratch, PANEL, TileLanes, WeightGradient};
 use crate::compute::Direction;
 use rayon::prelude::*;
+use std::sync::{Mutex, PoisonError};
 
 /// What one way there has left.
 pub struct Tape<T> {
@@ -22,6 +23,8 @@ pub struct Tape<T> {
     layout: Layout,
     numbers: Vec<Lane<T>>,
     wide: Vec<Lane<f64>>,
+    /// Room for the sums of weights' gradients that no thread is using.
+    spare: Mutex<Vec<GradientScratch<T>>>,
 }
 
 /// Where the lanes of each stage begin within a tile.
@@ -68,10 +71,11 @@ impl Program {
         let d = self.dimension;
         let tiles = rows.len().div_ceil(ROWS * d);
         let layout = Layout::new(self);
-        let (mut numbers, mut wide) = old.map(|tape| (tape.numbers, tape.wide)).unwrap_or_default();
+        let (mut numbers, mut wide, spare) =
+            old.map(|tape| (tape.numbers, tape.wide, tape.spare)).unwrap_or_default();
         numbers.resize(tiles * layout.numbers_per_tile, [T::ZERO; ROWS]);
         wide.resize(tiles * layout.wide_per_tile, [0.0; ROWS]);
-        let mut tape = Tape { rows: rows.len() / d, layout, numbers, wide };
+        let mut tape = Tape { rows: rows.len() / d, layout, numbers, wide, spare };
         let Tape { layout, numbers, wide, .. } = &mut tape;
         let layout = &*layout;
         rows.par_chunks(ROWS * d)
@@ -109,7 +113,7 @@ impl Program {
     ) {
         let d = self.dimension;
         let tiles = tape.rows.div_ceil(ROWS);
-        let Tape { layout, numbers, wide, .. } = tape;
+        let Tape { layout, numbers, wide, spare, .. } = tape;
         let layout = &*layout;
         grad.par_chunks(ROWS * (d + 1))
             .zip(grad_rows.par_chunks_mut(ROWS * d))
@@ -130,7 +134,7 @@ impl Program {
                     });
                 });
             });
-        self.weight_gradients(layout, tiles, numbers, wide, grad_weights);
+        self.weight_gradients(layout, tiles, numbers, wide, grad_weights, spare);
     }
 
     /// Sums over the rows. Stages name their weights in ascending order.
@@ -141,6 +145,7 @@ impl Program {
         numbers: &[Lane<T>],
         wide: &[Lane<f64>],
         mut rest: &mut [T],
+        spare: &Mutex<Vec<GradientScratch<T>>>,
     ) {
         let mut panels = Vec::new();
         for (i, stage) in self.stages.iter().enumerate() {
@@ -161,7 +166,7 @@ impl Program {
                         for (p, bias) in bias.chunks_mut(PANEL).enumerate() {
                             let (mine, after) = weight.split_at_mut(bias.len() * layer.inputs);
                             weight = after;
-                            panels.push(WeightGradient { tiles, dz, h, from: p * PANEL, weight: mine, bias });
+                            panels.push((dz, h, p * PANEL, mine, bias));
                         }
                     }
                 }
@@ -181,7 +186,13 @@ impl Program {
                 Stage::Permutation { .. } => {}
             }
         }
-        panels.into_par_iter().for_each(dispatch);
+        let spare = || spare.lock().unwrap_or_else(PoisonError::into_inner);
+        panels.into_par_iter().for_each(|(dz, h, from, weight, bias)| {
+            let free = spare().pop();
+            let mut scratch = free.unwrap_or_default();
+            dispatch(WeightGradient { tiles, dz, h, from, weight, bias, scratch: &mut scratch });
+            spare().push(scratch);
+        });
     }
 }
 

@@ -19,15 +19,23 @@ pub struct TileLanes<'a, T> {
     pub lanes: usize,
 }
 
-impl<T: Number> TileLanes<'_, T> {
-    /// Copies some lanes of some tiles, tile after tile: in the tape they are as far apart as to share the few places of
-    /// a cache.
+impl<'a, T: Number> TileLanes<'a, T> {
+    /// Some lanes of a tile.
     #[inline(always)]
-    fn gather(&self, tiles: std::ops::Range<usize>, from: usize, lanes: usize, out: &mut Vec<Lane<T>>) {
-        for tile in tiles {
-            let first = self.first + tile * self.stride + from;
-            out.extend_from_slice(&self.all[first..first + lanes]);
-        }
+    fn of(&self, tile: usize, from: usize, lanes: usize) -> &'a [Lane<T>] {
+        &self.all[self.first + tile * self.stride + from..][..lanes]
+    }
+}
+
+/// Room for copies of lanes: in the tape those of one feature are so far apart as to share the few places of a cache.
+pub struct GradientScratch<T> {
+    left: Vec<Lane<T>>,
+    right: Vec<Lane<T>>,
+}
+
+impl<T> Default for GradientScratch<T> {
+    fn default() -> Self {
+        Self { left: Vec::new(), right: Vec::new() }
     }
 }
 
@@ -40,6 +48,7 @@ pub struct WeightGradient<'a, T> {
     pub from: usize,
     pub weight: &'a mut [T],
     pub bias: &'a mut [T],
+    pub scratch: &'a mut GradientScratch<T>,
 }
 
 /// Groups of at most `most` of `total` things: as many of these as possible, then pairs, then one.
@@ -62,38 +71,49 @@ impl<T: Number> Kernel for WeightGradient<'_, T> {
 
     #[inline(always)]
     fn run<I: InstructionSet>(self) {
-        let Self { tiles, dz, h, from, weight, bias } = self;
+        let Self { tiles, dz, h, from, weight, bias, scratch: GradientScratch { left, right } } = self;
         let (count, inputs) = (bias.len(), h.lanes);
         assert!(weight.len() == count * inputs);
         weight.fill(T::ZERO);
         bias.fill(T::ZERO);
         // With 32 registers for vectors 24 hold sums, with 16 eight.
         let (most_outputs, most_inputs) = if I::WIDE { (4, 6) } else { (2, 4) };
-        let (mut left, mut right) = (Vec::new(), Vec::new());
+        left.resize(TILES * count, [T::ZERO; ROWS]);
+        right.resize(TILES * most_inputs, [T::ZERO; ROWS]);
         for first in (0..tiles).step_by(TILES) {
             let tiles = first..(first + TILES).min(tiles);
-            left.clear();
-            for (o, no) in groups(count, most_outputs) {
-                dz.gather(tiles.clone(), from + o, no, &mut left);
-            }
-            for (i, ni) in groups(inputs, most_inputs) {
-                right.clear();
-                h.gather(tiles.clone(), i, ni, &mut right);
+            for (t, tile) in tiles.clone().enumerate() {
+                let lanes = dz.of(tile, from, count);
                 for (o, no) in groups(count, most_outputs) {
+                    left[o * tiles.len() + t * no..][..no].copy_from_slice(&lanes[o..o + no]);
+                }
+            }
+            // Tiles whose next lanes are fetched beside each product.
+            let ahead = tiles.len().div_ceil(groups(count, most_outputs).count().max(1));
+            for (i, ni) in groups(inputs, most_inputs) {
+                for (t, tile) in tiles.clone().enumerate() {
+                    right[t * ni..][..ni].copy_from_slice(h.of(tile, i, ni));
+                }
+                let right = &right[..tiles.len() * ni];
+                let next = most_inputs.min(inputs - i - ni);
+                for (g, (o, no)) in groups(count, most_outputs).enumerate() {
+                    for tile in tiles.clone().skip(g * ahead).take(ahead) {
+                        h.of(tile, i + ni, next).iter().for_each(I::prefetch);
+                    }
                     let left = &left[o * tiles.len()..(o + no) * tiles.len()];
                     let out = &mut weight[o * inputs + i..];
                     match (no, ni) {
-                        (4, 6) => outer::<I, T, 4, 6>(left, &right, out, inputs),
-                        (4, 2) => outer::<I, T, 4, 2>(left, &right, out, inputs),
-                        (4, _) => outer::<I, T, 4, 1>(left, &right, out, inputs),
-                        (2, 6) => outer::<I, T, 2, 6>(left, &right, out, inputs),
-                        (2, 4) => outer::<I, T, 2, 4>(left, &right, out, inputs),
-                        (2, 2) => outer::<I, T, 2, 2>(left, &right, out, inputs),
-                        (2, _) => outer::<I, T, 2, 1>(left, &right, out, inputs),
-                        (_, 6) => outer::<I, T, 1, 6>(left, &right, out, inputs),
-                        (_, 4) => outer::<I, T, 1, 4>(left, &right, out, inputs),
-                        (_, 2) => outer::<I, T, 1, 2>(left, &right, out, inputs),
-                        _ => outer::<I, T, 1, 1>(left, &right, out, inputs),
+                        (4, 6) => outer::<I, T, 4, 6>(left, right, out, inputs),
+                        (4, 2) => outer::<I, T, 4, 2>(left, right, out, inputs),
+                        (4, _) => outer::<I, T, 4, 1>(left, right, out, inputs),
+                        (2, 6) => outer::<I, T, 2, 6>(left, right, out, inputs),
+                        (2, 4) => outer::<I, T, 2, 4>(left, right, out, inputs),
+                        (2, 2) => outer::<I, T, 2, 2>(left, right, out, inputs),
+                        (2, _) => outer::<I, T, 2, 1>(left, right, out, inputs),
+                        (_, 6) => outer::<I, T, 1, 6>(left, right, out, inputs),
+                        (_, 4) => outer::<I, T, 1, 4>(left, right, out, inputs),
+                        (_, 2) => outer::<I, T, 1, 2>(left, right, out, inputs),
+                        _ => outer::<I, T, 1, 1>(left, right, out, inputs),
                     }
                 }
             }
