@@ -38,9 +38,8 @@ fn normals(n: usize) -> Vec<f64> {
 fn flows(c: &mut Criterion) {
     for (name, architecture) in architectures() {
         let spec = architecture.expand(&[CoordinateKind::Real; D], 0).unwrap();
-        let (flow, variables) = Flow::initialise(spec.clone(), 0, DType::F32, &Device::Cpu).unwrap();
-        drop(flow);
-        let weights = variables.into_iter().map(|(path, var)| (path, var.as_detached_tensor())).collect();
+        let (_, weights) = Flow::initialise(spec.clone(), 0, DType::F32, &Device::Cpu).unwrap();
+        let weights = weights.values().unwrap().into_iter().collect();
         let flow = Flow::from_weights(spec, weights, DType::F32, &Device::Cpu).unwrap();
         let input = normals(ROWS * D);
         let mut group = c.benchmark_group(name);

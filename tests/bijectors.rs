@@ -5,12 +5,13 @@ mod determinant;
 
 use boltzflow::flow::{
     ConditionerSpec, CoordinateKind, CouplingSpec, Direction, Flow, FlowError, FlowSpec, LatentAddress, LayerSpec,
-    Precision, Prior,
+    Precision, Prior, Weights,
 };
 use boltzflow::math::{Purpose, Randoms};
 use candle_core::{DType, Device, Tensor, Var};
 use determinant::log_abs_det;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 const N: usize = 40;
 const DEVICE: Device = Device::Cpu;
@@ -63,14 +64,15 @@ fn cases() -> Vec<(&'static str, FlowSpec)> {
 }
 
 /// A flow with weights far from their initial values.
-fn randomised(spec: &FlowSpec, dtype: DType) -> (Flow, BTreeMap<String, Var>) {
-    let (flow, variables) = Flow::initialise(spec.clone(), 3, dtype, &DEVICE).unwrap();
-    for (i, var) in variables.values().enumerate() {
+fn randomised(spec: &FlowSpec, dtype: DType) -> (Flow, Arc<Weights>) {
+    let (flow, weights) = Flow::initialise(spec.clone(), 3, dtype, &DEVICE).unwrap();
+    let values = weights.values().unwrap().into_iter().enumerate().map(|(i, (path, old))| {
         let mut random = Randoms::new(17, Purpose::Validation, i as u64);
-        let values: Vec<f64> = (0..var.elem_count()).map(|_| 0.5 * random.normal()).collect();
-        var.set(&Tensor::from_vec(values, var.shape(), &DEVICE).unwrap().to_dtype(dtype).unwrap()).unwrap();
-    }
-    (flow, variables)
+        let values: Vec<f64> = (0..old.elem_count()).map(|_| 0.5 * random.normal()).collect();
+        (path, Tensor::from_vec(values, old.shape(), &DEVICE).unwrap().to_dtype(dtype).unwrap())
+    });
+    weights.set(values.collect()).unwrap();
+    (flow, weights)
 }
 
 fn inputs(spec: &FlowSpec, n: usize) -> Vec<f64> {
@@ -140,31 +142,37 @@ fn ladj_is_that_of_the_dense_jacobian() {
 fn gradients_are_those_of_finite_differences() {
     let h = 1e-6;
     for (name, spec) in cases() {
-        let (flow, mut variables) = randomised(&spec, DType::F64);
+        let (flow, weights) = randomised(&spec, DType::F64);
         let d = spec.dimension();
         for direction in [Direction::Forward, Direction::Inverse] {
             let x = Var::from_tensor(&Tensor::from_vec(inputs(&spec, N), (N, d), &DEVICE).unwrap()).unwrap();
-            variables.insert("the input".into(), x.clone());
-            let weights = Tensor::from_vec(inputs(&spec, N), (N, d), &DEVICE).unwrap().cos().unwrap();
+            let directions = Tensor::from_vec(inputs(&spec, N), (N, d), &DEVICE).unwrap().cos().unwrap();
             let loss = || {
                 let (y, ladj) = flow.apply(&x, direction).unwrap();
                 // Sine, so that an angle that crosses the seam does not jump.
-                let y = y.sin().unwrap().mul(&weights).unwrap().sum_all().unwrap();
+                let y = y.sin().unwrap().mul(&directions).unwrap().sum_all().unwrap();
                 (y + ladj.sqr().unwrap().sum_all().unwrap()).unwrap()
             };
             let grads = loss().backward().unwrap();
             let mut checked = 0;
-            for (path, var) in &variables {
-                // What no transformed coordinate depends on has no gradient, and must have no influence.
-                let grad = match grads.get(var) {
-                    Some(grad) => grad.flatten_all().unwrap().to_vec1::<f64>().unwrap(),
-                    None => vec![0.0; var.elem_count()],
-                };
-                let base = var.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            let numbers = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            let mut values = weights.values().unwrap();
+            values.insert("the input".into(), x.as_detached_tensor());
+            let mut gradients = weights.gradients(&grads).unwrap();
+            gradients.insert("the input".into(), grads.get(&x).unwrap().clone());
+            for (path, value) in &values {
+                let (base, grad) = (numbers(value), numbers(&gradients[path]));
                 let set = |k: usize, delta: f64| {
-                    let mut values = base.clone();
-                    values[k] += delta;
-                    var.set(&Tensor::from_vec(values, var.shape(), &DEVICE).unwrap()).unwrap();
+                    let mut changed = base.clone();
+                    changed[k] += delta;
+                    let changed = Tensor::from_vec(changed, value.shape(), &DEVICE).unwrap();
+                    if path == "the input" {
+                        x.set(&changed).unwrap();
+                    } else {
+                        let mut all = weights.values().unwrap();
+                        all.insert(path.clone(), changed);
+                        weights.set(all).unwrap();
+                    }
                     loss().to_scalar::<f64>().unwrap()
                 };
                 for k in (0..base.len()).step_by(base.len().div_ceil(12)) {
@@ -188,10 +196,9 @@ fn gradients_are_those_of_finite_differences() {
 fn weights_survive_saving_and_misfits_are_named() {
     let folder = tempfile::tempdir().unwrap();
     for (name, spec) in cases() {
-        let (flow, variables) = randomised(&spec, DType::F32);
+        let (flow, weights) = randomised(&spec, DType::F32);
         let path = folder.path().join("weights.safetensors");
-        let tensors: HashMap<String, Tensor> =
-            variables.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+        let tensors: HashMap<String, Tensor> = weights.values().unwrap().into_iter().collect();
         candle_core::safetensors::save(&tensors, &path).unwrap();
         let spec_text = serde_json::to_string(&spec).unwrap();
         let load =
@@ -217,32 +224,27 @@ fn weights_survive_saving_and_misfits_are_named() {
 #[test]
 fn fused_kernels_equal_plain_expressions() {
     for (name, spec) in cases() {
-        let (flow, mut variables) = randomised(&spec, DType::F64);
+        let (flow, weights) = randomised(&spec, DType::F64);
         let d = spec.dimension();
         // More than a tile of rows, and not a whole number of tiles.
         let n = 75;
         for direction in [Direction::Forward, Direction::Inverse] {
             let x = Var::from_tensor(&Tensor::from_vec(inputs(&spec, n), (n, d), &DEVICE).unwrap()).unwrap();
-            variables.insert("the input".into(), x.clone());
-            let weights = Tensor::from_vec(inputs(&spec, n), (n, d), &DEVICE).unwrap().cos().unwrap();
+            let directions = Tensor::from_vec(inputs(&spec, n), (n, d), &DEVICE).unwrap().cos().unwrap();
             let run = |(y, ladj): (Tensor, Tensor)| {
-                let form = y.mul(&weights).unwrap().sum_all().unwrap() + ladj.sqr().unwrap().sum_all().unwrap();
+                let form = y.mul(&directions).unwrap().sum_all().unwrap() + ladj.sqr().unwrap().sum_all().unwrap();
                 let grads = form.unwrap().backward().unwrap();
-                let grads = variables.iter().map(|(path, var)| (path.as_str(), grads.get(var).cloned()));
-                [("y", Some(y.clone())), ("ladj", Some(ladj.clone()))].into_iter().chain(grads).collect::<Vec<_>>()
+                let mut all = weights.gradients(&grads).unwrap();
+                all.insert("the input".into(), grads.get(&x).unwrap().clone());
+                all.extend([("y".to_string(), y), ("ladj".to_string(), ladj)]);
+                all
             };
             let fused = run(flow.apply(&x, direction).unwrap());
             let plain = run(flow.apply_one_by_one(&x, direction).unwrap());
-            for ((what, a), (_, b)) in fused.into_iter().zip(plain) {
-                let (a, b) = match (a, b) {
-                    (Some(a), Some(b)) => (a, b),
-                    // What nothing depends on has no gradient in one way of writing, and zero in the other.
-                    (Some(one), None) | (None, Some(one)) => (one.clone(), one.zeros_like().unwrap()),
-                    (None, None) => continue,
-                };
+            for ((what, a), b) in fused.into_iter().zip(plain.values()) {
                 let largest =
                     |t: &Tensor| t.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f64>().unwrap();
-                let gap = largest(&(&a - &b).unwrap()) / largest(&b).max(1.0);
+                let gap = largest(&(a - b).unwrap()) / largest(b).max(1.0);
                 assert!(gap < 1e-9, "{name}, {direction:?}: {what} differs by {gap:e}");
             }
         }
@@ -256,8 +258,8 @@ fn rows_do_not_know_their_batch() {
         for (precision, dtype) in
             [(Precision::Full, DType::F32), (Precision::Bf16, DType::F32), (Precision::Full, DType::F64)]
         {
-            let (flow, variables) = randomised(&spec, dtype);
-            let weights = variables.iter().map(|(path, var)| (path.clone(), var.as_tensor().clone())).collect();
+            let (flow, weights) = randomised(&spec, dtype);
+            let weights = weights.values().unwrap().into_iter().collect();
             let flow =
                 Flow::from_weights(flow.spec().clone(), weights, dtype, &DEVICE).unwrap().with_precision(precision);
             let d = spec.dimension();
@@ -280,14 +282,14 @@ fn rows_do_not_know_their_batch() {
 #[test]
 fn gradients_do_not_depend_on_threads() {
     for (name, spec) in cases() {
-        let (flow, variables) = randomised(&spec, DType::F32);
+        let (flow, weights) = randomised(&spec, DType::F32);
         let d = spec.dimension();
         let x = Tensor::from_vec(inputs(&spec, 1500), (1500, d), &DEVICE).unwrap();
         let gradients = || {
             let packed = flow.apply_packed(&x, Direction::Forward).unwrap();
             let grads = packed.sqr().unwrap().sum_all().unwrap().backward().unwrap();
-            let bits = |var: &Var| Some(grads.get(var)?.flatten_all().unwrap().to_vec1::<f32>().unwrap());
-            variables.values().map(bits).collect::<Vec<_>>()
+            let bits = |gradient: Tensor| gradient.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            weights.gradients(&grads).unwrap().into_values().map(bits).collect::<Vec<_>>()
         };
         let with =
             |threads: usize| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(gradients);

@@ -5,11 +5,12 @@
 use boltzflow::compute::adam::{AdamStep, adam_step, sum_of_squares};
 use boltzflow::compute::bias_activation::Activation;
 use boltzflow::flow::{
-    ConditionerSpec, CoordinateKind, CouplingSpec, Direction, Flow, FlowSpec, LatentAddress, LayerSpec, Prior,
+    ConditionerSpec, CoordinateKind, CouplingSpec, Direction, Flow, FlowSpec, LatentAddress, LayerSpec, Prior, Weights,
 };
 use boltzflow::math::{Purpose, Randoms};
 use candle_core::{DType, Device, Tensor, Var};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Neither a multiple of a block's rows, nor less than those of one block's sums.
 const N: usize = 1237;
@@ -73,14 +74,15 @@ fn cases() -> Vec<(&'static str, FlowSpec)> {
     ]
 }
 
-fn randomised(spec: &FlowSpec, dtype: DType, device: &Device) -> (Flow, BTreeMap<String, Var>) {
-    let (flow, variables) = Flow::initialise(spec.clone(), 3, dtype, device).unwrap();
-    for (i, var) in variables.values().enumerate() {
+fn randomised(spec: &FlowSpec, dtype: DType, device: &Device) -> (Flow, Arc<Weights>) {
+    let (flow, weights) = Flow::initialise(spec.clone(), 3, dtype, device).unwrap();
+    let values = weights.values().unwrap().into_iter().enumerate().map(|(i, (path, old))| {
         let mut random = Randoms::new(17, Purpose::Validation, i as u64);
-        let values: Vec<f64> = (0..var.elem_count()).map(|_| 0.2 * random.normal()).collect();
-        var.set(&Tensor::from_vec(values, var.shape(), device).unwrap().to_dtype(dtype).unwrap()).unwrap();
-    }
-    (flow, variables)
+        let values: Vec<f64> = (0..old.elem_count()).map(|_| 0.2 * random.normal()).collect();
+        (path, Tensor::from_vec(values, old.shape(), device).unwrap().to_dtype(dtype).unwrap())
+    });
+    weights.set(values.collect()).unwrap();
+    (flow, weights)
 }
 
 fn numbers(tensor: &Tensor) -> Vec<f64> {
@@ -89,7 +91,7 @@ fn numbers(tensor: &Tensor) -> Vec<f64> {
 
 /// Output, ladj, and the gradients of x and of all weights of a loss that weighs all of them differently, by name.
 fn evaluate(spec: &FlowSpec, dtype: DType, direction: Direction, device: &Device) -> BTreeMap<String, Vec<f64>> {
-    let (flow, variables) = randomised(spec, dtype, device);
+    let (flow, trained) = randomised(spec, dtype, device);
     let d = spec.dimension();
     let address = |index| LatentAddress { seed: 29, purpose: Purpose::Validation, index, tau: 2.0 };
     let rows = spec.prior.sample(&(0..N as u64).map(address).collect::<Vec<_>>());
@@ -105,8 +107,8 @@ fn evaluate(spec: &FlowSpec, dtype: DType, direction: Direction, device: &Device
     let gradients = loss.backward().unwrap();
     let mut answers = BTreeMap::from([("y".to_string(), numbers(&y)), ("ladj".to_string(), numbers(&ladj))]);
     answers.insert("gradient of x".to_string(), numbers(gradients.get(&x).unwrap()));
-    for (name, var) in &variables {
-        answers.insert(format!("gradient of {name}"), numbers(gradients.get(var).unwrap()));
+    for (name, gradient) in trained.gradients(&gradients).unwrap() {
+        answers.insert(format!("gradient of {name}"), numbers(&gradient));
     }
     answers
 }

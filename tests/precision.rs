@@ -24,14 +24,15 @@ fn flow(precision: Precision) -> Flow {
     ];
     let kinds = vec![CoordinateKind::Real; D];
     let spec = FlowSpec { prior: Prior::natural(&kinds), coordinates: kinds, layers };
-    let (_, variables) = Flow::initialise(spec.clone(), 1, DType::F32, &Device::Cpu).unwrap();
-    let weights = variables.iter().enumerate().map(|(i, (name, var))| {
+    let (_, weights) = Flow::initialise(spec.clone(), 1, DType::F32, &Device::Cpu).unwrap();
+    let weights = weights.values().unwrap().into_iter().enumerate().map(|(i, (name, old))| {
         let mut random = Randoms::new(3, Purpose::Validation, i as u64);
         let values: Vec<f32> = match name.as_str() {
             "layers.4.log_scale" => vec![0.45, 0.1, 0.45, 0.1],
-            _ => (0..var.elem_count()).map(|_| (0.09 * random.normal()) as f32).collect(),
+            _ => (0..old.elem_count()).map(|_| (0.09 * random.normal()) as f32).collect(),
         };
-        (name.clone(), Tensor::from_vec(values, var.shape(), &Device::Cpu).unwrap())
+        let tensor = Tensor::from_vec(values, old.shape(), &Device::Cpu).unwrap();
+        (name, tensor)
     });
     Flow::from_weights(spec, weights.collect(), DType::F32, &Device::Cpu).unwrap().with_precision(precision)
 }

@@ -52,14 +52,16 @@ fn generator(potential: AnalyticPotential, kind: ArchitectureKind, spread: f64, 
     let coordinates = Arc::new(CartesianCoordinates::new(extent).unwrap());
     let kinds = vec![CoordinateKind::Real; extent.len()];
     let spec = architecture(kind).expand(&kinds, 1).unwrap();
-    let (flow, variables) = Flow::initialise(spec, 1, DType::F32, &Device::Cpu).unwrap();
-    let weights: BTreeMap<String, Tensor> = variables
-        .iter()
+    let (flow, weights) = Flow::initialise(spec, 1, DType::F32, &Device::Cpu).unwrap();
+    let weights: BTreeMap<String, Tensor> = weights
+        .values()
+        .unwrap()
+        .into_iter()
         .enumerate()
-        .map(|(i, (name, var))| {
+        .map(|(i, (name, old))| {
             let mut random = Randoms::new(8, Purpose::Validation, i as u64);
-            let values: Vec<f32> = (0..var.elem_count()).map(|_| (spread * random.normal()) as f32).collect();
-            (name.clone(), Tensor::from_vec(values, var.shape(), &Device::Cpu).unwrap())
+            let values: Vec<f32> = (0..old.elem_count()).map(|_| (spread * random.normal()) as f32).collect();
+            (name, Tensor::from_vec(values, old.shape(), &Device::Cpu).unwrap())
         })
         .collect();
     let card = card(&system);

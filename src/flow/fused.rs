@@ -2,10 +2,11 @@
 
 use super::bijector::Bijector;
 use super::error::FlowError;
+use super::weights::Weights;
 use crate::compute::flow_op::{TapePool, apply_program};
 use crate::compute::fused::{DenseLayer, Number, PackedWeights, Program, Stage};
 use crate::compute::{Direction, Precision};
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use std::sync::{Arc, OnceLock};
 
 /// Collects the stages of a flow, and the weights that they name, in one order.
@@ -41,6 +42,14 @@ impl ProgramBuilder {
     }
 }
 
+/// The program of bijectors, and the weights that it names.
+fn program(dimension: usize, bijectors: &[Box<dyn Bijector>]) -> (Program, Vec<Tensor>) {
+    let mut builder = ProgramBuilder { stages: Vec::new(), weights: Vec::new(), count: 0 };
+    bijectors.iter().for_each(|b| b.fuse(&mut builder));
+    let ProgramBuilder { stages, weights, count } = builder;
+    (Program { dimension, stages, weights: count }, weights)
+}
+
 /// Weights in the order of their use, in the precision that the model has them in.
 enum Packed {
     Single(PackedWeights<f32>),
@@ -56,11 +65,16 @@ pub(super) trait WithWeights {
 /// A flow's program and weights.
 pub(super) struct FusedFlow {
     program: Arc<Program>,
-    weights: Vec<Tensor>,
+    weights: FlowWeights,
     pool: Arc<TapePool>,
     precision: Precision,
-    /// Packed once if the weights do not change any more; nothing while they are trained.
-    frozen: Option<OnceLock<Packed>>,
+}
+
+enum FlowWeights {
+    /// All weights, one after another, which training changes.
+    Trained(Tensor),
+    /// Packed once.
+    Frozen(Vec<Tensor>, OnceLock<Packed>),
 }
 
 impl std::fmt::Debug for FusedFlow {
@@ -70,37 +84,58 @@ impl std::fmt::Debug for FusedFlow {
 }
 
 impl FusedFlow {
-    pub fn new(dimension: usize, bijectors: &[Box<dyn Bijector>], frozen: bool) -> Self {
-        let mut builder = ProgramBuilder { stages: Vec::new(), weights: Vec::new(), count: 0 };
-        bijectors.iter().for_each(|b| b.fuse(&mut builder));
-        let ProgramBuilder { stages, weights, count } = builder;
-        Self {
-            program: Arc::new(Program { dimension, stages, weights: count }),
-            weights,
-            pool: Arc::default(),
-            precision: Precision::Full,
-            frozen: frozen.then(OnceLock::new),
+    /// A flow whose weights are variables. Bijectors must name the weights in the order in which they lie there.
+    pub fn trainable(dimension: usize, bijectors: &[Box<dyn Bijector>], weights: &Weights) -> Result<Self> {
+        let (program, parts) = program(dimension, bijectors);
+        let mut at = 0;
+        for part in &parts {
+            if part.layout().start_offset() != at {
+                bail!("a bijector names its weights in another order than that in which it asked for them");
+            }
+            at += part.elem_count();
         }
+        let flat = match weights.variables() {
+            [] => Tensor::zeros(0, DType::F32, &Device::Cpu)?,
+            [flat] => flat.as_tensor().clone(),
+            _ => bail!("the weights of a flow on the CPU are one variable"),
+        };
+        Ok(Self::new(program, FlowWeights::Trained(flat)))
+    }
+
+    /// A flow whose weights stay as they are.
+    pub fn frozen(dimension: usize, bijectors: &[Box<dyn Bijector>]) -> Self {
+        let (program, parts) = program(dimension, bijectors);
+        Self::new(program, FlowWeights::Frozen(parts, OnceLock::new()))
+    }
+
+    fn new(program: Program, weights: FlowWeights) -> Self {
+        Self { program: Arc::new(program), weights, pool: Arc::default(), precision: Precision::Full }
     }
 
     /// Whether the weights are f64, which are never rounded.
     pub fn is_double(&self) -> bool {
-        self.weights.first().is_some_and(|w| w.dtype() == DType::F64)
+        match &self.weights {
+            FlowWeights::Trained(flat) => flat.dtype() == DType::F64,
+            FlowWeights::Frozen(parts, _) => parts.first().is_some_and(|w| w.dtype() == DType::F64),
+        }
     }
 
     /// Chooses what conditioners are computed in, where no gradient is asked for.
     pub fn set_precision(&mut self, precision: Precision) {
         self.precision = precision;
-        self.frozen = self.frozen.take().map(|_| OnceLock::new());
+        if let FlowWeights::Frozen(_, packed) = &mut self.weights {
+            *packed = OnceLock::new();
+        }
     }
 
-    /// All weights, one after another; differentiable in each.
+    /// All weights, one after another.
     fn flat(&self) -> Result<Tensor> {
-        let flat = self.weights.iter().map(Tensor::flatten_all).collect::<Result<Vec<_>>>()?;
-        match flat.as_slice() {
-            [] => Tensor::zeros(0, DType::F32, &candle_core::Device::Cpu),
-            [one] => Ok(one.clone()),
-            all => Tensor::cat(all, 0),
+        match &self.weights {
+            FlowWeights::Trained(flat) => Ok(flat.clone()),
+            FlowWeights::Frozen(parts, _) if parts.is_empty() => Tensor::zeros(0, DType::F32, &Device::Cpu),
+            FlowWeights::Frozen(parts, _) => {
+                Tensor::cat(&parts.iter().map(Tensor::flatten_all).collect::<Result<Vec<_>>>()?, 0)
+            }
         }
     }
 
@@ -112,15 +147,15 @@ impl FusedFlow {
     /// Runs something on the packed weights.
     pub fn with_weights<W: WithWeights>(&self, with: W) -> std::result::Result<W::Output, FlowError> {
         let fresh;
-        let packed = match &self.frozen {
-            Some(slot) => match slot.get() {
+        let packed = match &self.weights {
+            FlowWeights::Frozen(_, slot) => match slot.get() {
                 Some(packed) => packed,
                 None => {
                     let packed = self.pack()?;
                     slot.get_or_init(|| packed)
                 }
             },
-            None => {
+            FlowWeights::Trained(_) => {
                 fresh = self.pack()?;
                 &fresh
             }

@@ -22,6 +22,7 @@ mod permutation;
 mod prior;
 mod spec;
 mod spline;
+mod weights;
 
 pub use architecture::{Architecture, ArchitectureKind};
 pub use bijector::Bijector;
@@ -31,6 +32,7 @@ pub use error::FlowError;
 pub use normalizing_flow::Flow;
 pub use prior::{Prior, PriorComponent};
 pub use spec::{CouplingSpec, FlowSpec, LayerSpec};
+pub use weights::Weights;
 
 pub use crate::compute::{Direction, Precision};
 pub use crate::coords::CoordinateKind;

@@ -6,15 +6,17 @@ use super::bijector::Bijector;
 use super::error::FlowError;
 use super::fused::{ApplyRows, FusedFlow};
 use super::global_affine::GlobalAffine;
-use super::parameters::{Initialiser, Loaded};
+use super::parameters::{Initialiser, Loaded, Trainable};
 use super::permutation::Permutation;
 use super::prior::Prior;
 use super::spec::{FlowSpec, LayerSpec};
 use super::spline::SplineCoupling;
+use super::weights::Weights;
 use crate::compute::{Direction, Precision};
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 /// A normalizing flow, p(x) = q(f(x))·|det ∂f/∂x| (equation 9 of the note; f is the inverse direction).
 #[derive(Debug)]
@@ -28,18 +30,26 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// A new flow whose weights are drawn from the seed, with its trainable variables by path. `dtype` (f32 or f64) is
-    /// the precision of conditioners.
+    /// A new flow whose weights are drawn from the seed and can be trained. `dtype` (f32 or f64) is the precision of
+    /// conditioners.
     pub fn initialise(
         spec: FlowSpec,
         seed: u64,
         dtype: DType,
         device: &Device,
-    ) -> Result<(Self, BTreeMap<String, Var>), FlowError> {
+    ) -> Result<(Self, Arc<Weights>), FlowError> {
+        spec.check()?;
         let initialiser = Initialiser::new(seed);
         let vb = VarBuilder::from_backend(Box::new(initialiser.clone()), dtype, device.clone());
-        let flow = Self::build(spec, vb, device, false)?;
-        Ok((flow, initialiser.into_variables()))
+        // Which weights there are, and in which order, is known once the bijectors have asked for them.
+        drop(bijectors(&spec, vb, device)?);
+        let weights = Arc::new(Weights::new(initialiser.into_drawn(), device)?);
+        let vb = VarBuilder::from_backend(Box::new(Trainable(Arc::clone(&weights))), dtype, device.clone());
+        let bijectors = bijectors(&spec, vb, device)?;
+        let fused = device.is_cpu().then(|| FusedFlow::trainable(spec.dimension(), &bijectors, &weights));
+        let flow =
+            Self { spec, bijectors, device: device.clone(), fused: fused.transpose()?, precision: Precision::Full };
+        Ok((flow, weights))
     }
 
     /// A flow with the given weights, by path; it is not trainable, and keeps no graph of operations.
@@ -49,30 +59,10 @@ impl Flow {
         dtype: DType,
         device: &Device,
     ) -> Result<Self, FlowError> {
-        let vb = VarBuilder::from_backend(Box::new(Loaded { tensors: weights }), dtype, device.clone());
-        Self::build(spec, vb, device, true).map_err(|e| match e {
-            FlowError::Tensor(e) => FlowError::Weights(e.to_string()),
-            other => other,
-        })
-    }
-
-    fn build(spec: FlowSpec, vb: VarBuilder<'_>, device: &Device, frozen: bool) -> Result<Self, FlowError> {
         spec.check()?;
-        let kinds = &spec.coordinates;
-        let mut bijectors: Vec<Box<dyn Bijector>> = Vec::with_capacity(spec.layers.len());
-        for (i, layer) in spec.layers.iter().enumerate() {
-            let vb = vb.pp("layers").pp(i);
-            bijectors.push(match layer {
-                LayerSpec::Permutation { order } => Box::new(Permutation::new(order, device)?),
-                LayerSpec::GlobalAffine => Box::new(GlobalAffine::new(kinds, &vb)?),
-                LayerSpec::Additive { coupling } => Box::new(AdditiveCoupling::new(coupling, kinds, &vb)?),
-                LayerSpec::Affine { coupling, bound } => Box::new(AffineCoupling::new(coupling, *bound, kinds, &vb)?),
-                LayerSpec::Spline { coupling, bins, bound } => {
-                    Box::new(SplineCoupling::new(coupling, *bins, *bound, kinds, &vb)?)
-                }
-            });
-        }
-        let fused = device.is_cpu().then(|| FusedFlow::new(spec.dimension(), &bijectors, frozen));
+        let vb = VarBuilder::from_backend(Box::new(Loaded { tensors: weights }), dtype, device.clone());
+        let bijectors = bijectors(&spec, vb, device).map_err(|e| FlowError::Weights(e.to_string()))?;
+        let fused = device.is_cpu().then(|| FusedFlow::frozen(spec.dimension(), &bijectors));
         Ok(Self { spec, bijectors, device: device.clone(), fused, precision: Precision::Full })
     }
 
@@ -170,4 +160,22 @@ impl Flow {
     pub fn has_constant_jacobian(&self) -> bool {
         self.bijectors.iter().all(|b| b.has_constant_jacobian())
     }
+}
+
+/// The flow's bijectors, with weights that the builder gives them.
+fn bijectors(spec: &FlowSpec, vb: VarBuilder<'_>, device: &Device) -> candle_core::Result<Vec<Box<dyn Bijector>>> {
+    let kinds = &spec.coordinates;
+    let layer = |(i, layer): (usize, &LayerSpec)| {
+        let vb = vb.pp("layers").pp(i);
+        Ok::<Box<dyn Bijector>, candle_core::Error>(match layer {
+            LayerSpec::Permutation { order } => Box::new(Permutation::new(order, device)?),
+            LayerSpec::GlobalAffine => Box::new(GlobalAffine::new(kinds, &vb)?),
+            LayerSpec::Additive { coupling } => Box::new(AdditiveCoupling::new(coupling, kinds, &vb)?),
+            LayerSpec::Affine { coupling, bound } => Box::new(AffineCoupling::new(coupling, *bound, kinds, &vb)?),
+            LayerSpec::Spline { coupling, bins, bound } => {
+                Box::new(SplineCoupling::new(coupling, *bins, *bound, kinds, &vb)?)
+            }
+        })
+    };
+    spec.layers.iter().enumerate().map(layer).collect()
 }

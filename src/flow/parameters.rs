@@ -1,29 +1,30 @@
-//! Where weights come from: drawn from the seed, or read from a checkpoint. Either way they are named by path
-//! (`layers.3.conditioner.hidden.0.weight`).
+//! Where weights come from: drawn from the seed, held by a trainable flow, or read from a checkpoint. They are named by
+//! path (`layers.3.conditioner.hidden.0.weight`).
 
+use super::weights::Weights;
 use crate::math::{Purpose, Randoms};
-use candle_core::{DType, Device, Result, Shape, Tensor, Var, bail};
+use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 use candle_nn::Init;
 use candle_nn::init::{FanInOut, NormalOrUniform};
 use candle_nn::var_builder::SimpleBackend;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Draws new weights as trainable variables. The numbers of a weight depend on the seed and its path alone.
+/// Draws new weights. The numbers of a weight depend on the seed and its path alone.
 #[derive(Clone)]
 pub(super) struct Initialiser {
     seed: u64,
-    created: Arc<Mutex<BTreeMap<String, Var>>>,
+    drawn: Arc<Mutex<Vec<(String, Tensor)>>>,
 }
 
 impl Initialiser {
     pub fn new(seed: u64) -> Self {
-        Self { seed, created: Arc::default() }
+        Self { seed, drawn: Arc::default() }
     }
 
-    /// The variables that were created, by path.
-    pub fn into_variables(self) -> BTreeMap<String, Var> {
-        std::mem::take(&mut *self.created.lock().unwrap_or_else(PoisonError::into_inner))
+    /// What was drawn, by path and in the order in which it was asked for.
+    pub fn into_drawn(self) -> Vec<(String, Tensor)> {
+        std::mem::take(&mut *self.drawn.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -43,14 +44,33 @@ impl SimpleBackend for Initialiser {
             }
         };
         let values: Vec<f64> = (0..shape.elem_count()).map(|_| draw()).collect();
-        let var = Var::from_tensor(&Tensor::from_vec(values, shape, device)?.to_dtype(dtype)?)?;
-        let tensor = var.as_tensor().clone();
-        self.created.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_string(), var);
+        let tensor = Tensor::from_vec(values, shape, device)?.to_dtype(dtype)?;
+        self.drawn.lock().unwrap_or_else(PoisonError::into_inner).push((name.to_string(), tensor.clone()));
         Ok(tensor)
     }
 
     fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> Result<Tensor> {
         bail!("{name} has no known shape to draw")
+    }
+
+    fn contains_tensor(&self, _: &str) -> bool {
+        true
+    }
+}
+
+/// Weights that can be trained.
+pub(super) struct Trainable(pub Arc<Weights>);
+
+impl SimpleBackend for Trainable {
+    fn get(&self, _: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> Result<Tensor> {
+        self.get_unchecked(name, dtype, device)
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> Result<Tensor> {
+        match self.0.get(name)? {
+            Some(tensor) => Ok(tensor),
+            None => bail!("{name} was not drawn"),
+        }
     }
 
     fn contains_tensor(&self, _: &str) -> bool {

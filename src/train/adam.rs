@@ -2,7 +2,6 @@
 
 use crate::compute::adam::{self, AdamStep, adam_step};
 use candle_core::{DType, Result, Tensor, Var};
-use std::collections::BTreeMap;
 
 /// Constants of Adam; the learning rate comes from the stage.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -39,21 +38,21 @@ pub(super) struct Adam {
     settings: AdamSettings,
     /// Updates made so far.
     pub updates: u64,
-    pub moments: BTreeMap<String, (Tensor, Tensor)>,
+    pub moments: Vec<(Tensor, Tensor)>,
 }
 
 impl Adam {
-    pub fn new(settings: AdamSettings, variables: &BTreeMap<String, Var>) -> Result<Self> {
+    pub fn new(settings: AdamSettings, variables: &[Var]) -> Result<Self> {
         let zero = |var: &Var| var.as_tensor().zeros_like();
-        let moments = variables.iter().map(|(name, var)| Ok((name.clone(), (zero(var)?, zero(var)?))));
+        let moments = variables.iter().map(|var| Ok((zero(var)?, zero(var)?)));
         Ok(Self { settings, updates: 0, moments: moments.collect::<Result<_>>()? })
     }
 
-    /// One update of all variables; `scale` multiplies each gradient first.
+    /// One update of all variables that have a gradient; `scale` multiplies each gradient first.
     pub fn update(
         &mut self,
-        variables: &BTreeMap<String, Var>,
-        gradients: &BTreeMap<String, Tensor>,
+        variables: &[Var],
+        gradients: &[Option<Tensor>],
         scale: f64,
         learning_rate: f64,
     ) -> Result<()> {
@@ -61,8 +60,8 @@ impl Adam {
         self.updates += 1;
         let t = self.updates as f64;
         let (correction1, correction2) = (1.0 - beta1.powf(t), 1.0 - beta2.powf(t));
-        for (name, var) in variables {
-            let (Some(gradient), Some((m, v))) = (gradients.get(name), self.moments.get_mut(name)) else { continue };
+        for ((var, gradient), (m, v)) in variables.iter().zip(gradients).zip(&mut self.moments) {
+            let Some(gradient) = gradient else { continue };
             if adam::runs_on(var.device()) {
                 let step = AdamStep { beta1, beta2, epsilon, correction1, correction2, learning_rate, scale };
                 adam_step(var.as_tensor(), m, v, gradient, step)?;
@@ -79,10 +78,11 @@ impl Adam {
 }
 
 /// The sum of all gradients' squares, in f64.
-pub(super) fn sum_of_squares(gradients: &BTreeMap<String, Tensor>) -> Result<f64> {
-    if gradients.values().all(|gradient| adam::runs_on(gradient.device())) {
-        return adam::sum_of_squares(gradients.values());
+pub(super) fn sum_of_squares(gradients: &[Option<Tensor>]) -> Result<f64> {
+    let gradients = gradients.iter().flatten();
+    if gradients.clone().all(|gradient| adam::runs_on(gradient.device())) {
+        return adam::sum_of_squares(gradients);
     }
     let square = |gradient: &Tensor| gradient.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>();
-    gradients.values().map(square).sum()
+    gradients.map(square).sum()
 }

@@ -14,6 +14,11 @@ pub enum CheckpointError {
     Foreign,
 }
 
+/// What the parts of a checkpoint are, before their path.
+const WEIGHT: &str = "weight";
+const FIRST: &str = "first";
+const SECOND: &str = "second";
+
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Header {
     run: String,
@@ -24,13 +29,15 @@ struct Header {
 impl Trainer {
     /// The run as it stands.
     pub fn checkpoint(&self) -> Result<Vec<u8>, CheckpointError> {
-        let mut tensors: BTreeMap<String, &Tensor> = BTreeMap::new();
-        for (name, var) in &self.variables {
-            tensors.insert(format!("weight/{name}"), var.as_tensor());
-        }
-        for (name, (m, v)) in &self.adam.moments {
-            tensors.insert(format!("first/{name}"), m);
-            tensors.insert(format!("second/{name}"), v);
+        let failed = |e: candle_core::Error| CheckpointError::Damaged(e.to_string());
+        let (first, second): (Vec<_>, Vec<_>) = self.adam.moments.iter().cloned().unzip();
+        let mut tensors = BTreeMap::new();
+        for (kind, parts) in [
+            (WEIGHT, self.weights.values()),
+            (FIRST, self.weights.by_path(&first)),
+            (SECOND, self.weights.by_path(&second)),
+        ] {
+            tensors.extend(parts.map_err(failed)?.into_iter().map(|(path, part)| (format!("{kind}/{path}"), part)));
         }
         let header = Header { run: self.run_digest(), updates: self.adam.updates, counters: self.counters };
         let header = serde_json::to_string(&header).map_err(|e| CheckpointError::Damaged(e.to_string()))?;
@@ -48,17 +55,17 @@ impl Trainer {
         if header.run != self.run_digest() {
             return Err(CheckpointError::Foreign);
         }
-        let mut tensors = candle_core::safetensors::load_buffer(bytes, device).map_err(|e| damaged(e.to_string()))?;
-        let mut take = |kind: &str, name: &str| {
-            let key = format!("{kind}/{name}");
-            tensors.remove(&key).ok_or_else(|| damaged(format!("{key} is missing")))
-        };
-        for (name, var) in &self.variables {
-            var.set(&take("weight", name)?).map_err(|e| damaged(e.to_string()))?;
+        let failed = |e: candle_core::Error| CheckpointError::Damaged(e.to_string());
+        let mut parts: BTreeMap<String, BTreeMap<String, Tensor>> = BTreeMap::new();
+        for (name, part) in candle_core::safetensors::load_buffer(bytes, device).map_err(failed)? {
+            let (kind, path) = name.split_once('/').ok_or_else(|| damaged(format!("{name} is not known")))?;
+            parts.entry(kind.into()).or_default().insert(path.into(), part);
         }
-        for (name, moments) in &mut self.adam.moments {
-            *moments = (take("first", name)?, take("second", name)?);
-        }
+        let mut take = |kind: &str| parts.remove(kind).unwrap_or_default();
+        let first = self.weights.joined(take(FIRST)).map_err(failed)?;
+        let second = self.weights.joined(take(SECOND)).map_err(failed)?;
+        self.weights.set(take(WEIGHT)).map_err(failed)?;
+        self.adam.moments = first.into_iter().zip(second).collect();
         self.adam.updates = header.updates;
         self.counters = header.counters;
         Ok(())

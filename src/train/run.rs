@@ -185,8 +185,8 @@ impl Trainer {
     }
 
     /// The weights as they are now, free of the training graph.
-    fn frozen(&self) -> BTreeMap<String, Tensor> {
-        self.variables.iter().map(|(name, var)| (name.clone(), var.as_tensor().detach())).collect()
+    fn frozen(&self) -> Result<BTreeMap<String, Tensor>, TrainError> {
+        Ok(self.weights.values()?)
     }
 
     fn card(&self) -> ModelCard {
@@ -212,7 +212,7 @@ impl Trainer {
 
     /// Weights of at least `samples` samples under the flow as it is, always of the same latents.
     fn validate(&self, samples: u64, observer: &mut dyn Observer) -> Result<WeightSummary, Turn> {
-        let frozen: HashMap<String, Tensor> = self.frozen().into_iter().collect();
+        let frozen: HashMap<String, Tensor> = self.frozen()?.into_iter().collect();
         let dtype = frozen.values().map(Tensor::dtype).next().unwrap_or(candle_core::DType::F32);
         let flow = Flow::from_weights(self.flow.spec().clone(), frozen, dtype, self.flow.device())
             .map_err(TrainError::from)?;
@@ -270,6 +270,6 @@ fn finish(trainer: &Trainer, reason: StopReason, weights: &WeightSummary) -> Res
         let fraction = (weights.log_z - held_out.log_mean_weight).exp().min(1.0);
         card.data_effective_fraction = Some(if fraction.is_nan() { 0.0 } else { fraction });
     }
-    let model = Generator::encode(&trainer.target, trainer.flow.spec(), &trainer.frozen(), &card)?;
+    let model = Generator::encode(&trainer.target, trainer.flow.spec(), &trainer.frozen()?, &card)?;
     Ok(Outcome::Finished { reason, card, model })
 }

@@ -7,10 +7,9 @@ use crate::coords::{CoordinatesError, ReducedTarget, choose_coordinates};
 use crate::energy::{EnergyError, System};
 #[cfg(feature = "cuda")]
 use crate::flow::cuda::DevicePrior;
-use crate::flow::{Direction, Flow, FlowError, LatentAddress};
+use crate::flow::{Direction, Flow, FlowError, LatentAddress, Weights};
 use crate::math::{LogSumExp, Purpose, Randoms};
-use candle_core::{DType, Device, Tensor, Var};
-use std::collections::BTreeMap;
+use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
 /// Conditioners are trained and run in this precision.
@@ -84,7 +83,7 @@ pub struct Trainer {
     pub(super) plan: TrainingPlan,
     pub(super) target: ReducedTarget,
     pub(super) flow: Flow,
-    pub(super) variables: BTreeMap<String, Var>,
+    pub(super) weights: Arc<Weights>,
     pub(super) adam: Adam,
     pub(super) counters: Counters,
     data: Option<PreparedData>,
@@ -134,10 +133,10 @@ impl Trainer {
         let coordinates = choose_coordinates(&system, positions, plan.temperature)?;
         let spec = plan.architecture.expand(coordinates.kinds(), plan.seed)?;
         let target = ReducedTarget::new(system, Arc::clone(&coordinates));
-        let (flow, variables) = Flow::initialise(spec, plan.seed, PRECISION, device)?;
-        let adam = Adam::new(plan.adam, &variables)?;
+        let (flow, weights) = Flow::initialise(spec, plan.seed, PRECISION, device)?;
+        let adam = Adam::new(plan.adam, weights.variables())?;
         let data = data.map(|data| prepare(&target, data, plan.temperature)).transpose()?;
-        Ok(Self { plan, target, flow, variables, adam, counters: Counters::default(), data })
+        Ok(Self { plan, target, flow, weights, adam, counters: Counters::default(), data })
     }
 
     pub fn target(&self) -> &ReducedTarget {
@@ -215,12 +214,8 @@ impl Trainer {
 
     fn update(&mut self, loss: &Tensor, report: &mut StepReport) -> Result<(), TrainError> {
         let mut store = loss.backward()?;
-        let mut gradients = BTreeMap::new();
-        for (name, var) in &self.variables {
-            if let Some(gradient) = store.remove(var) {
-                gradients.insert(name.clone(), gradient);
-            }
-        }
+        let variables = self.weights.variables();
+        let gradients: Vec<_> = variables.iter().map(|var| store.remove(var)).collect();
         report.gradient_norm = sum_of_squares(&gradients)?.sqrt();
         if !report.gradient_norm.is_finite() {
             self.counters.skipped_steps += 1;
@@ -232,7 +227,7 @@ impl Trainer {
         }
         self.counters.bad_steps = 0;
         let scale = (self.plan.gradient_clip / report.gradient_norm).min(1.0);
-        self.adam.update(&self.variables, &gradients, scale, report.learning_rate)?;
+        self.adam.update(variables, &gradients, scale, report.learning_rate)?;
         Ok(())
     }
 
@@ -250,7 +245,7 @@ impl Trainer {
 
     /// That no weight is infinite or NaN: such a model must neither be kept nor gone on from.
     pub(super) fn check_weights(&self) -> Result<(), TrainError> {
-        for var in self.variables.values() {
+        for var in self.weights.variables() {
             if !var.as_tensor().abs()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?.is_finite() {
                 return Err(TrainError::NotFinite(self.counters.step));
             }

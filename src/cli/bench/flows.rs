@@ -73,15 +73,15 @@ impl FlowShape {
     /// that stays where numbers are of the size of one.
     pub fn weights(&self, device: &Device) -> Result<BTreeMap<String, Tensor>, CliError> {
         let failed = |e: &dyn std::fmt::Display| CliError::failed(format!("weights: {e}"));
-        let (_, variables) = Flow::initialise(self.spec(), SEED, PRECISION, device).map_err(|e| failed(&e))?;
+        let (_, drawn) = Flow::initialise(self.spec(), SEED, PRECISION, device).map_err(|e| failed(&e))?;
         let mut weights = BTreeMap::new();
-        for (i, (path, var)) in variables.into_iter().enumerate() {
-            let scale = match var.dims() {
+        for (i, (path, drawn)) in drawn.values().map_err(|e| failed(&e))?.into_iter().enumerate() {
+            let scale = match drawn.dims() {
                 [_, inputs] => 0.5 / (*inputs as f64).sqrt(),
                 _ => 0.1,
             };
             let hidden = path.contains("hidden") && path.ends_with("weight");
-            let tensor = if hidden { var.copy() } else { normals(var.as_tensor(), scale, i as u64) };
+            let tensor = if hidden { drawn.copy() } else { normals(&drawn, scale, i as u64) };
             weights.insert(path, tensor.map_err(|e| failed(&e))?);
         }
         Ok(weights)

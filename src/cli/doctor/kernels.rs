@@ -3,10 +3,9 @@
 use super::super::client::CliError;
 use super::cases::cases;
 use super::check::{Check, relative_deviation};
-use crate::flow::{CoordinateKind, Direction, Flow, FlowError, FlowSpec, LatentAddress};
+use crate::flow::{CoordinateKind, Direction, Flow, FlowError, FlowSpec, LatentAddress, Weights};
 use crate::math::{Purpose, Randoms};
 use candle_core::{DType, Device, Result, Tensor, Var};
-use std::collections::BTreeMap;
 
 /// Not a multiple of any block of rows.
 const ROWS: usize = 519;
@@ -58,19 +57,19 @@ fn run(
     direction: Direction,
     apply: Apply,
 ) -> std::result::Result<Outcome, FlowError> {
-    let (flow, variables) = Flow::initialise(spec.clone(), 1, dtype, device)?;
-    randomise(&variables)?;
+    let (flow, weights) = Flow::initialise(spec.clone(), 1, dtype, device)?;
+    randomise(&weights)?;
     let input = Var::from_tensor(&inputs(spec, device)?)?;
     let (y, ladj) = apply(&flow, &input, direction)?;
     let y = seamless(&y, spec)?;
     let loss = (y.mul(&directions(spec, device)?)?.sum_all()? + ladj.sqr()?.sum_all()?)?;
     let gradients = loss.backward()?;
-    let gradient = |var: &Var| match gradients.get(var) {
-        Some(gradient) => numbers(gradient),
-        None => Ok(vec![0.0; var.elem_count()]),
+    let weight_gradients = weights.gradients(&gradients)?.values().map(numbers).collect::<Result<Vec<_>>>()?.concat();
+    let input_gradient = match gradients.get(&input) {
+        Some(gradient) => numbers(gradient)?,
+        None => vec![0.0; input.elem_count()],
     };
-    let weight_gradients = variables.values().map(gradient).collect::<Result<Vec<_>>>()?.concat();
-    Ok(Outcome { y: numbers(&y)?, ladj: numbers(&ladj)?, input_gradient: gradient(&input)?, weight_gradients })
+    Ok(Outcome { y: numbers(&y)?, ladj: numbers(&ladj)?, input_gradient, weight_gradients })
 }
 
 fn compare(name: &str, direction: Direction, here: &Outcome, there: &Outcome, layers: usize) -> Vec<Check> {
@@ -93,17 +92,17 @@ fn compare(name: &str, direction: Direction, here: &Outcome, there: &Outcome, la
 }
 
 /// Weights that f32 and f64 hold alike, far from those of the identity.
-fn randomise(variables: &BTreeMap<String, Var>) -> Result<()> {
-    for (i, (path, var)) in variables.iter().enumerate() {
+fn randomise(weights: &Weights) -> Result<()> {
+    let drawn = weights.values()?.into_iter().enumerate().map(|(i, (path, old))| {
         let mut random = Randoms::new(2, Purpose::Validation, i as u64);
-        let scale = match var.dims() {
+        let scale = match old.dims() {
             [_, inputs] if path.ends_with("weight") => 1.0 / (*inputs as f64).sqrt(),
             _ => 0.3,
         };
-        let values: Vec<f64> = (0..var.elem_count()).map(|_| f64::from((scale * random.normal()) as f32)).collect();
-        var.set(&Tensor::from_vec(values, var.shape(), var.device())?.to_dtype(var.dtype())?)?;
-    }
-    Ok(())
+        let values: Vec<f64> = (0..old.elem_count()).map(|_| f64::from((scale * random.normal()) as f32)).collect();
+        Ok((path, Tensor::from_vec(values, old.shape(), old.device())?.to_dtype(old.dtype())?))
+    });
+    weights.set(drawn.collect::<Result<_>>()?)
 }
 
 /// Latents, some of them beyond the bound of splines.

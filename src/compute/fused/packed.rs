@@ -6,6 +6,7 @@ use super::dense::{DenseLayer, Packed};
 use super::number::Number;
 use super::program::{Program, Stage, TileScratch};
 use crate::compute::Precision;
+use rayon::prelude::*;
 use std::sync::{Mutex, PoisonError};
 
 /// One dense layer's weights.
@@ -77,7 +78,7 @@ impl Program {
         assert!(flat.len() == self.weights, "a flow of {} weights was given {}", self.weights, flat.len());
         let coupling =
             |c: &Coupling| c.layers.iter().map(|layer| PackedLayer::new(layer, flat, precision, gradients)).collect();
-        let stages = self.stages.iter().map(|stage| match stage {
+        let stages = self.stages.par_iter().map(|stage| match stage {
             Stage::Coupling(c) => PackedStage::Coupling(coupling(c)),
             Stage::GlobalAffine { real, log_scale, shift } => {
                 let only_real = |first: usize| {

@@ -71,8 +71,7 @@ impl Program {
         let d = self.dimension;
         let tiles = rows.len().div_ceil(ROWS * d);
         let layout = Layout::new(self);
-        let (mut numbers, mut wide, spare) =
-            old.map(|tape| (tape.numbers, tape.wide, tape.spare)).unwrap_or_default();
+        let (mut numbers, mut wide, spare) = old.map(|tape| (tape.numbers, tape.wide, tape.spare)).unwrap_or_default();
         numbers.resize(tiles * layout.numbers_per_tile, [T::ZERO; ROWS]);
         wide.resize(tiles * layout.wide_per_tile, [0.0; ROWS]);
         let mut tape = Tape { rows: rows.len() / d, layout, numbers, wide, spare };
