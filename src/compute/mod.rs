@@ -14,6 +14,7 @@ mod device;
 pub mod features;
 pub mod flow_op;
 pub mod fused;
+pub mod known_gradient;
 mod plain;
 mod precision;
 pub mod spline;

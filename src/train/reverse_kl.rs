@@ -3,13 +3,14 @@
 
 use super::plan::EnergyCut;
 use super::trainer::TrainError;
+use crate::compute::known_gradient::with_gradient;
 use crate::coords::ReducedTarget;
 use crate::flow::{Direction, Flow};
 use candle_core::Tensor;
 
 /// The loss, and what went into it.
 pub(super) struct ReverseKl {
-    /// A scalar whose gradient is that of the regularised objective.
+    /// A scalar whose gradient is that of the regularised objective; its value means nothing.
     pub surrogate: Tensor,
     /// ⟨u − ladj⟩ over samples with finite energy, with energies as they are.
     pub value: f64,
@@ -19,8 +20,7 @@ pub(super) struct ReverseKl {
 
 /// The objective on latents z (n, d), for energies at `temperature`.
 ///
-/// The energy is not a tensor operation. Σ y·g, with g = ∂u/∂y held constant, has the same gradient with respect to the
-/// weights as Σ u(y).
+/// The energy is not a tensor operation: its gradient with respect to y is made beside it, and given to the graph.
 pub(super) fn loss(
     flow: &Flow,
     target: &ReducedTarget,
@@ -55,7 +55,8 @@ pub(super) fn loss(
         }
     }
     let scale = 1.0 / finite.max(1) as f64;
+    gradients.iter_mut().for_each(|g| *g *= scale);
     let gradients = Tensor::from_vec(gradients, (n, d + 1), z.device())?;
-    let surrogate = (packed.mul(&gradients)?.sum_all()? * scale)?;
+    let surrogate = with_gradient(&packed, value * scale, gradients)?;
     Ok(ReverseKl { surrogate, value: value * scale, non_finite: n - finite })
 }

@@ -1,7 +1,7 @@
 //! A coupling layer on tiles: conditioner and transform in one go, with their gradients.
 
 use super::bf16;
-use super::dense::{self, DenseLayer, Lane, ROWS};
+use super::dense::{self, After, DenseLayer, Lane, ROWS};
 use super::number::{Number, sin_cos};
 use super::packed::PackedLayer;
 use super::spline::{self, Located, Shape};
@@ -217,15 +217,14 @@ impl Coupling {
             let (before, mine) = rest.split_at_mut(rest.len() - width);
             let (values, h) = hidden.split_at(hidden.len() - width);
             let dh = &mut scratch.lanes[..width];
-            dense::product::<I, T, false>(&packed.transposed, None, dz, dh);
-            dense::activate_backward(layers[0].activation, h, dh, mine);
+            dense::product_backward::<I, T>(&packed.transposed, layers[0].activation, dz, h, dh, mine);
             (dz, rest, hidden) = (mine, before, values);
         }
         if features == 0 {
             return;
         }
         let df = &mut scratch.lanes[..features];
-        dense::product::<I, T, false>(&packed[0].transposed, None, dz, df);
+        dense::product::<I, T>(&packed[0].transposed, None, dz, df, After::Nothing);
         let mut k = 0;
         for &(j, circular) in &self.features {
             let gx = &mut gx[j];
@@ -303,9 +302,8 @@ fn multiply<I: InstructionSet, T: Number>(
         } else {
             bf16::product::<I, false>(&packed.rounded, bias, pairs, out);
         }
-    } else if relu {
-        dense::product::<I, T, true>(&packed.weights, Some(&packed.bias), h, out);
     } else {
-        dense::product::<I, T, false>(&packed.weights, Some(&packed.bias), h, out);
+        let after = if relu { After::Relu } else { After::Nothing };
+        dense::product::<I, T>(&packed.weights, Some(&packed.bias), h, out, after);
     }
 }

@@ -55,53 +55,92 @@ pub struct Packed<T> {
 impl<T: Number> Packed<T> {
     /// Packs the matrix whose element (o, i) is `at(o, i)`.
     pub fn new(outputs: usize, inputs: usize, at: impl Fn(usize, usize) -> T) -> Self {
-        let mut weights = Vec::with_capacity(outputs * inputs);
+        let mut weights = vec![T::ZERO; outputs * inputs];
+        let mut rest = weights.as_mut_slice();
         for (first, size) in blocks(outputs) {
-            for i in 0..inputs {
-                weights.extend((first..first + size).map(|o| at(o, i)));
+            let (group, after) = rest.split_at_mut(size * inputs);
+            for (i, of_input) in group.chunks_exact_mut(size).enumerate() {
+                for (o, weight) in of_input.iter_mut().enumerate() {
+                    *weight = at(first + o, i);
+                }
             }
+            rest = after;
         }
         Self { weights }
     }
 }
 
-/// out = W·h + b, or max(0, W·h + b) if `RELU`, for (outputs, inputs) W.
+/// What is done to a product before it is written.
+#[derive(Clone, Copy)]
+pub enum After<'a, T> {
+    Nothing,
+    /// max(0, ·).
+    Relu,
+    /// Zero where this is not positive: the way back through max(0, ·), which gave this.
+    ReluBackward(&'a [Lane<T>]),
+}
+
+/// out = W·h + b and what comes after, for (outputs, inputs) W.
 #[inline(always)]
-pub fn product<I: InstructionSet, T: Number, const RELU: bool>(
+pub fn product<I: InstructionSet, T: Number>(
     weights: &Packed<T>,
     bias: Option<&[T]>,
     h: &[Lane<T>],
     out: &mut [Lane<T>],
+    after: After<'_, T>,
+) {
+    match after {
+        After::Nothing => run::<I, T, NOTHING>(weights, bias, h, out, &[]),
+        After::Relu => run::<I, T, RELU>(weights, bias, h, out, &[]),
+        After::ReluBackward(gate) => run::<I, T, GATED>(weights, bias, h, out, gate),
+    }
+}
+
+const NOTHING: u8 = 0;
+const RELU: u8 = 1;
+const GATED: u8 = 2;
+
+#[inline(always)]
+fn run<I: InstructionSet, T: Number, const AFTER: u8>(
+    weights: &Packed<T>,
+    bias: Option<&[T]>,
+    h: &[Lane<T>],
+    out: &mut [Lane<T>],
+    gate: &[Lane<T>],
 ) {
     let inputs = h.len();
     assert!(weights.weights.len() == inputs * out.len());
     assert!(bias.is_none_or(|b| b.len() == out.len()));
+    assert!(AFTER != GATED || gate.len() == out.len());
     for (first, size) in blocks(out.len()) {
         // SAFETY: the group's weights are `size·inputs` numbers from `first·inputs` on, which the first assertion says
-        // are there; `h` has `inputs` lanes, `out` has `size` more from `first` on, and so has the bias, by the second.
+        // are there; `h` has `inputs` lanes, `out` has `size` more from `first` on, and so have the bias and the gate, by
+        // the others.
         unsafe {
             let w = weights.weights.as_ptr().add(first * inputs);
             let b = bias.map_or(std::ptr::null(), |b| b.as_ptr().add(first));
+            let g = if AFTER == GATED { gate.as_ptr().add(first).cast::<T>() } else { std::ptr::null() };
             let (h, out) = (h.as_ptr().cast::<T>(), out.as_mut_ptr().add(first).cast::<T>());
             match size {
-                BLOCK if I::WIDE => group::<I, T, 12, RELU>(inputs, w, size, b, h, out),
-                8 if I::WIDE => group::<I, T, 8, RELU>(inputs, w, size, b, h, out),
+                BLOCK if I::WIDE => group::<I, T, 12, AFTER>(inputs, w, size, b, h, out, g),
+                8 if I::WIDE => group::<I, T, 8, AFTER>(inputs, w, size, b, h, out, g),
                 BLOCK | 8 | 4 => {
                     let step = if size == BLOCK { 6 } else { 4 };
                     let mut at = 0;
                     while at < size {
                         let b = if b.is_null() { b } else { b.add(at) };
+                        let g = if AFTER == GATED { g.add(at * ROWS) } else { g };
                         let out = out.add(at * ROWS);
                         if step == 6 {
-                            group::<I, T, 6, RELU>(inputs, w.add(at), size, b, h, out);
+                            group::<I, T, 6, AFTER>(inputs, w.add(at), size, b, h, out, g);
                         } else {
-                            group::<I, T, 4, RELU>(inputs, w.add(at), size, b, h, out);
+                            group::<I, T, 4, AFTER>(inputs, w.add(at), size, b, h, out, g);
                         }
                         at += step;
                     }
                 }
-                2 => group::<I, T, 2, RELU>(inputs, w, size, b, h, out),
-                _ => group::<I, T, 1, RELU>(inputs, w, size, b, h, out),
+                2 => group::<I, T, 2, AFTER>(inputs, w, size, b, h, out, g),
+                _ => group::<I, T, 1, AFTER>(inputs, w, size, b, h, out, g),
             }
         }
     }
@@ -112,15 +151,16 @@ pub fn product<I: InstructionSet, T: Number, const RELU: bool>(
 /// # Safety
 ///
 /// `w` points to `inputs` groups of `M` weights, `stride` apart; `b` is null or points to `M` numbers; `h` points to
-/// `inputs` lanes and `out` to `M`. The code is compiled for the instruction set.
+/// `inputs` lanes and `out` to `M`, as does `gate` if it is needed. The code is compiled for the instruction set.
 #[inline(always)]
-unsafe fn group<I: InstructionSet, T: Number, const M: usize, const RELU: bool>(
+unsafe fn group<I: InstructionSet, T: Number, const M: usize, const AFTER: u8>(
     inputs: usize,
     w: *const T,
     stride: usize,
     b: *const T,
     h: *const T,
     out: *mut T,
+    gate: *const T,
 ) {
     let lanes = <T::Vector<I> as Vector<T>>::LANES;
     let mut row = 0;
@@ -147,12 +187,16 @@ unsafe fn group<I: InstructionSet, T: Number, const M: usize, const RELU: bool>(
             }
             for m in 0..M {
                 let [mut s0, mut s1] = sums[m];
-                if RELU {
+                let place = m * ROWS + row;
+                if AFTER == RELU {
                     s0 = s0.at_least_zero();
                     s1 = s1.at_least_zero();
+                } else if AFTER == GATED {
+                    s0 = s0.where_positive(T::Vector::<I>::load(gate.add(place)));
+                    s1 = s1.where_positive(T::Vector::<I>::load(gate.add(place + lanes)));
                 }
-                s0.store(out.add(m * ROWS + row));
-                s1.store(out.add(m * ROWS + row + lanes));
+                s0.store(out.add(place));
+                s1.store(out.add(place + lanes));
             }
             row += 2 * lanes;
         }
@@ -194,14 +238,26 @@ pub fn activate<I: InstructionSet, T: Number>(
     }
 }
 
-/// dz = dh·activation'(z) of h = activation(z). `dz` has the derivative if [`activate`] left it there.
+/// The way back through a dense layer's product and the activation before it: of h = activation(z) it makes
+/// dz = (Wᵀ·d)·activation'(z). `dz` has the derivative if [`activate`] left it there; `dh` is room for Wᵀ·d.
 #[inline(always)]
-pub fn activate_backward<T: Number>(activation: Activation, h: &[Lane<T>], dh: &[Lane<T>], dz: &mut [Lane<T>]) {
-    let all = dz.as_flattened_mut().iter_mut().zip(dh.as_flattened()).zip(h.as_flattened());
+pub fn product_backward<I: InstructionSet, T: Number>(
+    transposed: &Packed<T>,
+    activation: Activation,
+    d: &[Lane<T>],
+    h: &[Lane<T>],
+    dh: &mut [Lane<T>],
+    dz: &mut [Lane<T>],
+) {
     match activation {
-        Activation::Identity => all.for_each(|((dz, &dh), _)| *dz = dh),
-        Activation::Relu => all.for_each(|((dz, &dh), &h)| *dz = if h > T::ZERO { dh } else { T::ZERO }),
-        Activation::Tanh => all.for_each(|((dz, &dh), &h)| *dz = dh * (T::ONE - h * h)),
-        Activation::Silu => all.for_each(|((dz, &dh), _)| *dz *= dh),
+        Activation::Identity => return product::<I, T>(transposed, None, d, dz, After::Nothing),
+        Activation::Relu => return product::<I, T>(transposed, None, d, dz, After::ReluBackward(h)),
+        Activation::Tanh | Activation::Silu => product::<I, T>(transposed, None, d, dh, After::Nothing),
+    }
+    let all = dz.as_flattened_mut().iter_mut().zip(dh.as_flattened()).zip(h.as_flattened());
+    if activation == Activation::Tanh {
+        all.for_each(|((dz, &dh), &h)| *dz = dh * (T::ONE - h * h));
+    } else {
+        all.for_each(|((dz, &dh), _)| *dz *= dh);
     }
 }

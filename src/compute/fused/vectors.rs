@@ -36,6 +36,8 @@ pub unsafe trait Vector<T>: Copy {
     unsafe fn plus_product(self, a: Self, b: Self) -> Self;
     /// The larger of each number and zero.
     unsafe fn at_least_zero(self) -> Self;
+    /// Each number where the gate's is positive, and zero elsewhere.
+    unsafe fn where_positive(self, gate: Self) -> Self;
     /// The sum of the numbers, from the halves inwards.
     unsafe fn sum(self) -> T;
 }
@@ -84,6 +86,10 @@ macro_rules! portable {
             unsafe fn at_least_zero(self) -> Self {
                 // As the vector instructions have it: NaN stays NaN.
                 Self(self.0.map(|x| if x < 0.0 { 0.0 } else { x }))
+            }
+            #[inline(always)]
+            unsafe fn where_positive(self, gate: Self) -> Self {
+                Self(std::array::from_fn(|l| if gate.0[l] > 0.0 { self.0[l] } else { 0.0 }))
             }
             #[inline(always)]
             unsafe fn sum(self) -> $t {
@@ -142,8 +148,28 @@ mod x86 {
         _mm_cvtsd_f64(_mm_add_sd(half, _mm_unpackhi_pd(half, half)))
     }
 
+    #[target_feature(enable = "avx")]
+    fn gated_256(v: __m256, gate: __m256) -> __m256 {
+        _mm256_and_ps(v, _mm256_cmp_ps::<_CMP_GT_OQ>(gate, _mm256_setzero_ps()))
+    }
+
+    #[target_feature(enable = "avx")]
+    fn gated_256d(v: __m256d, gate: __m256d) -> __m256d {
+        _mm256_and_pd(v, _mm256_cmp_pd::<_CMP_GT_OQ>(gate, _mm256_setzero_pd()))
+    }
+
+    #[target_feature(enable = "avx512f")]
+    fn gated_512(v: __m512, gate: __m512) -> __m512 {
+        _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(gate, _mm512_setzero_ps()), v)
+    }
+
+    #[target_feature(enable = "avx512f")]
+    fn gated_512d(v: __m512d, gate: __m512d) -> __m512d {
+        _mm512_maskz_mov_pd(_mm512_cmp_pd_mask::<_CMP_GT_OQ>(gate, _mm512_setzero_pd()), v)
+    }
+
     macro_rules! vector {
-        ($v:ty, $t:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $max:ident, $zero:ident, $sum:ident) => {
+        ($v:ty, $t:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $fma:ident, $max:ident, $zero:ident, $gated:ident, $sum:ident) => {
             // SAFETY: the intrinsics belong to the instruction set that the contract of `Vector` asks for; loads and
             // stores are the unaligned ones.
             unsafe impl Vector<$t> for $v {
@@ -170,6 +196,10 @@ mod x86 {
                     unsafe { $max($zero(), self) }
                 }
                 #[inline(always)]
+                unsafe fn where_positive(self, gate: Self) -> Self {
+                    unsafe { $gated(self, gate) }
+                }
+                #[inline(always)]
                 unsafe fn sum(self) -> $t {
                     unsafe { $sum(self) }
                 }
@@ -186,6 +216,7 @@ mod x86 {
         _mm256_fmadd_ps,
         _mm256_max_ps,
         _mm256_setzero_ps,
+        gated_256,
         sum_256
     );
     vector!(
@@ -198,6 +229,7 @@ mod x86 {
         _mm256_fmadd_pd,
         _mm256_max_pd,
         _mm256_setzero_pd,
+        gated_256d,
         sum_256d
     );
     vector!(
@@ -210,6 +242,7 @@ mod x86 {
         _mm512_fmadd_ps,
         _mm512_max_ps,
         _mm512_setzero_ps,
+        gated_512,
         _mm512_reduce_add_ps
     );
     vector!(
@@ -222,6 +255,7 @@ mod x86 {
         _mm512_fmadd_pd,
         _mm512_max_pd,
         _mm512_setzero_pd,
+        gated_512d,
         _mm512_reduce_add_pd
     );
 
