@@ -14,6 +14,9 @@ use tonic_types::StatusExt;
 /// Samples come in messages of up to 16 MiB.
 const MAX_MESSAGE: usize = 64 << 20;
 
+/// The server may write so much at once: a frame is a call to the system on both sides.
+const FRAME: u32 = 1 << 20;
+
 /// Which server to speak to.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ServerArgs {
@@ -95,7 +98,8 @@ impl ServerArgs {
             .http2_keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20))
             .initial_stream_window_size(4 << 20)
-            .initial_connection_window_size(8 << 20);
+            .initial_connection_window_size(8 << 20)
+            .max_frame_size(FRAME);
         let channel = endpoint.connect().await.map_err(|e| fail(root_cause(&e)))?;
         Ok(Clients {
             systems: SystemServiceClient::new(channel.clone())

@@ -2,9 +2,8 @@
 
 use prost::Message;
 use std::marker::PhantomData;
-use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Status};
-use tonic_prost::{ProstCodec, ProstEncoder};
 
 /// Encodes `T`, decodes `U`.
 #[derive(Clone, Debug)]
@@ -25,15 +24,35 @@ where
 {
     type Encode = T;
     type Decode = U;
-    type Encoder = ProstEncoder<T>;
+    type Encoder = SizedEncoder<T>;
     type Decoder = StrictDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstCodec::<T, U>::default().encoder()
+        SizedEncoder { _marker: PhantomData }
     }
 
     fn decoder(&mut self) -> Self::Decoder {
         StrictDecoder { _marker: PhantomData }
+    }
+}
+
+/// Encodes `T`, in a buffer that need not grow: a message of samples is a megabyte.
+#[derive(Clone, Debug)]
+pub struct SizedEncoder<T> {
+    _marker: PhantomData<T>,
+}
+
+impl<T: Message> Encoder for SizedEncoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, item: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.reserve(item.encoded_len());
+        item.encode(buffer).map_err(|e| Status::internal(format!("the message does not fit: {e}")))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::default()
     }
 }
 

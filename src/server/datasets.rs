@@ -236,7 +236,7 @@ impl Datasets {
                     Err(e) => return reply.fail(e.into()),
                 };
                 let numbers: Vec<f64> = bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
-                let positions = Some(array(&numbers, &system.shape(n as usize), v1::DataType::Float64, encoding));
+                let positions = Some(array(numbers, &system.shape(n as usize), v1::DataType::Float64, encoding));
                 let message = v1::DownloadDatasetResponse { first_frame: frame as i64, positions };
                 let Some(open) = reply.send(message).await else { return };
                 reply = open;

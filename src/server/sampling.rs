@@ -120,23 +120,23 @@ impl Format {
         Ok(Self { representation, encoding: check_encoding(request.encoding)?, position_dtype })
     }
 
-    fn batch(&self, model: &LoadedModel, item: &WeightedBatch, forces: Option<&[f64]>) -> v1::SampleBatch {
+    fn batch(&self, model: &LoadedModel, item: WeightedBatch, forces: Option<Vec<f64>>) -> v1::SampleBatch {
         let n = item.len();
         let system = model.generator.target.system();
         let flow_shape = [n, model.generator.target.dimension()];
         let cartesian = system.shape(n);
-        let (numbers, shape): (&[f64], &[usize]) = match self.representation {
-            v1::Representation::FlowCoordinates => (&item.coordinates, &flow_shape),
-            v1::Representation::Latent => (&item.latents, &flow_shape),
-            _ => (&item.positions, &cartesian),
+        let (numbers, shape): (Vec<f64>, &[usize]) = match self.representation {
+            v1::Representation::FlowCoordinates => (item.coordinates, &flow_shape),
+            v1::Representation::Latent => (item.latents, &flow_shape),
+            _ => (item.positions, &cartesian),
         };
-        let double = |numbers: &[f64]| Some(array(numbers, &[n], v1::DataType::Float64, self.encoding));
+        let double = |numbers: Vec<f64>| Some(array(numbers, &[n], v1::DataType::Float64, self.encoding));
         v1::SampleBatch {
             first_index: item.first_index,
             positions: Some(array(numbers, shape, self.position_dtype, self.encoding)),
-            log_weights: double(&item.log_weights),
-            reduced_energies: double(&item.reduced_energies),
-            log_probs: double(&item.log_probs),
+            log_weights: double(item.log_weights),
+            reduced_energies: double(item.reduced_energies),
+            log_probs: double(item.log_probs),
             forces: forces.map(|f| array(f, &cartesian, self.position_dtype, self.encoding)),
             samples: 0,
             effective_samples: 0.0,
@@ -277,7 +277,7 @@ fn messages(
                     let label = method_message(method).as_str_name();
                     open.app.metrics.samples.with_label_values(&[label]).inc_by(batch.len() as u64);
                 }
-                let message = format.batch(&model, &batch, forces.as_deref());
+                let message = format.batch(&model, batch, forces);
                 Part::Batch(v1::SampleBatch { samples, effective_samples, ..message })
             }
             SampleItem::Finished { weights, next_index, cause, seconds } => {

@@ -163,11 +163,11 @@ impl SystemService for Systems {
             let number = v1::DataType::Float64;
             let by_force = names.iter().enumerate().map(|(j, name)| {
                 let column: Vec<f64> = terms.iter().skip(j).step_by(names.len()).copied().collect();
-                v1::ForceEnergy { name: name.clone(), energies: Some(array(&column, &[n], number, encoding)) }
+                v1::ForceEnergy { name: name.clone(), energies: Some(array(column, &[n], number, encoding)) }
             });
             Ok(v1::EvaluateEnergyResponse {
-                energies: Some(array(&energies, &[n], number, encoding)),
-                forces: request.include_forces.then(|| array(&forces, &system.shape(n), number, encoding)),
+                energies: Some(array(energies, &[n], number, encoding)),
+                forces: request.include_forces.then(|| array(forces, &system.shape(n), number, encoding)),
                 by_force: by_force.collect(),
                 energy_unit: energy_unit(system.scale()).into(),
                 energy_digest: system.digest().to_string(),
