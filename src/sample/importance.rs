@@ -70,6 +70,11 @@ pub struct SampleRun {
 impl Generator {
     /// The samples of each run, all of them computed as one batch. What a sample is does not depend on the others.
     pub fn draw(&self, runs: &[SampleRun]) -> Result<Vec<WeightedBatch>, SampleError> {
+        // On a thread of the pool, where each of the parallel parts need not wake it first.
+        rayon::join(|| self.draw_here(runs), || ()).0
+    }
+
+    fn draw_here(&self, runs: &[SampleRun]) -> Result<Vec<WeightedBatch>, SampleError> {
         let total = runs.iter().map(|run| run.count).sum();
         let mut addresses = Vec::with_capacity(total);
         for SampleRun { key, first_index, count } in runs {

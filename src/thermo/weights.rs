@@ -1,7 +1,6 @@
 //! How far a set of log weights is to be trusted.
 
 use super::pareto::{pareto_k, pareto_k_threshold, tail_length};
-use crate::math::LogSumExp;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -16,9 +15,10 @@ const MAX_TAIL: usize = 65_536;
 pub struct WeightAccumulator {
     samples: u64,
     non_finite: u64,
-    sum: LogSumExp,
-    sum_of_squares: LogSumExp,
+    /// The largest log weight; Σw and Σw² in units of that weight and of its square.
     largest: f64,
+    sum: f64,
+    sum_of_squares: f64,
     sum_of_negative_logs: f64,
     tail: BinaryHeap<Reverse<Ordered>>,
 }
@@ -85,11 +85,18 @@ impl WeightAccumulator {
             self.sum_of_negative_logs = f64::INFINITY;
             return;
         }
-        if self.sum.value() == f64::NEG_INFINITY || log_weight > self.largest {
+        if self.sum == 0.0 {
+            (self.largest, self.sum, self.sum_of_squares) = (log_weight, 1.0, 1.0);
+        } else if log_weight <= self.largest {
+            let w = (log_weight - self.largest).exp();
+            self.sum += w;
+            self.sum_of_squares += w * w;
+        } else {
+            let w = (self.largest - log_weight).exp();
+            self.sum = self.sum * w + 1.0;
+            self.sum_of_squares = self.sum_of_squares * w * w + 1.0;
             self.largest = log_weight;
         }
-        self.sum.add(log_weight);
-        self.sum_of_squares.add(2.0 * log_weight);
         self.sum_of_negative_logs -= log_weight;
         self.keep_in_tail(log_weight);
     }
@@ -111,8 +118,7 @@ impl WeightAccumulator {
 
     /// Kish's effective sample size; zero for no samples.
     pub fn effective_samples(&self) -> f64 {
-        let sum = self.sum.value();
-        if sum == f64::NEG_INFINITY { 0.0 } else { (2.0 * sum - self.sum_of_squares.value()).exp() }
+        if self.sum == 0.0 { 0.0 } else { self.sum * self.sum / self.sum_of_squares }
     }
 
     pub fn summary(&self) -> WeightSummary {
@@ -125,8 +131,8 @@ impl WeightAccumulator {
             effective_samples,
             pareto_k: pareto_k(self.samples, self.tail.iter().map(|w| w.0.0).collect()),
             pareto_k_threshold: pareto_k_threshold(self.samples),
-            largest_share: if weightless { f64::NAN } else { (self.largest - self.sum.value()).exp() },
-            log_z: self.sum.value() - n.ln(),
+            largest_share: if weightless { f64::NAN } else { 1.0 / self.sum },
+            log_z: if weightless { f64::NEG_INFINITY } else { self.largest + self.sum.ln() - n.ln() },
             log_z_standard_error: if weightless || self.samples < 2 {
                 f64::INFINITY
             } else {
