@@ -80,7 +80,7 @@ async fn systems() {
     let before = inventory(&mut c).await;
     let mut s = c.systems.clone();
     let positions =
-        |shape: &[usize], n: usize| Some(array(&vec![0.1; n], shape, v1::DataType::Float64, v1::ArrayEncoding::Bytes));
+        |shape: &[usize], n: usize| Some(array(vec![0.1; n], shape, v1::DataType::Float64, v1::ArrayEncoding::Bytes));
     let energy = |system: &str, positions| v1::EvaluateEnergyRequest {
         system: system.into(),
         positions,
@@ -212,7 +212,7 @@ async fn systems() {
         case!(
             s.evaluate_energy(energy(
                 "systems/double-well",
-                Some(array(&[0.0, f64::NAN], &[1, 2], v1::DataType::Float64, v1::ArrayEncoding::Bytes))
+                Some(array(vec![0.0, f64::NAN], &[1, 2], v1::DataType::Float64, v1::ArrayEncoding::Bytes))
             )),
             InvalidArgument,
             "INVALID_FIELD",

@@ -2,7 +2,7 @@
 //! device there is nothing to hold against the CPU, and the tests pass.
 #![cfg(feature = "cuda")]
 
-use boltzflow::compute::adam::{AdamStep, adam_step, sum_of_squares};
+use boltzflow::compute::adam::{Account, AdamStep, Tally, adam_step};
 use boltzflow::compute::bias_activation::Activation;
 use boltzflow::flow::{
     ConditionerSpec, CoordinateKind, CouplingSpec, Direction, Flow, FlowSpec, LatentAddress, LayerSpec, Prior, Weights,
@@ -148,34 +148,37 @@ fn the_same_numbers_come_out_each_time() {
 #[test]
 fn adam_and_norms_agree_with_the_cpu() {
     let Some(device) = device() else { return };
-    let step = AdamStep {
-        beta1: 0.9,
-        beta2: 0.999,
-        epsilon: 1e-8,
-        correction1: 0.19,
-        correction2: 0.002,
-        learning_rate: 1e-2,
-        scale: 0.7,
-    };
+    let step = AdamStep { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, learning_rate: 1e-2, clip: 30.0 };
     for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 1e-6)] {
         for n in [1, 100, 100_003] {
             let run = |device: &Device| {
                 let mut random = Randoms::new(23, Purpose::Validation, n as u64);
-                let mut draw = || {
-                    let values: Vec<f64> = (0..n).map(|_| random.normal()).collect();
-                    Tensor::from_vec(values, n, device).unwrap().to_dtype(dtype).unwrap()
+                let mut draw = |count: usize| {
+                    let values: Vec<f64> = (0..count).map(|_| random.normal()).collect();
+                    Tensor::from_vec(values, count, device).unwrap().to_dtype(dtype).unwrap()
                 };
-                let (weight, mut m, gradient) = (draw(), draw(), draw());
-                let mut v = draw().sqr().unwrap();
-                adam_step(&weight, &mut m, &mut v, &gradient, step).unwrap();
-                let square = sum_of_squares([&weight, &gradient].into_iter()).unwrap();
-                (numbers(&weight), numbers(&m), numbers(&v), vec![square / n as f64])
+                let variables = [n, 7, 300].map(|count| Var::from_tensor(&draw(count)).unwrap());
+                let zeros = |var: &Var| var.zeros_like().unwrap();
+                let mut moments: Vec<_> = variables.iter().map(|var| (zeros(var), zeros(var))).collect();
+                let mut account = Account::new(Tally::default(), device).unwrap();
+                for round in 0..4 {
+                    // The second has no gradient, the third one that is infinite.
+                    let spoilt = if round == 2 { f64::INFINITY } else { 1.0 };
+                    let gradients = [Some(draw(n)), None, Some((draw(300) * spoilt).unwrap())];
+                    adam_step(&variables, &gradients, &mut moments, &mut account, &step).unwrap();
+                }
+                let moments = moments.iter().flat_map(|(m, v)| [numbers(m), numbers(v)]);
+                let all: Vec<f64> = variables.iter().map(|var| numbers(var)).chain(moments).flatten().collect();
+                (all, account.read().unwrap())
             };
-            let (ours, expected) = (run(&device), run(&Device::Cpu));
-            let pairs = [(ours.0, expected.0), (ours.1, expected.1), (ours.2, expected.2), (ours.3, expected.3)];
-            for (a, b) in pairs.iter().flat_map(|(a, b)| a.iter().zip(b)) {
+            let ((ours, tally), (expected, expected_tally)) = (run(&device), run(&Device::Cpu));
+            for (a, b) in ours.iter().zip(&expected) {
                 assert!((a - b).abs() < tolerance * (1.0 + b.abs()), "{dtype:?}, {n}: {a}, not {b}");
             }
+            let norm = expected_tally.gradient_norm;
+            assert!((tally.gradient_norm - norm).abs() < tolerance * norm);
+            assert_eq!(Tally { gradient_norm: norm, ..tally }, expected_tally);
+            assert_eq!((tally.updates, tally.skipped, tally.most_in_a_row), (3, 1, 1));
         }
     }
 }

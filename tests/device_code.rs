@@ -1,11 +1,13 @@
-//! The device's code for targets and latents, held against the Rust code: compiled for this machine, and on a CUDA device
+//! The device's code for targets, latents and the optimizer, held against the Rust code: compiled for this machine, and on a CUDA device
 //! where there is one. Without a C++ compiler or a device there is nothing to test.
 
+use boltzflow::compute::adam::{Account, AdamStep, Tally, adam_step};
 use boltzflow::coords::{ReducedTarget, choose_coordinates};
 use boltzflow::energy::analytic::AnalyticPotential;
 use boltzflow::energy::{System, SystemDefinition};
 use boltzflow::flow::{LatentAddress, Prior, PriorComponent};
 use boltzflow::math::{Purpose, Randoms};
+use candle_core::{Device, Tensor, Var};
 use std::path::Path;
 use std::process::Command;
 
@@ -186,12 +188,43 @@ fn the_code_of_latents_gives_the_same_bits() {
     agree("log q", &column(7, 8), &log_probs);
 }
 
+/// Of four steps the third has a gradient that is not finite, and the last one that is longer than it may be.
+#[test]
+fn the_code_of_the_optimizer_agrees() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(program) = compiled(folder.path()) else { return };
+    let step = AdamStep { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, learning_rate: 1e-2, clip: 40.0 };
+    let mut random = Randoms::new(7, Purpose::Validation, 0);
+    let mut draw = |scale: f64| -> Vec<f64> { (0..N).map(|_| scale * random.normal()).collect() };
+    let weights = draw(1.0);
+    let mut gradients = [1.0, 1.0, 1.0, 10.0].map(&mut draw);
+    gradients[2][5] = f64::INFINITY;
+    let constants = [step.beta1, step.beta2, step.epsilon, step.learning_rate, step.clip];
+    let input = Input::default().numbers(&constants).numbers(&weights).numbers(&gradients.concat());
+    let out = input.run(&program, "adam");
+
+    let tensor = |numbers: &[f64]| Tensor::from_slice(numbers, N, &Device::Cpu).unwrap();
+    let variables = [Var::from_tensor(&tensor(&weights)).unwrap()];
+    let mut moments = [(tensor(&[0.0; N]), tensor(&[0.0; N]))];
+    let mut account = Account::new(Tally::default(), &Device::Cpu).unwrap();
+    for gradient in &gradients {
+        adam_step(&variables, &[Some(tensor(gradient))], &mut moments, &mut account, &step).unwrap();
+    }
+    let tally = account.read().unwrap();
+    for (k, cpu) in [variables[0].as_tensor(), &moments[0].0, &moments[0].1].into_iter().enumerate() {
+        agree("weights and moments", &out[k * N..(k + 1) * N], &cpu.to_vec1::<f64>().unwrap());
+    }
+    let counts = [tally.updates, tally.skipped, tally.in_a_row, tally.most_in_a_row].map(|count| count as f64);
+    assert_eq!(out[3 * N + 1..], counts);
+    assert_eq!(counts, [3.0, 1.0, 0.0, 1.0]);
+    assert!((out[3 * N] / tally.gradient_norm - 1.0).abs() < 1e-12);
+}
+
 #[cfg(feature = "cuda")]
 mod on_a_device {
     use super::*;
     use boltzflow::coords::cuda::{DeviceTarget, Regularisation};
     use boltzflow::flow::cuda::DevicePrior;
-    use candle_core::{Device, Tensor};
 
     fn numbers(tensor: &Tensor) -> Vec<f64> {
         tensor.flatten_all().unwrap().to_vec1().unwrap()

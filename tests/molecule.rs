@@ -55,7 +55,7 @@ async fn alanine_dipeptide() {
     let mut messages = vec![Part::Header(header)];
     for chunk in frames.chunks(500 * 66) {
         let shape = [chunk.len() / 66, 22, 3];
-        let positions = array(chunk, &shape, v1::DataType::Float32, v1::ArrayEncoding::Bytes);
+        let positions = array(chunk.to_vec(), &shape, v1::DataType::Float32, v1::ArrayEncoding::Bytes);
         messages.push(Part::Frames(v1::FrameChunk { positions: Some(positions) }));
     }
     let messages = messages.into_iter().map(|part| v1::UploadDatasetRequest { part: Some(part) });
@@ -110,7 +110,7 @@ async fn alanine_dipeptide() {
     // The energies that weights are made of are those that the service evaluates.
     let request = v1::EvaluateEnergyRequest {
         system: system.name,
-        positions: Some(array(&samples.positions, &[1500, 22, 3], v1::DataType::Float64, v1::ArrayEncoding::Bytes)),
+        positions: Some(array(samples.positions.clone(), &[1500, 22, 3], v1::DataType::Float64, v1::ArrayEncoding::Bytes)),
         ..v1::EvaluateEnergyRequest::default()
     };
     let energies = clients.systems.evaluate_energy(request).await.unwrap().into_inner().energies.unwrap();

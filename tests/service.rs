@@ -326,7 +326,7 @@ async fn frames_come_back_as_they_were_sent_and_are_trained_on() {
         (0..500).flat_map(|i| [-1.7 + 0.001 * f64::from(i % 100), 0.01 * f64::from(i - 250)]).collect();
     let chunk = |frames: &[f64]| {
         let shape = [frames.len() / 2, 2];
-        let array = boltzflow::contract::array(frames, &shape, v1::DataType::Float64, v1::ArrayEncoding::Bytes);
+        let array = boltzflow::contract::array(frames.to_vec(), &shape, v1::DataType::Float64, v1::ArrayEncoding::Bytes);
         v1::UploadDatasetRequest { part: Some(Upload::Frames(v1::FrameChunk { positions: Some(array) })) }
     };
     let header = |id: &str, temperature: f64| {
@@ -362,7 +362,7 @@ async fn frames_come_back_as_they_were_sent_and_are_trained_on() {
     // What is wrong is refused, and leaves nothing behind.
     let mut with_nan = frames[..20].to_vec();
     with_nan[7] = f64::NAN;
-    let shape3 = boltzflow::contract::array(&frames[..21], &[7, 3], v1::DataType::Float64, v1::ArrayEncoding::Bytes);
+    let shape3 = boltzflow::contract::array(frames[..21].to_vec(), &[7, 3], v1::DataType::Float64, v1::ArrayEncoding::Bytes);
     let shape3 = v1::UploadDatasetRequest { part: Some(Upload::Frames(v1::FrameChunk { positions: Some(shape3) })) };
     for (messages, word) in [
         (vec![header("bad", 1.0), chunk(&with_nan)], "frame 3"),

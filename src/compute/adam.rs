@@ -1,8 +1,8 @@
-//! Adam's update in place: each number is read and written once for each of the moments and once for the
-//! weight.
+//! Adam's update in place, with the gradient's norm limited first. All of it runs where the weights are: on a device the
+//! host neither learns the norm nor waits for it, until it asks.
 
 use candle_core::{
-    CpuStorage, DType, Device, InplaceOp2, InplaceOp3, Layout, Result, Storage, Tensor, WithDType, bail,
+    CpuStorage, DType, Device, InplaceOp2, InplaceOp3, Layout, Result, Storage, Tensor, Var, WithDType, bail,
 };
 use rayon::prelude::*;
 
@@ -10,49 +10,131 @@ use rayon::prelude::*;
 /// do not depend on the number of threads.
 const BLOCK: usize = 8192;
 
-/// Constants of one update (Kingma and Ba, ICLR 2015, algorithm 1).
+/// What is asked of one step (Kingma and Ba, ICLR 2015, algorithm 1).
 #[derive(Clone, Copy, Debug)]
 pub struct AdamStep {
     pub beta1: f64,
     pub beta2: f64,
     pub epsilon: f64,
-    /// 1 − β₁ᵗ and 1 − β₂ᵗ.
-    pub correction1: f64,
-    pub correction2: f64,
     pub learning_rate: f64,
-    /// Multiplies the gradient first.
-    pub scale: f64,
+    /// The largest norm of all gradients together; longer ones are shortened to it.
+    pub clip: f64,
 }
 
-/// Whether this module's functions run on the device.
-pub fn runs_on(device: &Device) -> bool {
-    device.is_cpu() || (cfg!(feature = "cuda") && device.is_cuda())
+/// What the steps so far have come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Tally {
+    /// The norm of the last step's gradient, before it was limited.
+    pub gradient_norm: f64,
+    /// Steps that changed the weights.
+    pub updates: u64,
+    /// Steps that did not, as their gradient was not finite.
+    pub skipped: u64,
+    /// Such steps since the last that did, and the most of them that ever followed one another.
+    pub in_a_row: u64,
+    pub most_in_a_row: u64,
 }
 
-/// Updates both moments with a gradient and a weight with the moments, all of one shape, f32 or f64, on one device.
-pub fn adam_step(weight: &Tensor, m: &mut Tensor, v: &mut Tensor, gradient: &Tensor, step: AdamStep) -> Result<()> {
-    #[cfg(feature = "cuda")]
-    if weight.device().is_cuda() {
-        return super::cuda::adam::adam_step(weight, m, v, gradient, step);
+/// What a step multiplies by: its gradient, and the two moments.
+struct Factors {
+    scale: f64,
+    correction1: f64,
+    correction2: f64,
+}
+
+impl Tally {
+    /// Counts a step with a gradient of this norm; nothing if it is to be skipped. (`count_step` in `adam.cuh`.)
+    fn count(&mut self, norm: f64, step: &AdamStep) -> Option<Factors> {
+        self.gradient_norm = norm;
+        if !norm.is_finite() {
+            self.skipped += 1;
+            self.in_a_row += 1;
+            self.most_in_a_row = self.most_in_a_row.max(self.in_a_row);
+            return None;
+        }
+        self.in_a_row = 0;
+        self.updates += 1;
+        let t = self.updates as f64;
+        Some(Factors {
+            scale: (step.clip / norm).min(1.0),
+            correction1: 1.0 - step.beta1.powf(t),
+            correction2: 1.0 - step.beta2.powf(t),
+        })
     }
-    let gradient = gradient.contiguous()?;
-    m.inplace_op2(&gradient, &Moment { keep: step.beta1, add: (1.0 - step.beta1) * step.scale, square: false })?;
-    let add = (1.0 - step.beta2) * step.scale * step.scale;
-    v.inplace_op2(&gradient, &Moment { keep: step.beta2, add, square: true })?;
-    weight.inplace_op3(m, v, &Weight(step))
 }
 
-/// The sum of all tensors' squares, f32 or f64, on one device.
-pub fn sum_of_squares<'a>(tensors: impl Iterator<Item = &'a Tensor> + Clone) -> Result<f64> {
+/// A tally, where the weights are.
+#[derive(Debug)]
+pub enum Account {
+    Host(Tally),
     #[cfg(feature = "cuda")]
-    if tensors.clone().next().is_some_and(|tensor| tensor.device().is_cuda()) {
-        return super::cuda::adam::sum_of_squares(tensors);
-    }
-    tensors.map(tensor_squares).sum()
+    Device(super::cuda::adam::DeviceTally),
 }
 
-/// The sum of a tensor's squares, on the CPU.
-fn tensor_squares(tensor: &Tensor) -> Result<f64> {
+impl Account {
+    /// An account that goes on from a tally.
+    pub fn new(tally: Tally, device: &Device) -> Result<Self> {
+        match device {
+            Device::Cpu => Ok(Self::Host(tally)),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => Ok(Self::Device(super::cuda::adam::DeviceTally::new(tally, device)?)),
+            other => bail!("there is no optimizer for {other:?}"),
+        }
+    }
+
+    /// The tally, if it is known without waiting for a device.
+    pub fn at_hand(&self) -> Option<Tally> {
+        match self {
+            Self::Host(tally) => Some(*tally),
+            #[cfg(feature = "cuda")]
+            Self::Device(_) => None,
+        }
+    }
+
+    /// The tally, once the device has done all steps so far.
+    pub fn read(&self) -> Result<Tally> {
+        match self {
+            Self::Host(tally) => Ok(*tally),
+            #[cfg(feature = "cuda")]
+            Self::Device(tally) => tally.read(),
+        }
+    }
+}
+
+/// One step: variables, f32 or f64, with their gradients, as far as they have one, and both moments, all on the device of
+/// the account. A gradient that is not finite leaves all as it is.
+pub fn adam_step(
+    variables: &[Var],
+    gradients: &[Option<Tensor>],
+    moments: &mut [(Tensor, Tensor)],
+    account: &mut Account,
+    step: &AdamStep,
+) -> Result<()> {
+    let gradient = |gradient: &Option<Tensor>| gradient.as_ref().map(Tensor::contiguous).transpose();
+    let gradients = gradients.iter().map(gradient).collect::<Result<Vec<_>>>()?;
+    let all = variables.iter().zip(&gradients).zip(moments);
+    let all: Vec<_> = all.filter_map(|((var, gradient), moments)| Some((var, gradient.as_ref()?, moments))).collect();
+    match account {
+        Account::Host(tally) => {
+            let squares: f64 = all.iter().map(|(_, gradient, _)| sum_of_squares(gradient)).sum::<Result<_>>()?;
+            let Some(factors) = tally.count(squares.sqrt(), step) else { return Ok(()) };
+            for (var, gradient, (m, v)) in all {
+                let add = (1.0 - step.beta1) * factors.scale;
+                m.inplace_op2(gradient, &Moment { keep: step.beta1, add, square: false })?;
+                let add = (1.0 - step.beta2) * factors.scale * factors.scale;
+                v.inplace_op2(gradient, &Moment { keep: step.beta2, add, square: true })?;
+                let rate = step.learning_rate / factors.correction1;
+                var.inplace_op3(m, v, &Weight { rate, root: 1.0 / factors.correction2, epsilon: step.epsilon })?;
+            }
+            Ok(())
+        }
+        #[cfg(feature = "cuda")]
+        Account::Device(tally) => tally.step(all, step),
+    }
+}
+
+/// The sum of a contiguous tensor's squares.
+fn sum_of_squares(tensor: &Tensor) -> Result<f64> {
     fn sum<T: WithDType + Sync>(numbers: &[T]) -> f64 {
         let blocks = numbers.par_chunks(BLOCK);
         let sums: Vec<f64> = blocks
@@ -68,7 +150,6 @@ fn tensor_squares(tensor: &Tensor) -> Result<f64> {
             .collect();
         sums.iter().sum()
     }
-    let tensor = tensor.contiguous()?;
     let (storage, layout) = tensor.storage_and_layout();
     let Storage::Cpu(storage) = &*storage else { bail!("the tensor is on another device") };
     match tensor.dtype() {
@@ -121,13 +202,15 @@ impl InplaceOp2 for Moment {
     }
 }
 
-struct Weight(AdamStep);
+struct Weight {
+    rate: f64,
+    root: f64,
+    epsilon: f64,
+}
 
 impl Weight {
     fn run<T: super::fused::Number>(&self, weight: &mut [T], m: &[T], v: &[T]) {
-        let step = &self.0;
-        let rate = T::from_f64(step.learning_rate / step.correction1);
-        let (root, epsilon) = (T::from_f64(1.0 / step.correction2), T::from_f64(step.epsilon));
+        let [rate, root, epsilon] = [self.rate, self.root, self.epsilon].map(T::from_f64);
         let blocks = weight.par_chunks_mut(BLOCK).zip(m.par_chunks(BLOCK)).zip(v.par_chunks(BLOCK));
         blocks.for_each(|((weight, m), v)| {
             for ((w, &m), &v) in weight.iter_mut().zip(m).zip(v) {

@@ -1,7 +1,7 @@
 //! Choosing the device that flows run on.
 
 use super::Precision;
-use candle_core::Device;
+use candle_core::{Device, DeviceLocation};
 use std::str::FromStr;
 
 /// What a user asks for: `auto` (the first CUDA device if there is one, else the CPU), `cpu`, or `cuda:N`.
@@ -44,7 +44,7 @@ impl FromStr for DeviceChoice {
 
 /// Opens the device. `Auto` never fails: without a usable CUDA device it is the CPU.
 ///
-/// On CUDA all work of a device is on one stream, in the order of its launches: the library's default, a stream for each
+/// On CUDA all work of a handle is on one stream, in the order of its launches: the library's default, a stream for each
 /// thread, would leave what one thread has loaded unordered with what another computes from it.
 pub fn open_device(choice: DeviceChoice) -> Result<Device, DeviceError> {
     match choice {
@@ -52,5 +52,13 @@ pub fn open_device(choice: DeviceChoice) -> Result<Device, DeviceError> {
         DeviceChoice::Auto => Ok(Device::new_cuda_with_stream(0).unwrap_or(Device::Cpu)),
         DeviceChoice::Cuda(ordinal) => Device::new_cuda_with_stream(ordinal)
             .map_err(|e| DeviceError::Unavailable { ordinal, reason: e.to_string() }),
+    }
+}
+
+/// A handle of the same device for one job: on CUDA it has a stream of its own. Its tensors are for it alone.
+pub fn device_of_job(device: &Device) -> Result<Device, DeviceError> {
+    match device.location() {
+        DeviceLocation::Cuda { gpu_id } => open_device(DeviceChoice::Cuda(gpu_id)),
+        _ => Ok(device.clone()),
     }
 }

@@ -19,7 +19,7 @@ mod plain;
 mod precision;
 pub mod spline;
 
-pub use device::{DeviceChoice, DeviceError, open_device};
+pub use device::{DeviceChoice, DeviceError, device_of_job, open_device};
 pub use precision::Precision;
 
 /// Which way a bijector is run.

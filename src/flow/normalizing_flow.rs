@@ -27,6 +27,8 @@ pub struct Flow {
     /// What runs on the CPU.
     fused: Option<FusedFlow>,
     precision: Precision,
+    #[cfg(feature = "cuda")]
+    device_prior: std::sync::OnceLock<super::cuda::DevicePrior>,
 }
 
 impl Flow {
@@ -47,9 +49,7 @@ impl Flow {
         let vb = VarBuilder::from_backend(Box::new(Trainable(Arc::clone(&weights))), dtype, device.clone());
         let bijectors = bijectors(&spec, vb, device)?;
         let fused = device.is_cpu().then(|| FusedFlow::trainable(spec.dimension(), &bijectors, &weights));
-        let flow =
-            Self { spec, bijectors, device: device.clone(), fused: fused.transpose()?, precision: Precision::Full };
-        Ok((flow, weights))
+        Ok((Self::new(spec, bijectors, device, fused.transpose()?), weights))
     }
 
     /// A flow with the given weights, by path; it is not trainable, and keeps no graph of operations.
@@ -63,7 +63,19 @@ impl Flow {
         let vb = VarBuilder::from_backend(Box::new(Loaded { tensors: weights }), dtype, device.clone());
         let bijectors = bijectors(&spec, vb, device).map_err(|e| FlowError::Weights(e.to_string()))?;
         let fused = device.is_cpu().then(|| FusedFlow::frozen(spec.dimension(), &bijectors));
-        Ok(Self { spec, bijectors, device: device.clone(), fused, precision: Precision::Full })
+        Ok(Self::new(spec, bijectors, device, fused))
+    }
+
+    fn new(spec: FlowSpec, bijectors: Vec<Box<dyn Bijector>>, device: &Device, fused: Option<FusedFlow>) -> Self {
+        Self {
+            spec,
+            bijectors,
+            device: device.clone(),
+            fused,
+            precision: Precision::Full,
+            #[cfg(feature = "cuda")]
+            device_prior: std::sync::OnceLock::new(),
+        }
     }
 
     pub fn spec(&self) -> &FlowSpec {
@@ -95,6 +107,16 @@ impl Flow {
             Some(fused) if fused.is_double() => "f64".into(),
             _ => self.precision.to_string(),
         }
+    }
+
+    /// The prior in a GPU's memory; nothing if the flow is on no CUDA device.
+    #[cfg(feature = "cuda")]
+    pub fn device_prior(&self) -> candle_core::Result<Option<&super::cuda::DevicePrior>> {
+        if let Some(prior) = self.device_prior.get() {
+            return Ok(Some(prior));
+        }
+        let made = super::cuda::DevicePrior::new(self.prior(), &self.device)?;
+        Ok(made.map(|prior| self.device_prior.get_or_init(|| prior)))
     }
 
     pub(super) fn fused(&self) -> Option<&FusedFlow> {

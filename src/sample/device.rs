@@ -3,7 +3,6 @@
 use super::generator::Generator;
 use super::importance::SampleRun;
 use crate::coords::TargetBatch;
-use crate::flow::cuda::DevicePrior;
 use crate::flow::{Direction, FlowDraws, FlowError, ROWS_OF_A_CALL};
 use candle_core::Tensor;
 
@@ -15,9 +14,7 @@ impl Generator {
     /// depend on its company.
     pub(super) fn draw_on_device(&self, runs: &[SampleRun]) -> Result<Option<(FlowDraws, TargetBatch)>, FlowError> {
         let device = self.flow.device();
-        let (Some(target), Some(prior)) =
-            (self.target.on_device(device)?, DevicePrior::new(self.flow.prior(), device)?)
-        else {
+        let (Some(target), Some(prior)) = (self.target.on_device(device)?, self.flow.device_prior()?) else {
             return Ok(None);
         };
         let n: usize = runs.iter().map(|run| run.count).sum();

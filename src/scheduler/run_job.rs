@@ -1,6 +1,7 @@
 //! Running one job: training on its own thread, its lease renewed beside it.
 
 use super::worker::{Scheduler, millis};
+use crate::compute::device_of_job;
 use crate::contract::{checkpoint_event, message_event, progress_message};
 use crate::energy::analytic::AnalyticPotential;
 use crate::energy::{System, SystemDefinition};
@@ -163,6 +164,7 @@ async fn train(scheduler: &Scheduler, claim: &Claim, directive: Arc<AtomicU8>) -
         steps_counted: claim.job.checkpoint.as_ref().map_or(0, |(step, _)| *step),
     };
     let thread = tokio::task::spawn_blocking(move || {
+        let device = device_of_job(&device)?;
         let mut trainer = Trainer::new(spec.plan, system, data, &device)?;
         match checkpoint {
             Some(bytes) => {
@@ -192,6 +194,7 @@ async fn train(scheduler: &Scheduler, claim: &Claim, directive: Arc<AtomicU8>) -
         }
         Ok(Ok((Outcome::Released, _))) => Ended::Released,
         Ok(Ok((Outcome::Cancelled, _))) => Ended::Cancelled,
+        Ok(Err(RunError::Device(e))) => Ended::Deferred(e.to_string()),
         Ok(Err(RunError::NotKept(reason))) => Ended::Deferred(format!("a checkpoint could not be kept: {reason}")),
         Ok(Err(e)) => {
             let (code, reason) = match &e {

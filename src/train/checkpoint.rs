@@ -1,6 +1,7 @@
 //! A training run as bytes: weights, both moments of Adam, and counters; enough to go on bit for bit.
 
-use super::trainer::{Counters, Trainer};
+use super::trainer::{Counters, TrainError, Trainer};
+use crate::compute::adam::{Account, Tally};
 use candle_core::{Device, Tensor};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
@@ -12,6 +13,8 @@ pub enum CheckpointError {
     Damaged(String),
     #[error("the checkpoint belongs to another plan, system or dataset")]
     Foreign,
+    #[error(transparent)]
+    Run(#[from] TrainError),
 }
 
 /// What the parts of a checkpoint are, before their path.
@@ -22,13 +25,16 @@ const SECOND: &str = "second";
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Header {
     run: String,
-    updates: u64,
+    tally: Tally,
     counters: Counters,
 }
 
 impl Trainer {
     /// The run as it stands.
-    pub fn checkpoint(&self) -> Result<Vec<u8>, CheckpointError> {
+    ///
+    /// Fails if it must not be gone on from: see [`TrainError`].
+    pub fn checkpoint(&mut self) -> Result<Vec<u8>, CheckpointError> {
+        self.settle()?;
         let failed = |e: candle_core::Error| CheckpointError::Damaged(e.to_string());
         let (first, second): (Vec<_>, Vec<_>) = self.adam.moments.iter().cloned().unzip();
         let mut tensors = BTreeMap::new();
@@ -39,7 +45,7 @@ impl Trainer {
         ] {
             tensors.extend(parts.map_err(failed)?.into_iter().map(|(path, part)| (format!("{kind}/{path}"), part)));
         }
-        let header = Header { run: self.run_digest(), updates: self.adam.updates, counters: self.counters };
+        let header = Header { run: self.run_digest(), tally: self.tally()?, counters: self.counters };
         let header = serde_json::to_string(&header).map_err(|e| CheckpointError::Damaged(e.to_string()))?;
         let metadata = HashMap::from([("boltzflow-checkpoint".to_string(), header)]);
         safetensors::serialize(tensors, Some(metadata)).map_err(|e| CheckpointError::Damaged(e.to_string()))
@@ -66,7 +72,7 @@ impl Trainer {
         let second = self.weights.joined(take(SECOND)).map_err(failed)?;
         self.weights.set(take(WEIGHT)).map_err(failed)?;
         self.adam.moments = first.into_iter().zip(second).collect();
-        self.adam.updates = header.updates;
+        self.adam.account = Account::new(header.tally, device).map_err(failed)?;
         self.counters = header.counters;
         Ok(())
     }

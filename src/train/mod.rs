@@ -21,4 +21,4 @@ pub use plan::{Budget, EnergyCut, Stage, TrainingPlan, Validation};
 pub use recipe::default_plan;
 pub use run::{Directive, Observer, Outcome, Progress, RunError, StopReason, run};
 pub use schedule::{Ramp, RampShape};
-pub use trainer::{StepReport, TrainError, Trainer, TrainingData};
+pub use trainer::{Step, StepReport, TrainError, Trainer, TrainingData};

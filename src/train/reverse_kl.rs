@@ -12,10 +12,10 @@ use candle_core::Tensor;
 pub(super) struct ReverseKl {
     /// A scalar whose gradient is that of the regularised objective; its value means nothing.
     pub surrogate: Tensor,
-    /// ⟨u − ladj⟩ over samples with finite energy, with energies as they are.
-    pub value: f64,
-    /// Samples left out of the gradient because their energy or its gradient is not finite.
-    pub non_finite: usize,
+    /// ⟨u − ladj⟩ over samples with finite energy, with energies as they are; a scalar.
+    pub value: Tensor,
+    /// How many samples were left out of the gradient because their energy or its gradient is not finite; a scalar.
+    pub non_finite: Tensor,
 }
 
 /// The objective on latents z (n, d), for energies at `temperature`.
@@ -58,5 +58,6 @@ pub(super) fn loss(
     gradients.iter_mut().for_each(|g| *g *= scale);
     let gradients = Tensor::from_vec(gradients, (n, d + 1), z.device())?;
     let surrogate = with_gradient(&packed, value * scale, gradients)?;
-    Ok(ReverseKl { surrogate, value: value * scale, non_finite: n - finite })
+    let scalar = |number: f64| Tensor::new(number, z.device());
+    Ok(ReverseKl { surrogate, value: scalar(value * scale)?, non_finite: scalar((n - finite) as f64)? })
 }

@@ -5,7 +5,7 @@ use super::reverse_kl::ReverseKl;
 use crate::coords::cuda::{DeviceTarget, Regularisation};
 use candle_core::{DType, Result, Tensor};
 
-/// The loss of a flow's output `packed` (n, d + 1), whose last column is ladj. Two numbers leave the device.
+/// The loss of a flow's output `packed` (n, d + 1), whose last column is ladj. Nothing leaves the device.
 pub(super) fn loss(
     target: &DeviceTarget,
     packed: &Tensor,
@@ -24,16 +24,14 @@ pub(super) fn loss(
     // Zero times a number that is not finite is not zero.
     let check = ((&gradients * 0.0)?.sum(1)? + (&u * 0.0)?)?;
     let kept = check.eq(0.0)?;
-    let sums =
-        Tensor::stack(&[kept.where_cond(&u, &u.zeros_like()?)?.sum_all()?, kept.to_dtype(DType::F64)?.sum_all()?], 0)?;
+    let finite = kept.to_dtype(DType::F64)?.sum_all()?;
+    let scale = finite.maximum(1.0)?.recip()?;
+    let value = (kept.where_cond(&u, &u.zeros_like()?)?.sum_all()? * &scale)?;
     // The gradient of the objective with respect to y and ladj.
     let of_ladj = Tensor::full(-1.0, (n, 1), packed.device())?;
     let gradients = Tensor::cat(&[&gradients, &of_ladj], 1)?;
     let kept = kept.unsqueeze(1)?.broadcast_as((n, width))?.contiguous()?;
     let gradients = kept.where_cond(&gradients, &gradients.zeros_like()?)?;
-    let sums = sums.to_vec1::<f64>()?;
-    let (value, finite) = (sums[0], sums[1] as usize);
-    let scale = 1.0 / finite.max(1) as f64;
     let surrogate = (packed.mul(&gradients)?.sum_all()? * scale)?;
-    Ok(ReverseKl { surrogate, value: value * scale, non_finite: n - finite })
+    Ok(ReverseKl { surrogate, value, non_finite: finite.affine(-1.0, n as f64)? })
 }

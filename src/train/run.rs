@@ -1,7 +1,8 @@
 //! The run around the step: checkpoints, progress, budgets and the end.
 
 use super::checkpoint::CheckpointError;
-use super::trainer::{StepReport, TrainError, Trainer};
+use super::trainer::{Step, StepReport, TrainError, Trainer};
+use crate::compute::DeviceError;
 use crate::flow::Flow;
 use crate::math::Purpose;
 use crate::sample::{ArtifactError, Generator, Method, ModelCard, SampleError, SampleKey};
@@ -84,6 +85,8 @@ pub enum RunError {
     Artifact(#[from] ArtifactError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     #[error("the checkpoint could not be kept: {0}")]
     NotKept(String),
 }
@@ -127,51 +130,72 @@ pub fn run(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome
 }
 
 fn proceed(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome, Turn> {
-    let mut clock = Clock { last: Instant::now(), rate: 0.0 };
+    let mut clock = Clock::default();
     let mut last_checkpoint = trainer.counters.step;
-    let mut last_report = None;
+    let mut last_step = None;
     let reason = loop {
         ask(observer)?;
-        clock.last = Instant::now();
         if trainer.budget_spent() {
             break StopReason::BudgetSpent;
         }
-        let Some(report) = trainer.step()? else { break StopReason::Completed };
-        clock.tick(trainer);
-        last_report = Some(report);
+        let begin = Instant::now();
+        let Some(made) = trainer.step()? else { break StopReason::Completed };
+        clock.step(trainer, begin);
         let step = trainer.counters.step;
         if step.is_multiple_of(trainer.plan.validation.every) {
+            clock.settle(trainer)?;
             let weights = trainer.validate(trainer.plan.validation.samples, observer)?;
-            observer.progress(&progress(trainer, Some(report), clock.rate, weights)?);
+            observer.progress(&progress(trainer, Some(&made), clock.rate, weights)?);
         }
+        last_step = Some(made);
         if step - last_checkpoint >= trainer.plan.checkpoint_every {
+            clock.settle(trainer)?;
             save(trainer, observer)?;
             last_checkpoint = step;
         }
     };
-    trainer.check_weights()?;
+    clock.settle(trainer)?;
     let weights = trainer.validate(trainer.plan.validation.samples.max(FINAL_SAMPLES), observer)?;
-    observer.progress(&progress(trainer, last_report, clock.rate, weights.clone())?);
+    observer.progress(&progress(trainer, last_step.as_ref(), clock.rate, weights.clone())?);
     finish(trainer, reason, &weights)
 }
 
+/// The time of steps. A device goes on when they have been asked for: what is left is waited for when a run is settled.
+#[derive(Default)]
 struct Clock {
-    last: Instant,
+    /// Since the run was last settled.
+    steps: u64,
+    seconds: f64,
+    /// Steps a second between the last two times.
     rate: f64,
 }
 
 impl Clock {
-    /// Adds the time of the step to the run's, and follows the rate of steps.
-    fn tick(&mut self, trainer: &mut Trainer) {
-        let seconds = self.last.elapsed().as_secs_f64();
+    fn add(&mut self, trainer: &mut Trainer, begin: Instant) {
+        let seconds = begin.elapsed().as_secs_f64();
         trainer.counters.seconds += seconds;
-        let rate = 1.0 / seconds.max(1e-9);
-        self.rate = if self.rate == 0.0 { rate } else { 0.95 * self.rate + 0.05 * rate };
+        self.seconds += seconds;
+    }
+
+    fn step(&mut self, trainer: &mut Trainer, begin: Instant) {
+        self.add(trainer, begin);
+        self.steps += 1;
+    }
+
+    fn settle(&mut self, trainer: &mut Trainer) -> Result<(), TrainError> {
+        let begin = Instant::now();
+        trainer.settle()?;
+        self.add(trainer, begin);
+        if self.steps > 0 {
+            self.rate = self.steps as f64 / self.seconds.max(1e-9);
+        }
+        (self.steps, self.seconds) = (0, 0.0);
+        Ok(())
     }
 }
 
-fn save(trainer: &Trainer, observer: &mut dyn Observer) -> Result<(), RunError> {
-    trainer.check_weights()?;
+fn save(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<(), RunError> {
+    trainer.settle()?;
     observer.checkpoint(trainer.counters.step, trainer.checkpoint()?).map_err(RunError::NotKept)
 }
 
@@ -232,12 +256,7 @@ impl Trainer {
     }
 }
 
-fn progress(
-    trainer: &Trainer,
-    last: Option<StepReport>,
-    rate: f64,
-    weights: WeightSummary,
-) -> Result<Progress, TrainError> {
+fn progress(trainer: &Trainer, last: Option<&Step>, rate: f64, weights: WeightSummary) -> Result<Progress, TrainError> {
     let (counters, plan) = (&trainer.counters, &trainer.plan);
     let steps = plan.budget.steps.map_or(plan.total_steps(), |limit| limit.min(plan.total_steps()));
     let by_steps = steps.saturating_sub(counters.step) as f64 / rate;
@@ -245,7 +264,7 @@ fn progress(
     Ok(Progress {
         step: counters.step,
         total_steps: steps,
-        last,
+        last: last.map(|step| trainer.report(step)).transpose()?,
         weights,
         held_out_log_prob: trainer.held_out()?.map(|h| h.log_prob),
         steps_per_second: rate,
@@ -254,7 +273,7 @@ fn progress(
         samples: counters.samples,
         energy_evaluations: counters.energy_evaluations,
         non_finite: counters.non_finite,
-        skipped_steps: counters.skipped_steps,
+        skipped_steps: trainer.tally()?.skipped,
     })
 }
 

@@ -1,12 +1,11 @@
 //! The state of a training run, and the pure step from one state to the next.
 
-use super::adam::{Adam, sum_of_squares};
+use super::adam::Adam;
 use super::plan::TrainingPlan;
 use super::{maximum_likelihood, reverse_kl};
+use crate::compute::adam::Tally;
 use crate::coords::{CoordinatesError, ReducedTarget, choose_coordinates};
 use crate::energy::{EnergyError, System};
-#[cfg(feature = "cuda")]
-use crate::flow::cuda::DevicePrior;
 use crate::flow::{Direction, Flow, FlowError, LatentAddress, Weights};
 use crate::math::{LogSumExp, Purpose, Randoms};
 use candle_core::{DType, Device, Tensor};
@@ -26,7 +25,7 @@ const STRETCHES: usize = 20 * HELD_OUT;
 const MAX_HELD_OUT: usize = 8192;
 
 /// Steps in a row that may end in a gradient that is not finite before the run is given up.
-const MAX_BAD_STEPS: u32 = 50;
+const MAX_BAD_STEPS: u64 = 50;
 
 /// Why training cannot begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +41,7 @@ pub enum TrainError {
     #[error("tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),
     #[error("{0} steps in a row gave a gradient that is not finite; lower the learning rate or energy_cut.high")]
-    Diverged(u32),
+    Diverged(u64),
     #[error("the weights are not finite after step {0}; lower the learning rate or gradient_clip")]
     NotFinite(u64),
 }
@@ -59,12 +58,19 @@ pub struct TrainingData {
 /// Data in flow coordinates, split into what is trained on and what is held out.
 #[derive(Debug)]
 struct PreparedData {
-    training: Vec<f64>,
+    training: TrainingFrames,
     held_out: Vec<f64>,
     /// ladj (y → x) and U/kT at the plan's temperature of held-out frames.
     held_out_ladj: Vec<f64>,
     held_out_reduced: Vec<f64>,
     digest: String,
+}
+
+/// Frames (n, d), where batches of them are made.
+#[derive(Debug)]
+enum TrainingFrames {
+    Host(Vec<f64>),
+    Device(Tensor),
 }
 
 /// The flow as measured on data that it was not trained on.
@@ -87,22 +93,30 @@ pub struct Trainer {
     pub(super) adam: Adam,
     pub(super) counters: Counters,
     data: Option<PreparedData>,
+    /// Samples left out of gradients that `counters` does not have yet.
+    left_out: Option<Tensor>,
 }
 
-/// What a run has spent and met so far.
+/// What a run has spent and met so far, as far as the host knows without waiting for a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Counters {
     pub step: u64,
     pub samples: u64,
     pub energy_evaluations: u64,
     pub seconds: f64,
-    pub skipped_steps: u64,
     pub non_finite: u64,
-    /// Steps skipped since the last that was not.
-    pub bad_steps: u32,
 }
 
-/// What one step did.
+/// What one step did. Its numbers may still be on a device, which goes on while nobody asks for them.
+#[derive(Clone, Debug)]
+pub struct Step {
+    stage: usize,
+    learning_rate: f64,
+    maximum_likelihood: Option<Tensor>,
+    reverse_kl: Option<Tensor>,
+}
+
+/// What one step did, in numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepReport {
     pub stage: usize,
@@ -134,9 +148,9 @@ impl Trainer {
         let spec = plan.architecture.expand(coordinates.kinds(), plan.seed)?;
         let target = ReducedTarget::new(system, Arc::clone(&coordinates));
         let (flow, weights) = Flow::initialise(spec, plan.seed, PRECISION, device)?;
-        let adam = Adam::new(plan.adam, weights.variables())?;
-        let data = data.map(|data| prepare(&target, data, plan.temperature)).transpose()?;
-        Ok(Self { plan, target, flow, weights, adam, counters: Counters::default(), data })
+        let adam = Adam::new(plan.adam, weights.variables(), device)?;
+        let data = data.map(|data| prepare(&target, data, plan.temperature, device)).transpose()?;
+        Ok(Self { plan, target, flow, weights, adam, counters: Counters::default(), data, left_out: None })
     }
 
     pub fn target(&self) -> &ReducedTarget {
@@ -158,25 +172,19 @@ impl Trainer {
     }
 
     /// Makes one step; nothing when the plan's stages are done. The random numbers of a step depend on the seed and the
-    /// step's number alone.
-    pub fn step(&mut self) -> Result<Option<StepReport>, TrainError> {
+    /// step's number alone. A device is given its work and not waited for.
+    pub fn step(&mut self) -> Result<Option<Step>, TrainError> {
         // On a thread of the pool, where each of the step's many small parallel parts need not wake it first.
         rayon::join(|| self.step_here(), || ()).0
     }
 
-    fn step_here(&mut self) -> Result<Option<StepReport>, TrainError> {
+    fn step_here(&mut self) -> Result<Option<Step>, TrainError> {
         let Some((stage_index, stage, fraction)) = self.plan.stage_at(self.counters.step) else { return Ok(None) };
         let (w_ml, w_kl) = (stage.maximum_likelihood.at(fraction), stage.reverse_kl.at(fraction));
         let temperature = self.plan.temperature * stage.temperature_factor.at(fraction);
         let learning_rate = stage.learning_rate.at(fraction);
         let batch = stage.batch;
-        let mut report = StepReport {
-            stage: stage_index,
-            maximum_likelihood: None,
-            reverse_kl: None,
-            gradient_norm: 0.0,
-            learning_rate,
-        };
+        let mut step = Step { stage: stage_index, learning_rate, maximum_likelihood: None, reverse_kl: None };
         let mut loss: Option<Tensor> = None;
         let mut add = |term: Tensor, weight: f64| -> Result<(), TrainError> {
             let term = (term * weight)?;
@@ -189,45 +197,66 @@ impl Trainer {
         if w_ml > 0.0
             && let Some(data) = &self.data
         {
-            let y = data.draw(self.plan.seed, self.counters.step, batch, self.target.dimension());
-            let y = Tensor::from_vec(y, (batch, self.target.dimension()), self.flow.device())?;
+            let y = data.draw(self.plan.seed, self.counters.step, batch, self.target.dimension())?;
             let term = maximum_likelihood::loss(&self.flow, &y)?;
-            report.maximum_likelihood = Some(term.to_scalar::<f64>()?);
+            step.maximum_likelihood = Some(term.detach());
             self.counters.samples += batch as u64;
             add(term, w_ml)?;
         }
         if w_kl > 0.0 {
             let z = self.latents(batch)?;
             let kl = reverse_kl::loss(&self.flow, &self.target, &z, temperature, &self.plan.energy_cut)?;
-            report.reverse_kl = Some(kl.value);
+            step.reverse_kl = Some(kl.value);
             self.counters.samples += batch as u64;
             self.counters.energy_evaluations += batch as u64;
-            self.counters.non_finite += kl.non_finite as u64;
+            self.left_out = Some(match self.left_out.take() {
+                None => kl.non_finite,
+                Some(before) => (before + kl.non_finite)?,
+            });
             add(kl.surrogate, w_kl)?;
         }
         if let Some(loss) = loss {
-            self.update(&loss, &mut report)?;
+            let mut store = loss.backward()?;
+            let variables = self.weights.variables();
+            let gradients: Vec<_> = variables.iter().map(|var| store.remove(var)).collect();
+            self.adam.step(variables, &gradients, self.plan.gradient_clip, learning_rate)?;
+            if let Some(tally) = self.adam.account.at_hand() {
+                check_course(&tally)?;
+            }
         }
         self.counters.step += 1;
-        Ok(Some(report))
+        Ok(Some(step))
     }
 
-    fn update(&mut self, loss: &Tensor, report: &mut StepReport) -> Result<(), TrainError> {
-        let mut store = loss.backward()?;
-        let variables = self.weights.variables();
-        let gradients: Vec<_> = variables.iter().map(|var| store.remove(var)).collect();
-        report.gradient_norm = sum_of_squares(&gradients)?.sqrt();
-        if !report.gradient_norm.is_finite() {
-            self.counters.skipped_steps += 1;
-            self.counters.bad_steps += 1;
-            if self.counters.bad_steps >= MAX_BAD_STEPS {
-                return Err(TrainError::Diverged(self.counters.bad_steps));
-            }
-            return Ok(());
+    /// The numbers of the step just made.
+    pub(super) fn report(&self, step: &Step) -> Result<StepReport, TrainError> {
+        let number = |tensor: &Option<Tensor>| tensor.as_ref().map(|t| t.to_scalar::<f64>()).transpose();
+        Ok(StepReport {
+            stage: step.stage,
+            maximum_likelihood: number(&step.maximum_likelihood)?,
+            reverse_kl: number(&step.reverse_kl)?,
+            gradient_norm: self.tally()?.gradient_norm,
+            learning_rate: step.learning_rate,
+        })
+    }
+
+    /// What the optimizer's steps have come to.
+    pub(super) fn tally(&self) -> Result<Tally, TrainError> {
+        Ok(self.adam.account.read()?)
+    }
+
+    /// Brings what the host knows up to date, and fails if the run has lost its way: too many steps in a row without a
+    /// finite gradient, or weights that are infinite or NaN. Such a model must neither be kept nor gone on from.
+    pub(super) fn settle(&mut self) -> Result<(), TrainError> {
+        if let Some(left_out) = self.left_out.take() {
+            self.counters.non_finite += left_out.to_scalar::<f64>()? as u64;
         }
-        self.counters.bad_steps = 0;
-        let scale = (self.plan.gradient_clip / report.gradient_norm).min(1.0);
-        self.adam.update(variables, &gradients, scale, report.learning_rate)?;
+        check_course(&self.tally()?)?;
+        for var in self.weights.variables() {
+            if !var.as_tensor().abs()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?.is_finite() {
+                return Err(TrainError::NotFinite(self.counters.step));
+            }
+        }
         Ok(())
     }
 
@@ -235,22 +264,12 @@ impl Trainer {
         let d = self.target.dimension();
         let first = self.counters.step * (1 << 16);
         #[cfg(feature = "cuda")]
-        if let Some(prior) = DevicePrior::new(self.flow.prior(), self.flow.device())? {
+        if let Some(prior) = self.flow.device_prior()? {
             return Ok(prior.sample(batch, self.plan.seed, Purpose::TrainingLatent, first, 1.0)?.0);
         }
         let address = |index| LatentAddress { seed: self.plan.seed, purpose: Purpose::TrainingLatent, index, tau: 1.0 };
         let addresses: Vec<_> = (first..first + batch as u64).map(address).collect();
         Ok(Tensor::from_vec(self.flow.prior().sample(&addresses), (batch, d), self.flow.device())?)
-    }
-
-    /// That no weight is infinite or NaN: such a model must neither be kept nor gone on from.
-    pub(super) fn check_weights(&self) -> Result<(), TrainError> {
-        for var in self.weights.variables() {
-            if !var.as_tensor().abs()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?.is_finite() {
-                return Err(TrainError::NotFinite(self.counters.step));
-            }
-        }
-        Ok(())
     }
 
     /// The flow as it is on the held-out data, if there are data.
@@ -272,7 +291,16 @@ impl Trainer {
     }
 }
 
-fn prepare(target: &ReducedTarget, data: TrainingData, temperature: f64) -> Result<PreparedData, TrainError> {
+fn check_course(tally: &Tally) -> Result<(), TrainError> {
+    if tally.most_in_a_row >= MAX_BAD_STEPS { Err(TrainError::Diverged(tally.most_in_a_row)) } else { Ok(()) }
+}
+
+fn prepare(
+    target: &ReducedTarget,
+    data: TrainingData,
+    temperature: f64,
+    device: &Device,
+) -> Result<PreparedData, TrainError> {
     let (d, dx) = (target.dimension(), target.system().dimension());
     let TrainingData { positions, digest } = data;
     let (y, ladj) = target.to_coordinates(&positions);
@@ -288,8 +316,9 @@ fn prepare(target: &ReducedTarget, data: TrainingData, temperature: f64) -> Resu
     let stretch = (n / STRETCHES).max(1);
     let is_held_out = |frame: usize| frame / stretch % HELD_OUT == HELD_OUT - 1;
     let thin = (n / HELD_OUT).div_ceil(MAX_HELD_OUT).max(1);
+    let mut training = Vec::with_capacity(y.len());
     let mut prepared = PreparedData {
-        training: Vec::with_capacity(y.len()),
+        training: TrainingFrames::Host(Vec::new()),
         held_out: Vec::new(),
         held_out_ladj: Vec::new(),
         held_out_reduced: Vec::new(),
@@ -298,13 +327,17 @@ fn prepare(target: &ReducedTarget, data: TrainingData, temperature: f64) -> Resu
     let mut held_out_positions = Vec::new();
     for (frame, (row, ladj)) in y.chunks_exact(d).zip(ladj).enumerate() {
         if !is_held_out(frame) {
-            prepared.training.extend_from_slice(row);
+            training.extend_from_slice(row);
         } else if frame % thin == 0 {
             prepared.held_out.extend_from_slice(row);
             prepared.held_out_ladj.push(ladj);
             held_out_positions.extend_from_slice(&positions[frame * dx..(frame + 1) * dx]);
         }
     }
+    prepared.training = match device {
+        Device::Cpu => TrainingFrames::Host(training),
+        device => TrainingFrames::Device(Tensor::from_slice(&training, (training.len() / d, d), device)?),
+    };
     let mut energies = vec![0.0; prepared.held_out_ladj.len()];
     target.system().potential().evaluate(&held_out_positions, &mut energies, None)?;
     let kt = target.system().scale().kt(temperature);
@@ -313,15 +346,24 @@ fn prepare(target: &ReducedTarget, data: TrainingData, temperature: f64) -> Resu
 }
 
 impl PreparedData {
-    /// A batch of frames drawn with replacement, as rows.
-    fn draw(&self, seed: u64, step: u64, batch: usize, d: usize) -> Vec<f64> {
-        let frames = (self.training.len() / d) as u64;
+    /// A batch of frames (n, d) drawn with replacement.
+    fn draw(&self, seed: u64, step: u64, batch: usize, d: usize) -> Result<Tensor, TrainError> {
         let mut random = Randoms::new(seed, Purpose::TrainingData, step);
-        let mut rows = Vec::with_capacity(batch * d);
-        for _ in 0..batch {
-            let frame = random.below(frames) as usize;
-            rows.extend_from_slice(&self.training[frame * d..(frame + 1) * d]);
+        match &self.training {
+            TrainingFrames::Host(frames) => {
+                let count = (frames.len() / d) as u64;
+                let mut rows = Vec::with_capacity(batch * d);
+                for _ in 0..batch {
+                    let frame = random.below(count) as usize;
+                    rows.extend_from_slice(&frames[frame * d..(frame + 1) * d]);
+                }
+                Ok(Tensor::from_vec(rows, (batch, d), &Device::Cpu)?)
+            }
+            TrainingFrames::Device(frames) => {
+                let count = frames.dim(0)? as u64;
+                let drawn: Vec<i64> = (0..batch).map(|_| random.below(count) as i64).collect();
+                Ok(frames.index_select(&Tensor::from_vec(drawn, batch, frames.device())?, 0)?)
+            }
         }
-        rows
     }
 }

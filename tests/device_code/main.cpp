@@ -1,4 +1,5 @@
 // The device's code as a C++ compiler takes it: reads tables and numbers from a file, writes what the kernels would.
+#include "compute/cuda/adam.cuh"
 #include "coords/cuda/coordinates.cuh"
 #include "energy/cuda/potential.cuh"
 #include "flow/cuda/latents.cuh"
@@ -61,10 +62,36 @@ static void latents(FILE *in, FILE *out) {
     }
 }
 
+// Weights (n), both moments of them and the first five numbers of the tally after steps with gradients (steps, n).
+static void adam(FILE *in, FILE *out) {
+    const auto constants = read<double>(in);
+    auto weights = read<double>(in);
+    const auto gradients = read<double>(in);
+    const size_t n = weights.size();
+    std::vector<double> m(n), v(n), tally(CORRECTION2 + 1);
+    for (size_t step = 0; step < gradients.size() / n; ++step) {
+        const double *g = gradients.data() + step * n;
+        double squares = 0.0;
+        for (size_t i = 0; i < n; ++i) squares += g[i] * g[i];
+        count_step(squares, constants[4], constants[0], constants[1], tally.data());
+        if (tally[IN_A_ROW] > 0.0) continue;
+        const Update<double> update(constants[0], constants[1], constants[3], constants[2], tally.data());
+        for (size_t i = 0; i < n; ++i) update.apply(g[i], &weights[i], &m[i], &v[i]);
+    }
+    write(out, weights);
+    write(out, m);
+    write(out, v);
+    write(out, {tally.begin(), tally.begin() + SCALE});
+}
+
 int main(int arguments, char **argument) {
     if (arguments != 4) return 2;
     FILE *in = fopen(argument[2], "rb"), *out = fopen(argument[3], "wb");
     if (!in || !out) return 3;
-    argument[1][0] == 't' ? target(in, out) : latents(in, out);
+    switch (argument[1][0]) {
+        case 't': target(in, out); break;
+        case 'l': latents(in, out); break;
+        default: adam(in, out);
+    }
     return fclose(out);
 }

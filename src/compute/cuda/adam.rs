@@ -1,29 +1,90 @@
-//! Adam's update and sums of squares (`adam.cuh`).
+//! Adam's update, and the norm of gradients that limits it (`adam.cuh`).
 
-use super::{BLOCK, Number, for_elements, kernel, kernel_of, numbers, on_device, room, tensor};
-use crate::compute::adam::AdamStep;
+use super::{BLOCK, Number, for_elements, kernel, kernel_of, numbers, on_device, room};
+use crate::compute::adam::{AdamStep, Tally};
 use candle_core::cuda_backend::WrapErr;
-use candle_core::cuda_backend::cudarc::driver::{CudaViewMut, LaunchConfig, PushKernelArg};
-use candle_core::{CpuStorage, CudaStorage, DType, InplaceOp1, Layout, Result, Tensor, bail};
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaViewMut, LaunchConfig, PushKernelArg};
+use candle_core::{CpuStorage, CudaDevice, CudaStorage, DType, InplaceOp1, Layout, Result, Tensor, Var, bail};
 use std::marker::PhantomData;
 
 /// Blocks that one tensor's squares are summed by at most.
 const MAX_SUMS: usize = 128;
 
-/// Updates both moments with a gradient and a weight with the moments, all of one shape, f32 or f64, on one CUDA device:
-/// each number is read and written once.
-pub(in crate::compute) fn adam_step(
-    weight: &Tensor,
-    m: &mut Tensor,
-    v: &mut Tensor,
-    gradient: &Tensor,
-    step: AdamStep,
-) -> Result<()> {
-    let gradient = gradient.contiguous()?;
-    match weight.dtype() {
-        DType::F32 => weight.inplace_op1(&Update::<f32> { m, v, gradient: &gradient, step, precision: PhantomData }),
-        DType::F64 => weight.inplace_op1(&Update::<f64> { m, v, gradient: &gradient, step, precision: PhantomData }),
-        dtype => bail!("weights are f32 or f64, not {dtype:?}"),
+/// Numbers of a tally in device memory (`adam.cuh`).
+const TALLY: usize = 8;
+
+/// A variable, its gradient, and both moments.
+type Part<'a> = (&'a Var, &'a Tensor, &'a mut (Tensor, Tensor));
+
+/// A tally in device memory, which steps change without the host.
+#[derive(Debug)]
+pub struct DeviceTally {
+    device: CudaDevice,
+    numbers: CudaSlice<f64>,
+}
+
+impl DeviceTally {
+    pub(in crate::compute) fn new(tally: Tally, device: &CudaDevice) -> Result<Self> {
+        let counts = [tally.updates, tally.skipped, tally.in_a_row, tally.most_in_a_row].map(|count| count as f64);
+        let mut numbers = [0.0; TALLY];
+        numbers[0] = tally.gradient_norm;
+        numbers[1..5].copy_from_slice(&counts);
+        Ok(Self { device: device.clone(), numbers: device.clone_htod(&numbers)? })
+    }
+
+    /// The host waits for it.
+    pub(in crate::compute) fn read(&self) -> Result<Tally> {
+        let numbers = self.device.clone_dtoh(&self.numbers)?;
+        let [gradient_norm, updates, skipped, in_a_row, most_in_a_row, ..] = numbers[..] else {
+            bail!("a tally of {} numbers", numbers.len())
+        };
+        let count = |number: f64| number as u64;
+        Ok(Tally {
+            gradient_norm,
+            updates: count(updates),
+            skipped: count(skipped),
+            in_a_row: count(in_a_row),
+            most_in_a_row: count(most_in_a_row),
+        })
+    }
+
+    /// One step. Everything is put into the device's queue; nothing is waited for.
+    pub(in crate::compute) fn step(&mut self, parts: Vec<Part<'_>>, step: &AdamStep) -> Result<()> {
+        self.count(parts.iter().map(|(_, gradient, _)| *gradient), step)?;
+        for (var, gradient, (m, v)) in parts {
+            match var.dtype() {
+                DType::F32 => var.inplace_op1(&Update::<f32>::new(m, v, gradient, step, self))?,
+                DType::F64 => var.inplace_op1(&Update::<f64>::new(m, v, gradient, step, self))?,
+                dtype => bail!("weights are f32 or f64, not {dtype:?}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts a step with these gradients, f32 or f64, contiguous.
+    fn count<'a>(&mut self, gradients: impl Iterator<Item = &'a Tensor> + Clone, step: &AdamStep) -> Result<()> {
+        let blocks = |t: &Tensor| t.elem_count().div_ceil(BLOCK as usize).clamp(1, MAX_SUMS);
+        let all: usize = gradients.clone().map(blocks).sum();
+        // SAFETY: each tensor's blocks write its part, and only what they write is read.
+        let mut partial = unsafe { room::<f64>(&self.device, all)? };
+        let mut start = 0;
+        for gradient in gradients {
+            let end = start + blocks(gradient);
+            let own = partial.slice_mut(start..end);
+            match gradient.dtype() {
+                DType::F32 => squares::<f32>(gradient, end - start, own)?,
+                DType::F64 => squares::<f64>(gradient, end - start, own)?,
+                dtype => bail!("weights are f32 or f64, not {dtype:?}"),
+            }
+            start = end;
+        }
+        let function = kernel(&self.device, "count_step_f64")?;
+        let mut launch = function.builder();
+        launch.arg(&all).arg(&partial).arg(&step.clip).arg(&step.beta1).arg(&step.beta2).arg(&mut self.numbers);
+        // SAFETY: the arguments are those of the kernel, in its order; `partial` has that many numbers, and the tally as many
+        // as the kernel has places for. It is one block, as large as the kernel has it.
+        unsafe { launch.launch(block_sums(1)) }.w()?;
+        Ok(())
     }
 }
 
@@ -33,8 +94,21 @@ struct Update<'a, T> {
     m: &'a mut Tensor,
     v: &'a mut Tensor,
     gradient: &'a Tensor,
-    step: AdamStep,
+    step: &'a AdamStep,
+    tally: &'a DeviceTally,
     precision: PhantomData<T>,
+}
+
+impl<'a, T: Number> Update<'a, T> {
+    fn new(
+        m: &'a mut Tensor,
+        v: &'a mut Tensor,
+        gradient: &'a Tensor,
+        step: &'a AdamStep,
+        tally: &'a DeviceTally,
+    ) -> Self {
+        Self { m, v, gradient, step, tally, precision: PhantomData }
+    }
 }
 
 impl<T: Number> InplaceOp1 for Update<'_, T> {
@@ -49,7 +123,7 @@ impl<T: Number> InplaceOp1 for Update<'_, T> {
     fn cuda_fwd(&self, weight: &mut CudaStorage, layout: &Layout) -> Result<()> {
         let device = weight.device.clone();
         let n = layout.shape().elem_count();
-        let shapes = [self.m, self.v, self.gradient].map(|tensor| tensor.elem_count());
+        let shapes = [&*self.m, &*self.v, self.gradient].map(|tensor| tensor.elem_count());
         let Some((start, end)) = layout.contiguous_offsets() else { bail!("the weight is not contiguous") };
         if shapes != [n; 3] {
             bail!("a weight of {n} numbers has moments and gradient of {shapes:?}");
@@ -59,55 +133,23 @@ impl<T: Number> InplaceOp1 for Update<'_, T> {
         }
         let mut weight = weight.as_cuda_slice_mut::<T>()?.slice_mut(start..end);
         let function = kernel_of::<T>(&device, "adam_step")?;
-        let s = &self.step;
-        let add = ((1.0 - s.beta1) * s.scale, (1.0 - s.beta2) * s.scale * s.scale);
-        let (rate, root) = (s.learning_rate / s.correction1, 1.0 / s.correction2);
+        let s = self.step;
         on_device(self.gradient, |g, lg| {
             on_device(self.m, |m, lm| {
                 on_device(self.v, |v, lv| {
                     let (g, m, v) = (numbers::<T>(g, lg)?, numbers::<T>(m, lm)?, numbers::<T>(v, lv)?);
                     let mut launch = function.builder();
-                    launch.arg(&n).arg(&s.beta1).arg(&add.0).arg(&s.beta2).arg(&add.1);
-                    launch.arg(&rate).arg(&root).arg(&s.epsilon).arg(&g).arg(&mut weight).arg(&m).arg(&v);
-                    // SAFETY: the arguments are those of the kernel, in its order; all four have n numbers. The moments
-                    // are written through views to be read: `self` has their tensors exclusively, and what else the
-                    // host does with them comes later on the device's stream.
+                    launch.arg(&n).arg(&s.beta1).arg(&s.beta2).arg(&s.learning_rate).arg(&s.epsilon);
+                    launch.arg(&self.tally.numbers).arg(&g).arg(&mut weight).arg(&m).arg(&v);
+                    // SAFETY: the arguments are those of the kernel, in its order; all four have n numbers, and the tally
+                    // as many as the kernel has places for. The moments are written through views to be read: `self` has
+                    // their tensors exclusively, and what else the host does with them comes later on the device's stream.
                     unsafe { launch.launch(for_elements(n)) }.w()?;
                     Ok(())
                 })
             })
         })
     }
-}
-
-/// The sum of all tensors' squares, f32 or f64, on one CUDA device. The host waits for it, once.
-pub(in crate::compute) fn sum_of_squares<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<f64> {
-    let tensors = tensors.into_iter().map(Tensor::contiguous).collect::<Result<Vec<_>>>()?;
-    let Some(first) = tensors.first() else { return Ok(0.0) };
-    let device = first.device().as_cuda_device()?;
-    let blocks: Vec<usize> =
-        tensors.iter().map(|t| t.elem_count().div_ceil(BLOCK as usize).clamp(1, MAX_SUMS)).collect();
-    let all: usize = blocks.iter().sum();
-    // SAFETY: the kernels below write all of both: each tensor's blocks write its part of `partial`, and the last kernel
-    // reads them and writes the sum.
-    let (mut partial, mut sum) = unsafe { (room::<f64>(device, all)?, room::<f64>(device, 1)?) };
-    let mut start = 0;
-    for (tensor, &blocks) in tensors.iter().zip(&blocks) {
-        let own = partial.slice_mut(start..start + blocks);
-        match tensor.dtype() {
-            DType::F32 => squares::<f32>(tensor, blocks, own)?,
-            DType::F64 => squares::<f64>(tensor, blocks, own)?,
-            dtype => bail!("weights are f32 or f64, not {dtype:?}"),
-        }
-        start += blocks;
-    }
-    let function = kernel(device, "total_f64")?;
-    let mut launch = function.builder();
-    launch.arg(&all).arg(&partial).arg(&mut sum);
-    // SAFETY: the arguments are those of the kernel, in its order; `partial` has that many numbers. It is one block, as
-    // large as the kernel has it.
-    unsafe { launch.launch(block_sums(1)) }.w()?;
-    tensor(sum, device, ()).to_scalar()
 }
 
 /// The sums of a contiguous tensor's squares, one a block.

@@ -53,14 +53,17 @@
         extern __shared__ double shared[];                                                                             \
         spline_backward(n, d, m, width, group, bins, bound, forward, table, x, params, g, gx, g_params, (T*)shared);   \
     }                                                                                                                  \
-    extern "C" __global__ void adam_step_##SUFFIX(size_t n, double keep1, double add1, double keep2, double add2,      \
-                                                  double rate, double root, double epsilon, const T* g, T* weight,     \
-                                                  T* m, T* v) {                                                        \
-        adam_step(n, keep1, add1, keep2, add2, rate, root, epsilon, g, weight, m, v);                                  \
+    extern "C" __global__ void adam_step_##SUFFIX(size_t n, double beta1, double beta2, double learning_rate,          \
+                                                  double epsilon, const double* tally, const T* g, T* weight, T* m,    \
+                                                  T* v) {                                                              \
+        adam_step(n, beta1, beta2, learning_rate, epsilon, tally, g, weight, m, v);                                    \
     }                                                                                                                  \
     extern "C" __global__ void squares_##SUFFIX(size_t n, const T* x, double* partial) { squares(n, x, partial); }
 
 KERNELS(float, f32)
 KERNELS(double, f64)
 
-extern "C" __global__ void total_f64(size_t n, const double* x, double* out) { total(n, x, out); }
+extern "C" __global__ void count_step_f64(size_t n, const double* partial, double clip, double beta1, double beta2,
+                                          double* tally) {
+    count_step_of(n, partial, clip, beta1, beta2, tally);
+}

@@ -1,8 +1,7 @@
 //! The flow's operations on CUDA devices, each of them one kernel there and one or two on the way back of a gradient.
 //!
 //! The kernels (`kernels.cu`) are compiled to PTX by the build script and embedded. Sums are taken in a fixed order: the
-//! same numbers come out each time. Nothing waits for the device, except for a table's first upload (`tables`) and for
-//! the norm of gradients ([`adam::sum_of_squares`]), which the host asks for.
+//! same numbers come out each time. Nothing waits for the device, except for a table's first upload (`tables`).
 
 pub(super) mod adam;
 pub(super) mod affine;
