@@ -110,7 +110,12 @@ async fn alanine_dipeptide() {
     // The energies that weights are made of are those that the service evaluates.
     let request = v1::EvaluateEnergyRequest {
         system: system.name,
-        positions: Some(array(samples.positions.clone(), &[1500, 22, 3], v1::DataType::Float64, v1::ArrayEncoding::Bytes)),
+        positions: Some(array(
+            samples.positions.clone(),
+            &[1500, 22, 3],
+            v1::DataType::Float64,
+            v1::ArrayEncoding::Bytes,
+        )),
         ..v1::EvaluateEnergyRequest::default()
     };
     let energies = clients.systems.evaluate_energy(request).await.unwrap().into_inner().energies.unwrap();

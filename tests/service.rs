@@ -222,6 +222,56 @@ async fn a_reader_that_stops_stops_the_computation_and_too_many_are_told_to_wait
     server.stop().await;
 }
 
+/// A reader of one model shares batches with another and leaves, while others read a second model: all get what they get
+/// alone, and nothing more is drawn for who has left.
+#[tokio::test(flavor = "multi_thread")]
+async fn company_that_leaves_takes_nobody_along() {
+    let (_folder, server, mut clients) = fresh().await;
+    let (first, second) = (clients.train(small_task(10)).await, clients.train(small_task(20)).await);
+    let request = |model: &String, count| v1::StreamSamplesRequest {
+        model: model.clone(),
+        count,
+        batch_size: 5_000,
+        ..v1::StreamSamplesRequest::default()
+    };
+    let alone = [&first, &second].map(|model| (clients.clone(), request(model, 100_000)));
+    let [alone_first, alone_second] = alone.map(|(mut clients, request)| async move { clients.sample(request).await });
+    let (alone_first, alone_second) = (alone_first.await.unwrap(), alone_second.await.unwrap());
+
+    let mut leaver = clients.sampling.stream_samples(request(&first, 1 << 39)).await.unwrap().into_inner();
+    let begin = Instant::now();
+    let leaves = async {
+        for _ in 0..10 {
+            leaver.message().await.unwrap().unwrap();
+        }
+        drop(leaver);
+    };
+    let (mut a, mut b) = (clients.clone(), clients.clone());
+    let ((), in_company, elsewhere) =
+        tokio::join!(leaves, a.sample(request(&first, 100_000)), b.sample(request(&second, 100_000)));
+    assert_eq!(in_company.unwrap().positions, alone_first.positions);
+    assert_eq!(elsewhere.unwrap().positions, alone_second.positions);
+    assert!(begin.elapsed() < Duration::from_secs(60), "two readers waited for one that went away");
+    let drawn = async || {
+        let (_, text) = http_get(server.admin, "/metrics").await;
+        let lines = text.lines().filter(|l| l.starts_with("boltzflow_batch_rows_sum"));
+        lines.map(|l| l.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum::<f64>()
+    };
+    let mut before = drawn().await;
+    assert!(before >= 400_000.0, "{before}");
+    let begin = Instant::now();
+    loop {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let now = drawn().await;
+        if now == before {
+            break;
+        }
+        before = now;
+        assert!(begin.elapsed() < Duration::from_secs(20), "samples are drawn for a reader that has left");
+    }
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_sleeps_loses_its_place_and_is_told_where_to_go_on() {
     let folder = tempfile::tempdir().unwrap();
@@ -326,7 +376,8 @@ async fn frames_come_back_as_they_were_sent_and_are_trained_on() {
         (0..500).flat_map(|i| [-1.7 + 0.001 * f64::from(i % 100), 0.01 * f64::from(i - 250)]).collect();
     let chunk = |frames: &[f64]| {
         let shape = [frames.len() / 2, 2];
-        let array = boltzflow::contract::array(frames.to_vec(), &shape, v1::DataType::Float64, v1::ArrayEncoding::Bytes);
+        let array =
+            boltzflow::contract::array(frames.to_vec(), &shape, v1::DataType::Float64, v1::ArrayEncoding::Bytes);
         v1::UploadDatasetRequest { part: Some(Upload::Frames(v1::FrameChunk { positions: Some(array) })) }
     };
     let header = |id: &str, temperature: f64| {
@@ -362,7 +413,8 @@ async fn frames_come_back_as_they_were_sent_and_are_trained_on() {
     // What is wrong is refused, and leaves nothing behind.
     let mut with_nan = frames[..20].to_vec();
     with_nan[7] = f64::NAN;
-    let shape3 = boltzflow::contract::array(frames[..21].to_vec(), &[7, 3], v1::DataType::Float64, v1::ArrayEncoding::Bytes);
+    let shape3 =
+        boltzflow::contract::array(frames[..21].to_vec(), &[7, 3], v1::DataType::Float64, v1::ArrayEncoding::Bytes);
     let shape3 = v1::UploadDatasetRequest { part: Some(Upload::Frames(v1::FrameChunk { positions: Some(shape3) })) };
     for (messages, word) in [
         (vec![header("bad", 1.0), chunk(&with_nan)], "frame 3"),
