@@ -17,12 +17,13 @@ fn targets() -> Vec<(String, ReducedTarget, f64)> {
     let analytic = AnalyticPotential::BUILT_IN
         .iter()
         .map(|name| (name.to_string(), SystemDefinition::Analytic(AnalyticPotential::built_in(name).unwrap()), 1.3));
-    let molecules = ["alanine-dipeptide-obc1", "alanine-dipeptide-obc2", "ace-aaa-nme"].map(|name| {
-        let folder = format!("{}/tests/data/openmm/{name}", env!("CARGO_MANIFEST_DIR"));
-        let read = |file: &str| std::fs::read_to_string(format!("{folder}/{file}")).unwrap();
-        let (system_xml, topology_pdb) = (read("system.xml"), Some(read("topology.pdb")));
-        (name.to_string(), SystemDefinition::OpenMm { system_xml, topology_pdb }, 300.0)
-    });
+    let molecules =
+        ["alanine-dipeptide-obc1", "alanine-dipeptide-obc2", "alanine-dipeptide-rb", "ace-aaa-nme"].map(|name| {
+            let folder = format!("{}/tests/data/openmm/{name}", env!("CARGO_MANIFEST_DIR"));
+            let read = |file: &str| std::fs::read_to_string(format!("{folder}/{file}")).unwrap();
+            let (system_xml, topology_pdb) = (read("system.xml"), Some(read("topology.pdb")));
+            (name.to_string(), SystemDefinition::OpenMm { system_xml, topology_pdb }, 300.0)
+        });
     let build = |(name, definition, temperature): (String, SystemDefinition, f64)| {
         let system = System::build(definition).unwrap();
         let coordinates = choose_coordinates(&system, None, temperature).unwrap();

@@ -32,4 +32,4 @@ pub use packed::PackedWeights;
 pub use program::{Program, Stage, TileScratch, load, store};
 pub use spline::Shape;
 pub use training::Tape;
-pub use vectors::{Found, InstructionSet, Kernel, dispatch};
+pub use vectors::{Found, InstructionSet, Kernel, Portable, dispatch};

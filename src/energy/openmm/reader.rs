@@ -68,7 +68,7 @@ pub fn read_system(xml: &str) -> Result<OpenMmSystem, EnergyError> {
 /// That a force is one of those that can be evaluated; looks at nothing that is long.
 fn check_supported(force: &Element) -> Result<(), EnergyError> {
     let newest = match force.required("type")? {
-        "HarmonicBondForce" | "HarmonicAngleForce" | "PeriodicTorsionForce" => {
+        "HarmonicBondForce" | "HarmonicAngleForce" | "PeriodicTorsionForce" | "RBTorsionForce" => {
             check_not_periodic(force)?;
             2
         }
@@ -104,7 +104,8 @@ fn check_supported(force: &Element) -> Result<(), EnergyError> {
         _ => {
             return Err(force.unsupported(
                 "the forces that can be evaluated are HarmonicBondForce, HarmonicAngleForce, PeriodicTorsionForce, \
-                 NonbondedForce, GBSAOBCForce and the CustomGBForce of OBC1 and OBC2 (CMMotionRemover is ignored)",
+                 RBTorsionForce, NonbondedForce, GBSAOBCForce and the CustomGBForce of OBC1 and OBC2 (CMMotionRemover is \
+                 ignored)",
             ));
         }
     };
@@ -185,6 +186,7 @@ fn term(element: &Element, atoms: usize) -> Result<Term, EnergyError> {
         "HarmonicBondForce" => Force::Bonds(HarmonicBonds::read(element, atoms)?),
         "HarmonicAngleForce" => Force::Angles(HarmonicAngles::read(element, atoms)?),
         "PeriodicTorsionForce" => Force::Torsions(PeriodicTorsions::read(element, atoms)?),
+        "RBTorsionForce" => Force::Torsions(PeriodicTorsions::read_ryckaert_bellemans(element, atoms)?),
         "NonbondedForce" => Force::Nonbonded(Nonbonded::read(element, atoms)?),
         "GBSAOBCForce" => Force::Born(born(born_reader::read_obc2, element, atoms)?),
         "CustomGBForce" => Force::Born(born(born_reader::read_custom, element, atoms)?),

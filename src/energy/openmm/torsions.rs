@@ -10,7 +10,7 @@ use crate::energy::potential::EnergyError;
 use crate::energy::tables::ForceTables;
 use std::collections::BTreeMap;
 
-/// OpenMM's PeriodicTorsionForce.
+/// OpenMM's PeriodicTorsionForce, or what is the same sum.
 #[derive(Debug)]
 pub(super) struct PeriodicTorsions {
     dihedrals: Vec<Dihedral>,
@@ -33,36 +33,74 @@ struct Fourier {
     sine: f64,
 }
 
+/// Torsions as they are read: (a, b) of each periodicity of each four atoms.
+#[derive(Default)]
+struct Terms {
+    dihedrals: BTreeMap<[u32; 4], BTreeMap<u32, (f64, f64)>>,
+    constant: f64,
+}
+
+impl Terms {
+    fn add(&mut self, mut atoms: [u32; 4], periodicity: u32, cosine: f64, sine: f64) {
+        if atoms[0] > atoms[3] {
+            atoms.reverse();
+        }
+        let term = self.dihedrals.entry(atoms).or_default().entry(periodicity).or_default();
+        term.0 += cosine;
+        term.1 += sine;
+    }
+
+    fn torsions(self) -> PeriodicTorsions {
+        // Force fields write torsions without an energy too, and many of them.
+        let fourier = |(periodicity, (cosine, sine))| {
+            (cosine != 0.0 || sine != 0.0).then_some(Fourier { periodicity, cosine, sine })
+        };
+        let dihedrals = self.dihedrals.into_iter();
+        let dihedrals = dihedrals
+            .map(|(atoms, terms)| Dihedral { atoms, terms: terms.into_iter().filter_map(fourier).collect() })
+            .filter(|dihedral: &Dihedral| !dihedral.terms.is_empty())
+            .collect();
+        PeriodicTorsions { dihedrals, constant: self.constant }
+    }
+}
+
 impl PeriodicTorsions {
     pub fn read(force: &Element, atoms: usize) -> Result<Self, EnergyError> {
-        let mut constant = 0.0;
-        let mut dihedrals: BTreeMap<[u32; 4], BTreeMap<u32, (f64, f64)>> = BTreeMap::new();
+        let mut terms = Terms::default();
         for torsion in force.child("Torsions")?.children("Torsion") {
             let torsion = torsion?;
-            let mut quadruple = torsion.particles(["p1", "p2", "p3", "p4"], atoms)?;
-            if quadruple[0] > quadruple[3] {
-                quadruple.reverse();
-            }
+            let quadruple = torsion.particles(["p1", "p2", "p3", "p4"], atoms)?;
             let periodicity = torsion.integer("periodicity")?;
             let Some(periodicity) = u32::try_from(periodicity).ok().filter(|&n| n >= 1) else {
                 return Err(torsion.fault(format!("attribute periodicity is {periodicity}; it must be at least 1")));
             };
             let (phase, k) = (torsion.number("phase")?, torsion.number("k")?);
-            let term = dihedrals.entry(quadruple).or_default().entry(periodicity).or_default();
-            term.0 += k * phase.cos();
-            term.1 += k * phase.sin();
-            constant += k;
+            terms.add(quadruple, periodicity, k * phase.cos(), k * phase.sin());
+            terms.constant += k;
         }
-        // Force fields write torsions without an energy too, and many of them.
-        let fourier = |(periodicity, (cosine, sine))| {
-            (cosine != 0.0 || sine != 0.0).then_some(Fourier { periodicity, cosine, sine })
-        };
-        let dihedrals = dihedrals
-            .into_iter()
-            .map(|(atoms, terms)| Dihedral { atoms, terms: terms.into_iter().filter_map(fourier).collect() })
-            .filter(|dihedral: &Dihedral| !dihedral.terms.is_empty())
-            .collect();
-        Ok(Self { dihedrals, constant })
+        Ok(terms.torsions())
+    }
+
+    /// OpenMM's RBTorsionForce, U = Σ cₙ cosⁿ(φ − 180°) for n from 0 to 5 (Ryckaert and Bellemans, Chem. Phys. Lett. 30,
+    /// 123, 1975): powers of a cosine are sums of cosines of multiples.
+    pub fn read_ryckaert_bellemans(force: &Element, atoms: usize) -> Result<Self, EnergyError> {
+        let mut terms = Terms::default();
+        for torsion in force.child("Torsions")?.children("Torsion") {
+            let torsion = torsion?;
+            let quadruple = torsion.particles(["p1", "p2", "p3", "p4"], atoms)?;
+            let mut c = [0.0; 6];
+            for (n, (name, c)) in ["c0", "c1", "c2", "c3", "c4", "c5"].into_iter().zip(&mut c).enumerate() {
+                let sign = if n % 2 == 0 { 1.0 } else { -1.0 };
+                *c = sign * torsion.number(name)?;
+            }
+            terms.constant += c[0] + c[2] / 2.0 + 3.0 * c[4] / 8.0;
+            terms.add(quadruple, 1, c[1] + 3.0 * c[3] / 4.0 + 5.0 * c[5] / 8.0, 0.0);
+            terms.add(quadruple, 2, (c[2] + c[4]) / 2.0, 0.0);
+            terms.add(quadruple, 3, c[3] / 4.0 + 5.0 * c[5] / 16.0, 0.0);
+            terms.add(quadruple, 4, c[4] / 8.0, 0.0);
+            terms.add(quadruple, 5, c[5] / 16.0, 0.0);
+        }
+        Ok(terms.torsions())
     }
 
     /// The force as tables; `energy/cuda/mechanics.cuh` says how they are laid out.
