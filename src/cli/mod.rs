@@ -21,6 +21,7 @@ mod systems;
 mod threads;
 mod train;
 
+use crate::compute::fused::Found;
 use clap::{Parser, Subcommand};
 use client::CliError;
 use std::process::ExitCode;
@@ -32,6 +33,9 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(name = "boltzflow", version, arg_required_else_help = true)]
 struct Cli {
+    /// Vector instructions to compute with, no better ones than these; the best of this machine if not given
+    #[arg(long, global = true, env = "BOLTZFLOW_INSTRUCTIONS", value_name = "SET")]
+    instructions: Option<Instructions>,
     #[command(subcommand)]
     command: Command,
 }
@@ -56,10 +60,37 @@ enum Command {
     Models(models::Command),
 }
 
+/// Sets of vector instructions, as the command line names them.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Instructions {
+    Portable,
+    Avx2,
+    Avx512,
+    #[value(name = "avx512-bf16")]
+    Avx512Bf16,
+}
+
+impl From<Instructions> for Found {
+    fn from(set: Instructions) -> Self {
+        match set {
+            Instructions::Portable => Self::Portable,
+            Instructions::Avx2 => Self::Avx2,
+            Instructions::Avx512 => Self::Avx512,
+            Instructions::Avx512Bf16 => Self::Avx512Bf16,
+        }
+    }
+}
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     threads::settle();
     let cli = Cli::parse();
+    if let Some(set) = cli.instructions.map(Found::from)
+        && !set.limit()
+    {
+        eprintln!("error: this machine has no {}; leave --instructions out", set.name());
+        return ExitCode::from(2);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {

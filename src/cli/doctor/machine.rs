@@ -1,6 +1,7 @@
 //! What this machine is.
 
 use super::super::bench::device_name;
+use crate::compute::fused::Found;
 use candle_core::Device;
 use std::fmt;
 
@@ -13,6 +14,8 @@ pub(super) struct Machine {
     pub threads: usize,
     /// Vector instructions of the processor, of those that there are kernels or matrix products for.
     pub instructions: Vec<&'static str>,
+    /// The set of them that kernels are run with.
+    pub kernels: &'static str,
 }
 
 impl Machine {
@@ -22,6 +25,7 @@ impl Machine {
             processor: processor(),
             threads: rayon::current_num_threads(),
             instructions: instructions(),
+            kernels: Found::here().name(),
         }
     }
 }
@@ -31,11 +35,12 @@ impl fmt::Display for Machine {
         let instructions = if self.instructions.is_empty() { "none".into() } else { self.instructions.join(", ") };
         write!(
             f,
-            "boltzflow {} on {}: {}, {} threads, vector instructions: {instructions}",
+            "boltzflow {} on {}: {}, {} threads, vector instructions: {instructions}; kernels: {}",
             env!("CARGO_PKG_VERSION"),
             self.device,
             self.processor,
-            self.threads
+            self.threads,
+            self.kernels
         )
     }
 }

@@ -87,6 +87,7 @@ fn report(machine: &machine::Machine, checks: &[Check], measurements: &[Measurem
     let mut value = measurements_json(measurements, machine.threads, setting);
     value["processor"] = machine.processor.clone().into();
     value["vector_instructions"] = machine.instructions.clone().into();
+    value["kernels"] = machine.kernels.into();
     value["passed"] = checks.iter().all(Check::passed).into();
     value["checks"] = checks
         .iter()

@@ -311,8 +311,8 @@ mod x86 {
     }
 }
 
-/// What the processor was found to have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the processor was found to have, each with all that comes before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Found {
     Portable,
     Avx2,
@@ -320,11 +320,18 @@ pub enum Found {
     Avx512Bf16,
 }
 
+static FOUND: OnceLock<Found> = OnceLock::new();
+
 impl Found {
-    /// The best instruction set of this machine.
+    /// The instruction set that kernels are run with: the best of this machine, unless it was limited.
     pub fn here() -> Self {
-        static FOUND: OnceLock<Found> = OnceLock::new();
         *FOUND.get_or_init(Self::look)
+    }
+
+    /// Has kernels run with these instructions and no better ones. False if the machine does not have them, or if kernels
+    /// have run already.
+    pub fn limit(self) -> bool {
+        self <= Self::look() && FOUND.set(self).is_ok()
     }
 
     #[cfg(target_arch = "x86_64")]
