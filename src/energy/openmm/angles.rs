@@ -1,14 +1,12 @@
 //! Harmonic angles: U = ½·k·(θ − θ₀)².
 
 use super::lanes::{Lanes, Vector};
+use super::measures::LEAST_CROSS;
 use super::vector::{add, cross, difference, dot, scaled, subtract};
 use super::xml::Element;
 use crate::energy::potential::EnergyError;
 use crate::energy::tables::ForceTables;
 use std::f64::consts::PI;
-
-/// The least |u × v| in nm² that gradients divide by, as in OpenMM: a straight angle has no plane to bend in.
-const LEAST_CROSS: f64 = 1e-6;
 
 /// OpenMM's HarmonicAngleForce.
 #[derive(Debug)]

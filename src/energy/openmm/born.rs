@@ -27,8 +27,19 @@ pub(super) struct GeneralizedBorn {
     pub rescaling: [f64; 3],
     /// −κ in kJ·nm/(mol·e²).
     pub pair_energy: f64,
+    /// Where pairs end, if they do.
+    pub cutoff: Option<Cutoff>,
     /// Whether H of an atom that is inside another one has the term that Hawkins, Cramer and Truhlar leave out.
     pub engulfed_term: bool,
+}
+
+/// From `distance` on pairs have no part in anything; nearer, 1/f is less by `shift`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cutoff {
+    /// In nm.
+    pub distance: f64,
+    /// In nm⁻¹.
+    pub shift: f64,
 }
 
 /// What the model knows of an atom.
@@ -60,22 +71,29 @@ impl GeneralizedBorn {
         4 * self.atoms.len()
     }
 
+    pub fn scratch(&self) -> BornScratch {
+        BornScratch::new(self.atoms.len(), self.kept_pairs())
+    }
+
     /// The number of pairs that a workspace has to have a place for.
-    pub fn kept_pairs(&self) -> usize {
+    fn kept_pairs(&self) -> usize {
         let n = self.atoms.len();
         let pairs = n * n.saturating_sub(1) / 2;
         if pairs <= MOST_KEPT_PAIRS { pairs } else { 0 }
     }
 
-    /// The force as tables; `energy/cuda/born.cuh` says how they are laid out.
-    pub fn tables(&self) -> ForceTables {
+    /// The force as tables, of which there are none with a cutoff; `energy/cuda/born.cuh` says how they are laid out.
+    pub fn tables(&self) -> Option<ForceTables> {
+        if self.cutoff.is_some() {
+            return None;
+        }
         let integers = vec![self.atoms.len() as u32, u32::from(self.engulfed_term)];
         let [alpha, beta, gamma] = self.rescaling;
         let mut numbers = vec![alpha, beta, gamma, self.pair_energy];
         for a in &self.atoms {
             numbers.extend([a.charge, a.offset_radius, a.scaled_radius, a.radius, a.self_energy, a.surface]);
         }
-        ForceTables { integers, numbers }
+        Some(ForceTables { integers, numbers })
     }
 
     #[inline(always)]
@@ -157,10 +175,15 @@ impl GeneralizedBorn {
                 let exp = (-exponent).exp();
                 let ff = rr + radius * scratch.radius[j] * exp;
                 let inverse_ff = ff.recip();
-                let pair_energy = inverse_ff.sqrt() * (prefactor * other.charge);
+                let mut pair_energy = inverse_ff.sqrt() * (prefactor * other.charge);
+                let mut slope = -(pair_energy * inverse_ff);
+                if let Some(cutoff) = self.cutoff {
+                    let within = -rr + cutoff.distance * cutoff.distance;
+                    pair_energy = (pair_energy - prefactor * other.charge * cutoff.shift).zero_unless(within, 0.0);
+                    slope = slope.zero_unless(within, 0.0);
+                }
                 energy += pair_energy;
                 if GRADIENT {
-                    let slope = -(pair_energy * inverse_ff);
                     let of_product = slope * exp * (exponent + 1.0) * 0.5;
                     radius_gradient += of_product * scratch.radius[j];
                     scratch.radius_gradient[j] += of_product * radius;
@@ -208,7 +231,13 @@ impl GeneralizedBorn {
     fn descreenings<const GRADIENT: bool>(&self, d: &Vector, i: &Atom, j: &Atom) -> [Descreening; 2] {
         let r = dot(d, d).sqrt();
         let inverse_r = r.recip();
-        [self.descreening::<GRADIENT>(r, inverse_r, i, j), self.descreening::<GRADIENT>(r, inverse_r, j, i)]
+        let both = [self.descreening::<GRADIENT>(r, inverse_r, i, j), self.descreening::<GRADIENT>(r, inverse_r, j, i)];
+        let Some(cutoff) = self.cutoff else { return both };
+        let within = -r + cutoff.distance;
+        both.map(|Descreening { value, slope }| Descreening {
+            value: value.zero_unless(within, 0.0),
+            slope: slope.zero_unless(within, 0.0),
+        })
     }
 
     #[inline(always)]

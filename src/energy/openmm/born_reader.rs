@@ -1,8 +1,9 @@
 //! The generalized Born model in the two forms that OpenMM writes: GBSAOBCForce (OBC2), and the expressions of a
 //! CustomGBForce (OBC1 or OBC2 without salt, as `implicit/obc1.xml` and `GBSAOBC1Force` make them).
 
-use super::born::{Atom, GeneralizedBorn};
-use super::expression::Expression;
+use super::born::{Atom, Cutoff, GeneralizedBorn};
+use super::born_forms::Expression;
+use super::custom_reader::cutoff;
 use super::nonbonded::COULOMB;
 use super::xml::{Element, quoted};
 use crate::energy::potential::EnergyError;
@@ -26,6 +27,8 @@ struct CustomModel {
     self_energy: f64,
     /// −κ, as the energy of pairs has it.
     pair_energy: f64,
+    /// What 1/f is less by, in nm⁻¹.
+    shift: f64,
     surface: Option<Surface>,
     /// Which of a particle's parameters is its charge, ρ, and s.
     parameters: [String; 3],
@@ -63,16 +66,12 @@ pub(super) fn read_obc2(force: &Element, atoms: usize) -> Result<GeneralizedBorn
         atoms: particles.into_iter().map(atom).collect::<Result<_, _>>()?,
         rescaling: OBC2,
         pair_energy: -COULOMB * contrast,
+        cutoff: cutoff(force)?.map(|distance| Cutoff { distance, shift: 1.0 / distance }),
         engulfed_term: true,
     })
 }
 
-/// That the expressions of a CustomGBForce are ones that are known.
-pub(super) fn check_custom(force: &Element) -> Result<(), EnergyError> {
-    custom_model(force).map(|_| ())
-}
-
-/// Reads a CustomGBForce.
+/// Reads a CustomGBForce whose expressions are those of OBC1 or OBC2; others are unsupported here.
 pub(super) fn read_custom(force: &Element, atoms: usize) -> Result<GeneralizedBorn, EnergyError> {
     let model = custom_model(force)?;
     let [charge, offset_radius, scaled_radius] = &model.parameters;
@@ -97,6 +96,7 @@ pub(super) fn read_custom(force: &Element, atoms: usize) -> Result<GeneralizedBo
         atoms: particles.into_iter().map(atom).collect::<Result<_, _>>()?,
         rescaling: model.rescaling,
         pair_energy: model.pair_energy,
+        cutoff: cutoff(force)?.map(|distance| Cutoff { distance, shift: model.shift }),
         engulfed_term: false,
     })
 }
@@ -132,8 +132,9 @@ fn custom_model(force: &Element) -> Result<CustomModel, EnergyError> {
         }
         let repeated = if let ("0", Some(energy)) = (kind, expression.self_energy()) {
             self_energy.replace(energy.prefactor * contrast(&term, energy.solute, energy.solvent)?).is_some()
-        } else if let ("2", Some(energy)) = (kind, expression.pair_energy()) {
-            pair_energy.replace(energy.prefactor * contrast(&term, energy.solute, energy.solvent)?).is_some()
+        } else if let ("2", Some((energy, shift))) = (kind, expression.pair_energy()) {
+            let prefactor = energy.prefactor * contrast(&term, energy.solute, energy.solvent)?;
+            pair_energy.replace((prefactor, shift)).is_some()
         } else if let ("0", Some([prefactor, probe, offset])) = (kind, expression.surface_energy()) {
             surface.replace(Surface { prefactor, probe, offset }).is_some()
         } else {
@@ -144,11 +145,13 @@ fn custom_model(force: &Element) -> Result<CustomModel, EnergyError> {
         }
     }
     let missing = |what: &str| force.unsupported(format!("it has no energy term for {what}, which OBC1 and OBC2 have"));
+    let (pair_energy, shift) = pair_energy.ok_or_else(|| missing("pairs of atoms"))?;
     Ok(CustomModel {
         rescaling,
         offset,
         self_energy: self_energy.ok_or_else(|| missing("single atoms"))?,
-        pair_energy: pair_energy.ok_or_else(|| missing("pairs of atoms"))?,
+        pair_energy,
+        shift,
         surface,
         parameters,
     })
@@ -188,7 +191,7 @@ fn unknown(force: &Element, expression: &Expression) -> EnergyError {
 
 fn unknown_text(force: &Element, text: &str) -> EnergyError {
     force.unsupported(format!(
-        "its expression \"{}\" is not one of those that OpenMM writes for OBC1 and OBC2 without salt and cutoff",
+        "its expression \"{}\" is not one of those that OpenMM writes for OBC1 and OBC2 without salt",
         quoted(text)
     ))
 }

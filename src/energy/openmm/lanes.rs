@@ -87,6 +87,26 @@ impl Lanes {
         self.map(ln::<Portable>)
     }
 
+    /// [`Lanes::exp`] of whatever: infinity above its range, zero below, and NaN of NaN.
+    #[inline(always)]
+    pub fn exp_of_any(self) -> Self {
+        self.zip(self.exp(), |x, e| {
+            let e = if x > 709.0 { f64::INFINITY } else { e };
+            let e = if x < -708.0 { 0.0 } else { e };
+            if x.is_nan() { x } else { e }
+        })
+    }
+
+    /// [`Lanes::ln`] of whatever: −∞ of zero and of the subnormal, NaN of the negative.
+    #[inline(always)]
+    pub fn ln_of_any(self) -> Self {
+        self.zip(self.ln(), |x, ln| {
+            let ln = if x < f64::MIN_POSITIVE { f64::NEG_INFINITY } else { ln };
+            let ln = if x < 0.0 { f64::NAN } else { ln };
+            if x == f64::INFINITY { x } else { ln }
+        })
+    }
+
     /// tanh x with an absolute error of about an ulp of one.
     #[inline(always)]
     pub fn tanh(self) -> Self {

@@ -3,10 +3,16 @@
 use super::angles::HarmonicAngles;
 use super::bonds::HarmonicBonds;
 use super::born::GeneralizedBorn;
-use super::lanes::{Lanes, WIDTH};
+use super::collective::{CollectiveScratch, CollectiveVariables};
+use super::custom_born::{CustomBorn, CustomBornScratch};
+use super::custom_pairs::CustomPairs;
+use super::custom_terms::CustomTerms;
+use super::expression::EnergyRegisters;
+use super::lanes::{Lanes, Vector, WIDTH};
 use super::nonbonded::Nonbonded;
+use super::torsion_maps::TorsionMaps;
 use super::torsions::PeriodicTorsions;
-use super::workspace::Workspace;
+use super::workspace::{BornScratch, Workspace};
 use crate::compute::fused::{InstructionSet, Kernel, dispatch};
 use crate::energy::potential::{EnergyError, Potential, check_batch};
 use crate::energy::tables::{ForceKind, ForceTables, PotentialTables};
@@ -39,20 +45,98 @@ pub(super) enum Force {
     Torsions(PeriodicTorsions),
     Nonbonded(Nonbonded),
     Born(GeneralizedBorn),
+    Maps(TorsionMaps),
+    Terms(CustomTerms),
+    Pairs(CustomPairs),
+    CustomBorn(CustomBorn),
+    Collective(CollectiveVariables),
     /// A force that acts on velocities only.
     None,
 }
 
+/// What one thread needs to evaluate a force, besides positions and gradients.
+#[derive(Debug)]
+pub(super) enum Scratch {
+    Nothing,
+    Born(BornScratch),
+    Expression(EnergyRegisters),
+    CustomBorn(CustomBornScratch),
+    Collective(CollectiveScratch),
+}
+
 impl Force {
-    fn tables(&self) -> (ForceKind, ForceTables) {
+    /// The force as tables for a GPU, if there is such a form of it.
+    fn tables(&self) -> Option<(ForceKind, ForceTables)> {
         match self {
-            Self::Bonds(force) => (ForceKind::Bonds, force.tables()),
-            Self::Angles(force) => (ForceKind::Angles, force.tables()),
-            Self::Torsions(force) => (ForceKind::Torsions, force.tables()),
-            Self::Nonbonded(force) => (ForceKind::Nonbonded, force.tables()),
-            Self::Born(force) => (ForceKind::Born, force.tables()),
-            Self::None => (ForceKind::None, ForceTables::default()),
+            Self::Bonds(force) => Some((ForceKind::Bonds, force.tables())),
+            Self::Angles(force) => Some((ForceKind::Angles, force.tables())),
+            Self::Torsions(force) => Some((ForceKind::Torsions, force.tables())),
+            Self::Nonbonded(force) => Some((ForceKind::Nonbonded, force.tables()?)),
+            Self::Born(force) => Some((ForceKind::Born, force.tables()?)),
+            Self::None => Some((ForceKind::None, ForceTables::default())),
+            Self::Maps(_) | Self::Terms(_) | Self::Pairs(_) | Self::CustomBorn(_) | Self::Collective(_) => None,
         }
+    }
+
+    pub fn scratch(&self) -> Scratch {
+        match self {
+            Self::Born(force) => Scratch::Born(force.scratch()),
+            Self::Terms(force) => Scratch::Expression(force.registers()),
+            Self::Pairs(force) => Scratch::Expression(force.registers()),
+            Self::CustomBorn(force) => Scratch::CustomBorn(force.scratch()),
+            Self::Collective(force) => Scratch::Collective(force.scratch()),
+            _ => Scratch::Nothing,
+        }
+    }
+
+    /// Whether the energy is the same after every translation and rotation.
+    pub fn is_rigid_invariant(&self) -> bool {
+        match self {
+            Self::Terms(force) => force.is_rigid_invariant(),
+            Self::CustomBorn(force) => force.is_rigid_invariant(),
+            Self::Collective(force) => force.is_rigid_invariant(),
+            _ => true,
+        }
+    }
+
+    /// Energies of the configurations; gradients are added to.
+    #[inline(always)]
+    fn evaluate<const GRADIENT: bool>(&self, at: &[Vector], gradient: &mut [Vector], scratch: &mut Scratch) -> Lanes {
+        match (self, scratch) {
+            (Self::Bonds(force), _) => force.evaluate::<GRADIENT>(at, gradient),
+            (Self::Angles(force), _) => force.evaluate::<GRADIENT>(at, gradient),
+            (Self::Torsions(force), _) => force.evaluate::<GRADIENT>(at, gradient),
+            (Self::Nonbonded(force), _) => force.evaluate::<GRADIENT>(at, gradient),
+            (Self::Born(force), Scratch::Born(scratch)) => force.evaluate::<GRADIENT>(at, gradient, scratch),
+            (Self::Maps(force), _) => force.evaluate::<GRADIENT>(at, gradient),
+            (Self::Terms(force), Scratch::Expression(scratch)) => force.evaluate::<GRADIENT>(at, gradient, scratch),
+            (Self::Pairs(force), Scratch::Expression(scratch)) => force.evaluate::<GRADIENT>(at, gradient, scratch),
+            (Self::CustomBorn(force), Scratch::CustomBorn(scratch)) => {
+                force.evaluate::<GRADIENT>(at, gradient, scratch)
+            }
+            (Self::Collective(force), Scratch::Collective(scratch)) => {
+                force.evaluate::<GRADIENT>(at, gradient, scratch)
+            }
+            // A force has the scratch space that it made.
+            (Self::None, _) | (_, _) => Lanes::ZERO,
+        }
+    }
+}
+
+/// One force, compiled for each instruction set.
+pub(super) struct ForceKernel<'a, const GRADIENT: bool> {
+    pub force: &'a Force,
+    pub at: &'a [Vector],
+    pub gradient: &'a mut [Vector],
+    pub scratch: &'a mut Scratch,
+}
+
+impl<const GRADIENT: bool> Kernel for ForceKernel<'_, GRADIENT> {
+    type Output = Lanes;
+
+    #[inline(always)]
+    fn run<I: InstructionSet>(self) -> Lanes {
+        self.force.evaluate::<GRADIENT>(self.at, self.gradient, self.scratch)
     }
 }
 
@@ -77,40 +161,14 @@ impl MolecularMechanics {
     }
 
     fn workspace(&self) -> Workspace {
-        let born = self.terms.iter().find_map(|term| match &term.force {
-            Force::Born(born) => Some((self.atoms, born.kept_pairs())),
-            _ => None,
-        });
-        let (born_atoms, born_pairs) = born.unwrap_or_default();
-        Workspace::new(self.atoms, self.terms.len(), born_atoms, born_pairs)
+        Workspace::new(self.atoms, self.terms.iter().map(|term| term.force.scratch()).collect())
     }
 
     /// Energies of the terms, and the gradient of their sum, of the configurations that the workspace has loaded.
     fn run<const GRADIENT: bool>(&self, workspace: &mut Workspace) {
-        dispatch(Evaluation::<GRADIENT> { mechanics: self, workspace });
-    }
-}
-
-struct Evaluation<'a, const GRADIENT: bool> {
-    mechanics: &'a MolecularMechanics,
-    workspace: &'a mut Workspace,
-}
-
-impl<const GRADIENT: bool> Kernel for Evaluation<'_, GRADIENT> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: InstructionSet>(self) {
-        let Workspace { at, gradient, energies, born: scratch, .. } = self.workspace;
-        for (term, energy) in self.mechanics.terms.iter().zip(energies) {
-            *energy = match &term.force {
-                Force::Bonds(bonds) => bonds.evaluate::<GRADIENT>(at, gradient),
-                Force::Angles(angles) => angles.evaluate::<GRADIENT>(at, gradient),
-                Force::Torsions(torsions) => torsions.evaluate::<GRADIENT>(at, gradient),
-                Force::Nonbonded(nonbonded) => nonbonded.evaluate::<GRADIENT>(at, gradient),
-                Force::Born(born) => born.evaluate::<GRADIENT>(at, gradient, scratch),
-                Force::None => Lanes::ZERO,
-            };
+        let Workspace { at, gradient, energies, scratch, .. } = workspace;
+        for ((term, energy), scratch) in self.terms.iter().zip(energies).zip(scratch) {
+            *energy = dispatch(ForceKernel::<GRADIENT> { force: &term.force, at, gradient, scratch });
         }
     }
 }
@@ -152,7 +210,7 @@ impl Potential for MolecularMechanics {
     }
 
     fn tables(&self) -> Option<PotentialTables> {
-        let forces: Vec<_> = self.terms.iter().map(|term| term.force.tables()).collect();
+        let forces: Vec<_> = self.terms.iter().map(|term| term.force.tables()).collect::<Option<_>>()?;
         let scratch = self.terms.iter().map(|term| match &term.force {
             Force::Born(born) => born.table_scratch(),
             _ => 0,
@@ -191,6 +249,6 @@ impl Potential for MolecularMechanics {
     }
 
     fn is_rigid_invariant(&self) -> bool {
-        true
+        self.terms.iter().all(|term| term.force.is_rigid_invariant())
     }
 }

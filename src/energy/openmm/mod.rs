@@ -1,20 +1,31 @@
 //! Molecular mechanics from an OpenMM System XML, evaluated natively in f64 with gradients.
 //!
-//! `reader` reads the XML (through `xml`, which guards against bad input), `born_reader` and `expression` the generalized
-//! Born models in it. `bonds`, `angles`, `torsions`, `nonbonded` and `born` are the forces; `mechanics` sums them over
-//! batches, several configurations side by side (`lanes`, `vector`) in memory that each thread keeps (`workspace`).
-//! `topology` reads the PDB file that names the atoms.
+//! `reader` reads the XML (through `xml`, which guards against bad input). The forces with formulas of their own are
+//! `bonds`, `angles`, `torsions`, `torsion_maps`, `nonbonded` and `born` (`born_reader` and `born_forms` know it when they
+//! see it). Those that are given by expressions (`expression`, `custom_reader`) are `custom_terms`, `custom_pairs`,
+//! `custom_born` and `collective`. `mechanics` sums them over batches, several configurations side by side (`lanes`,
+//! `vector`, `measures`, `pairs`) in memory that each thread keeps (`workspace`). `topology` reads the PDB file that names
+//! the atoms.
 
 mod angles;
 mod bonds;
 mod born;
+mod born_forms;
 mod born_reader;
+mod collective;
+mod custom_born;
+mod custom_pairs;
+mod custom_reader;
+mod custom_terms;
 mod expression;
 mod lanes;
+mod measures;
 mod mechanics;
 mod nonbonded;
+mod pairs;
 mod reader;
 mod topology;
+mod torsion_maps;
 mod torsions;
 mod vector;
 mod workspace;

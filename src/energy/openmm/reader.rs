@@ -2,14 +2,19 @@
 
 use super::angles::HarmonicAngles;
 use super::bonds::HarmonicBonds;
-use super::born::GeneralizedBorn;
 use super::born_reader;
+use super::collective::CollectiveVariables;
+use super::custom_born::CustomBorn;
+use super::custom_pairs::CustomPairs;
+use super::custom_reader::global_parameters;
+use super::custom_terms::CustomTerms;
 use super::mechanics::{Force, MolecularMechanics, Term};
 use super::nonbonded::Nonbonded;
+use super::torsion_maps::TorsionMaps;
 use super::torsions::PeriodicTorsions;
 use super::xml::{self, Element, MAX_ATOMS, check_all_pairs, quoted};
 use crate::energy::potential::EnergyError;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The longest name of a force in bytes; answers repeat it.
 const LONGEST_NAME: usize = 256;
@@ -58,7 +63,8 @@ pub fn read_system(xml: &str) -> Result<OpenMmSystem, EnergyError> {
     let masses = masses(&system)?;
     let atoms = masses.len();
     let constraints = constraints(&system, atoms)?;
-    let terms = forces.iter().map(|force| term(force, atoms)).collect::<Result<Vec<_>, _>>()?;
+    let mut globals = Globals::new();
+    let terms = forces.iter().map(|force| term(force, atoms, &mut globals)).collect::<Result<Vec<_>, _>>()?;
     let constrained = constraints.iter().map(|c| (c.i.min(c.j), c.i.max(c.j)));
     let bonds: BTreeSet<_> = terms.iter().flat_map(Term::bonds).chain(constrained).collect();
     let potential = MolecularMechanics::new(atoms, terms, bonds.into_iter().collect());
@@ -67,13 +73,22 @@ pub fn read_system(xml: &str) -> Result<OpenMmSystem, EnergyError> {
 
 /// That a force is one of those that can be evaluated; looks at nothing that is long.
 fn check_supported(force: &Element) -> Result<(), EnergyError> {
-    let newest = match force.required("type")? {
-        "HarmonicBondForce" | "HarmonicAngleForce" | "PeriodicTorsionForce" | "RBTorsionForce" => {
+    let (oldest, newest) = match force.required("type")? {
+        "HarmonicBondForce" | "HarmonicAngleForce" | "PeriodicTorsionForce" | "RBTorsionForce" | "CMAPTorsionForce" => {
             check_not_periodic(force)?;
-            2
+            (1, 2)
+        }
+        "CustomBondForce" | "CustomAngleForce" | "CustomTorsionForce" | "CustomCompoundBondForce" => {
+            check_not_periodic(force)?;
+            (1, 3)
+        }
+        "CustomExternalForce" => (1, 1),
+        "CustomNonbondedForce" => {
+            check_method(force)?;
+            (1, 3)
         }
         "NonbondedForce" => {
-            check_no_cutoff(force)?;
+            check_method(force)?;
             for list in ["GlobalParameters", "ParticleOffsets", "ExceptionOffsets"] {
                 if force.has_any(list)? {
                     let reason = format!("it has {list}, and parameters that change are not supported; set them fixed");
@@ -83,38 +98,47 @@ fn check_supported(force: &Element) -> Result<(), EnergyError> {
             if force.attribute("includeDirectSpace").is_some_and(|text| text != "1") {
                 return Err(force.unsupported("it leaves out its direct space part (includeDirectSpace is not 1)"));
             }
-            4
+            (1, 4)
         }
-        "GBSAOBCForce" => {
-            check_no_cutoff(force)?;
-            2
+        "GBSAOBCForce" | "CustomGBForce" => {
+            check_method(force)?;
+            (1, 2)
         }
-        "CustomGBForce" => {
-            check_no_cutoff(force)?;
-            born_reader::check_custom(force)?;
-            2
-        }
-        "CMMotionRemover" => 1,
-        kind if kind.ends_with("Barostat") => {
-            return Err(force.unsupported(
-                "it changes the volume of a periodic box, and configurations are sampled at no volume at all; leave \
-                 the barostat out of the system",
-            ));
-        }
-        _ => {
-            return Err(force.unsupported(
-                "the forces that can be evaluated are HarmonicBondForce, HarmonicAngleForce, PeriodicTorsionForce, \
-                 RBTorsionForce, NonbondedForce, GBSAOBCForce and the CustomGBForce of OBC1 and OBC2 (CMMotionRemover is \
-                 ignored)",
-            ));
-        }
+        "CustomCVForce" => (0, 1),
+        "CMMotionRemover" => (1, 1),
+        kind => return Err(force.unsupported(why_not(kind))),
     };
     let version = force.integer("version")?;
-    if !(1..=newest).contains(&version) {
-        let reason = format!("version {version} of its XML is not known; the versions from 1 to {newest} are");
+    if !(oldest..=newest).contains(&version) {
+        let reason = format!("version {version} of its XML is not known; the versions from {oldest} to {newest} are");
         return Err(force.unsupported(reason));
     }
     Ok(())
+}
+
+/// Why a force of this type is refused.
+fn why_not(kind: &str) -> &'static str {
+    match kind {
+        _ if kind.ends_with("Barostat") => {
+            "it changes the volume of a periodic box, and configurations are sampled at no volume at all; leave the \
+             barostat out of the system"
+        }
+        "AndersenThermostat" => {
+            "temperatures are those of samples, not of a thermostat; leave it out of the system (simulations here have \
+             their own)"
+        }
+        "DrudeForce" => "positions of Drude particles are not sampled; use a force field that is not polarisable",
+        _ if kind.starts_with("Amoeba") || kind == "HippoNonbondedForce" => {
+            "polarisable force fields of the AMOEBA family are not supported; use one with fixed charges"
+        }
+        "TorchForce" | "PythonForce" => "its energy is code outside of the system's XML, which is not run here",
+        _ => {
+            "the forces that can be evaluated are HarmonicBondForce, HarmonicAngleForce, PeriodicTorsionForce, \
+             RBTorsionForce, CMAPTorsionForce, NonbondedForce, GBSAOBCForce, CustomBondForce, CustomAngleForce, \
+             CustomTorsionForce, CustomExternalForce, CustomCompoundBondForce, CustomNonbondedForce, CustomGBForce and \
+             CustomCVForce (CMMotionRemover is ignored)"
+        }
+    }
 }
 
 fn check_not_periodic(force: &Element) -> Result<(), EnergyError> {
@@ -126,11 +150,10 @@ fn check_not_periodic(force: &Element) -> Result<(), EnergyError> {
     }
 }
 
-fn check_no_cutoff(force: &Element) -> Result<(), EnergyError> {
+fn check_method(force: &Element) -> Result<(), EnergyError> {
     let method = force.integer("method")?;
     let name = match method {
-        0 => return Ok(()),
-        1 => "CutoffNonPeriodic",
+        0 | 1 => return Ok(()),
         2 => "CutoffPeriodic",
         3 => "Ewald",
         4 => "PME",
@@ -138,8 +161,8 @@ fn check_no_cutoff(force: &Element) -> Result<(), EnergyError> {
         _ => "unknown",
     };
     Err(force.unsupported(format!(
-        "its method is {method} ({name}); only 0 (NoCutoff) is supported, so create the system with \
-         nonbondedMethod=NoCutoff"
+        "its method is {method} ({name}), which is for periodic boxes; only molecules in open space are supported, so \
+         create the system with nonbondedMethod=NoCutoff or CutoffNonPeriodic"
     )))
 }
 
@@ -180,30 +203,78 @@ fn constraints(system: &Element, atoms: usize) -> Result<Vec<Constraint>, Energy
         .collect()
 }
 
-fn term(element: &Element, atoms: usize) -> Result<Term, EnergyError> {
+/// The deepest nesting of forces in forces.
+const DEEPEST: usize = 4;
+
+/// What global parameters are, as far as they are known: all forces of a system share them.
+type Globals<'a> = BTreeMap<&'a str, f64>;
+
+fn term<'a>(element: &Element<'a, '_>, atoms: usize, globals: &mut Globals<'a>) -> Result<Term, EnergyError> {
+    let name = element.attribute("name").map_or_else(|| element.required("type"), Ok)?;
+    if name.len() > LONGEST_NAME {
+        return Err(element.fault(format!("its name has {} bytes; it may have {LONGEST_NAME}", name.len())));
+    }
+    Ok(Term { name: name.to_string(), force: read_force(element, atoms, globals, DEEPEST)? })
+}
+
+fn read_force<'a>(
+    element: &Element<'a, '_>,
+    atoms: usize,
+    globals: &mut Globals<'a>,
+    depth: usize,
+) -> Result<Force, EnergyError> {
     let kind = element.required("type")?;
-    let force = match kind {
+    if kind.starts_with("Custom") {
+        check_globals(element, globals)?;
+    }
+    Ok(match kind {
         "HarmonicBondForce" => Force::Bonds(HarmonicBonds::read(element, atoms)?),
         "HarmonicAngleForce" => Force::Angles(HarmonicAngles::read(element, atoms)?),
         "PeriodicTorsionForce" => Force::Torsions(PeriodicTorsions::read(element, atoms)?),
         "RBTorsionForce" => Force::Torsions(PeriodicTorsions::read_ryckaert_bellemans(element, atoms)?),
+        "CMAPTorsionForce" => Force::Maps(TorsionMaps::read(element, atoms)?),
         "NonbondedForce" => Force::Nonbonded(Nonbonded::read(element, atoms)?),
-        "GBSAOBCForce" => Force::Born(born(born_reader::read_obc2, element, atoms)?),
-        "CustomGBForce" => Force::Born(born(born_reader::read_custom, element, atoms)?),
+        "GBSAOBCForce" => {
+            check_all_pairs(element, atoms)?;
+            Force::Born(born_reader::read_obc2(element, atoms)?)
+        }
+        "CustomGBForce" => {
+            check_all_pairs(element, atoms)?;
+            match born_reader::read_custom(element, atoms) {
+                Ok(born) => Force::Born(born),
+                Err(EnergyError::Unsupported { .. }) => Force::CustomBorn(CustomBorn::read(element, atoms)?),
+                Err(error) => return Err(error),
+            }
+        }
+        "CustomBondForce"
+        | "CustomAngleForce"
+        | "CustomTorsionForce"
+        | "CustomExternalForce"
+        | "CustomCompoundBondForce" => Force::Terms(CustomTerms::read(element, atoms)?),
+        "CustomNonbondedForce" => Force::Pairs(CustomPairs::read(element, atoms)?),
+        "CustomCVForce" => {
+            if depth == 0 {
+                return Err(element.unsupported(format!("forces are nested more than {DEEPEST} deep in it")));
+            }
+            Force::Collective(CollectiveVariables::read(element, atoms, |inner| {
+                check_supported(inner)?;
+                read_force(inner, atoms, globals, depth - 1)
+            })?)
+        }
         _ => Force::None,
-    };
-    let name = element.attribute("name").unwrap_or(kind);
-    if name.len() > LONGEST_NAME {
-        return Err(element.fault(format!("its name has {} bytes; it may have {LONGEST_NAME}", name.len())));
-    }
-    Ok(Term { name: name.to_string(), force })
+    })
 }
 
-fn born(
-    read: fn(&Element, usize) -> Result<GeneralizedBorn, EnergyError>,
-    element: &Element,
-    atoms: usize,
-) -> Result<GeneralizedBorn, EnergyError> {
-    check_all_pairs(element, atoms)?;
-    read(element, atoms)
+/// That a global parameter has one value in all forces, as OpenMM demands.
+fn check_globals<'a>(force: &Element<'a, '_>, globals: &mut Globals<'a>) -> Result<(), EnergyError> {
+    for (name, value) in global_parameters(force)? {
+        let known = *globals.entry(name).or_insert(value);
+        if known != value {
+            return Err(force.fault(format!(
+                "the global parameter {} is {value} here and {known} in another force; it can have one value",
+                quoted(name)
+            )));
+        }
+    }
+    Ok(())
 }

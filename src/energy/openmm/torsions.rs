@@ -4,7 +4,7 @@
 //! nφ from the powers of cos φ + i·sin φ. Torsions about the same four atoms share the geometry.
 
 use super::lanes::{Lanes, Vector};
-use super::vector::{add, cross, difference, dot, scaled, subtract, sum};
+use super::measures::Dihedral;
 use super::xml::Element;
 use crate::energy::potential::EnergyError;
 use crate::energy::tables::ForceTables;
@@ -13,13 +13,13 @@ use std::collections::BTreeMap;
 /// OpenMM's PeriodicTorsionForce, or what is the same sum.
 #[derive(Debug)]
 pub(super) struct PeriodicTorsions {
-    dihedrals: Vec<Dihedral>,
+    dihedrals: Vec<TorsionTerms>,
     /// Σ k of all torsions.
     constant: f64,
 }
 
 #[derive(Debug)]
-struct Dihedral {
+struct TorsionTerms {
     atoms: [u32; 4],
     /// Sorted by periodicity.
     terms: Vec<Fourier>,
@@ -57,8 +57,8 @@ impl Terms {
         };
         let dihedrals = self.dihedrals.into_iter();
         let dihedrals = dihedrals
-            .map(|(atoms, terms)| Dihedral { atoms, terms: terms.into_iter().filter_map(fourier).collect() })
-            .filter(|dihedral: &Dihedral| !dihedral.terms.is_empty())
+            .map(|(atoms, terms)| TorsionTerms { atoms, terms: terms.into_iter().filter_map(fourier).collect() })
+            .filter(|dihedral: &TorsionTerms| !dihedral.terms.is_empty())
             .collect();
         PeriodicTorsions { dihedrals, constant: self.constant }
     }
@@ -121,16 +121,11 @@ impl PeriodicTorsions {
     pub fn evaluate<const GRADIENT: bool>(&self, at: &[Vector], gradient: &mut [Vector]) -> Lanes {
         let mut energy = Lanes::all(self.constant);
         for dihedral in &self.dihedrals {
-            let [i, j, k, l] = dihedral.atoms.map(|a| a as usize);
-            let u = difference(&at[j], &at[i]);
-            let v = difference(&at[k], &at[j]);
-            let w = difference(&at[l], &at[k]);
-            let m = cross(&u, &v);
-            let n = cross(&v, &w);
-            let (mm, nn, vv) = (dot(&m, &m), dot(&n, &n), dot(&v, &v));
-            let length = vv.sqrt();
-            let norm = (mm * nn).sqrt().recip();
-            let phi = Complex { re: dot(&m, &n) * norm, im: length * dot(&u, &n) * norm };
+            let atoms = dihedral.atoms.map(|a| a as usize);
+            let geometry = Dihedral::new(at, atoms);
+            let norm = (geometry.mm * geometry.nn).sqrt().recip();
+            let [sine, cosine] = geometry.sine_and_cosine();
+            let phi = Complex { re: cosine * norm, im: sine * norm };
 
             let mut power = phi;
             let mut reached = 1;
@@ -145,18 +140,7 @@ impl PeriodicTorsions {
                 slope += (power.re * term.sine - power.im * term.cosine) * f64::from(term.periodicity);
             }
             if GRADIENT {
-                // Blondel and Karplus, J. Comput. Chem. 17, 1132 (1996), equation 27.
-                let (slope_m, slope_n) = (slope / mm, slope / nn);
-                let pull_i = scaled(&m, -(slope_m * length));
-                let pull_l = scaled(&n, slope_n * length);
-                let along = scaled(&m, slope_m * (dot(&u, &v) / length));
-                let along = sum(&along, &scaled(&n, slope_n * (dot(&w, &v) / length)));
-                add(&mut gradient[i], &pull_i);
-                add(&mut gradient[l], &pull_l);
-                subtract(&mut gradient[j], &pull_i);
-                add(&mut gradient[j], &along);
-                subtract(&mut gradient[k], &pull_l);
-                subtract(&mut gradient[k], &along);
+                geometry.pull(gradient, atoms, slope);
             }
         }
         energy

@@ -1,6 +1,7 @@
 //! What one thread needs to evaluate a handful of configurations, allocated once and used for many of them.
 
 use super::lanes::{Lanes, Vector, WIDTH};
+use super::mechanics::Scratch;
 
 /// Positions, gradients and energies of [`WIDTH`] configurations, and the intermediate results of their forces.
 #[derive(Debug)]
@@ -11,12 +12,13 @@ pub(super) struct Workspace {
     pub gradient: Vec<Vector>,
     /// Energies of the terms in kJ/mol.
     pub energies: Vec<Lanes>,
-    pub born: BornScratch,
+    /// What each term keeps.
+    pub scratch: Vec<Scratch>,
     finite: [bool; WIDTH],
 }
 
 /// Intermediate results of the generalized Born model, one for each atom; see `born.rs`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct BornScratch {
     pub integral: Vec<Lanes>,
     pub radius: Vec<Lanes>,
@@ -28,21 +30,27 @@ pub(super) struct BornScratch {
     pub slopes: Vec<[Lanes; 2]>,
 }
 
+impl BornScratch {
+    pub fn new(atoms: usize, pairs: usize) -> Self {
+        let lanes = || vec![Lanes::ZERO; atoms];
+        Self {
+            integral: lanes(),
+            radius: lanes(),
+            inverse_radius: lanes(),
+            chain: lanes(),
+            radius_gradient: lanes(),
+            slopes: vec![[Lanes::ZERO; 2]; pairs],
+        }
+    }
+}
+
 impl Workspace {
-    pub fn new(atoms: usize, terms: usize, born_atoms: usize, born_pairs: usize) -> Self {
-        let lanes = || vec![Lanes::ZERO; born_atoms];
+    pub fn new(atoms: usize, scratch: Vec<Scratch>) -> Self {
         Self {
             at: vec![[Lanes::ZERO; 3]; atoms],
             gradient: vec![[Lanes::ZERO; 3]; atoms],
-            energies: vec![Lanes::ZERO; terms],
-            born: BornScratch {
-                integral: lanes(),
-                radius: lanes(),
-                inverse_radius: lanes(),
-                chain: lanes(),
-                radius_gradient: lanes(),
-                slopes: vec![[Lanes::ZERO; 2]; born_pairs],
-            },
+            energies: vec![Lanes::ZERO; scratch.len()],
+            scratch,
             finite: [false; WIDTH],
         }
     }

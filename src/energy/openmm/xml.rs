@@ -136,17 +136,25 @@ impl<'a, 'input> Element<'a, 'input> {
 
     /// The indices of different particles, all below `atoms`.
     pub fn particles<const N: usize>(&self, names: [&str; N], atoms: usize) -> Result<[u32; N], EnergyError> {
+        let list = self.particle_list(&names, atoms)?;
         let mut particles = [0; N];
-        for (slot, name) in names.iter().enumerate() {
+        particles.iter_mut().zip(list).for_each(|(to, from)| *to = from);
+        Ok(particles)
+    }
+
+    /// The same for any number of them.
+    pub fn particle_list(&self, names: &[impl AsRef<str>], atoms: usize) -> Result<Vec<u32>, EnergyError> {
+        let mut particles = Vec::with_capacity(names.len());
+        for name in names.iter().map(AsRef::as_ref) {
             let index = self.integer(name)?;
             let Some(particle) = u32::try_from(index).ok().filter(|&p| (p as usize) < atoms) else {
                 let what = format!("attribute {name} is {index}; it must be the index of one of {atoms} particles");
                 return Err(self.fault(what));
             };
-            if particles[..slot].contains(&particle) {
+            if particles.contains(&particle) {
                 return Err(self.fault(format!("particle {particle} is named twice; its particles must be different")));
             }
-            particles[slot] = particle;
+            particles.push(particle);
         }
         Ok(particles)
     }

@@ -82,11 +82,16 @@ impl<'a> Expression<'a> {
         self.polarisation(-numbers(&self.main, form)?.iter().product::<f64>())
     }
 
-    /// The energy of two charges, times f over their product.
-    pub fn pair_energy(&self) -> Option<Polarisation> {
-        let form = "-#*(1/soluteDielectric-1/solventDielectric)*charge1*charge2/f";
+    /// The energy of two charges over their product and 1/f, and what 1/f is less by where there is a cutoff.
+    pub fn pair_energy(&self) -> Option<(Polarisation, f64)> {
+        let forms = [
+            ("-#*(1/soluteDielectric-1/solventDielectric)*charge1*charge2/f", false),
+            ("-#*(1/soluteDielectric-1/solventDielectric)*charge1*charge2*(1/f-#)", true),
+        ];
         self.defines(&[("f", "sqrt(r^2+B1*B2*exp(-r^2/(4*B1*B2)))")]).then_some(())?;
-        self.polarisation(-numbers(&self.main, form)?.iter().product::<f64>())
+        let (found, shifted) = forms.iter().find_map(|(form, shifted)| Some((numbers(&self.main, form)?, *shifted)))?;
+        let shift = if shifted { *found.get(1)? } else { 0.0 };
+        Some((self.polarisation(-*found.first()?)?, shift))
     }
 
     /// The prefactor, the radius of the probe and the offset of radii in the energy of the surface area.
