@@ -231,9 +231,6 @@ async fn systems() {
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs() {
     let (_folder, server, mut c) = fresh().await;
-    let xml = std::fs::read_to_string(test_data("openmm/ace-aaa-nme-hbonds/system.xml")).unwrap();
-    let pdb = std::fs::read_to_string(test_data("openmm/ace-aaa-nme-hbonds/topology.pdb")).unwrap();
-    let constrained = c.systems.create_system(create(molecule(xml, pdb))).await.unwrap().into_inner().name;
     let plain = std::fs::read_to_string(test_data("openmm/alanine-dipeptide-vacuum/system.xml")).unwrap();
     let plain_pdb = std::fs::read_to_string(test_data("openmm/alanine-dipeptide-vacuum/topology.pdb")).unwrap();
     let bare = create(molecule(plain.clone(), String::new()));
@@ -273,7 +270,6 @@ async fn jobs() {
         case!(j.create_job(simulation), Unimplemented, "NOT_IMPLEMENTED", "job.simulation"),
         case!(j.create_job(with(|t| t.system.clear())), InvalidArgument, "INVALID_FIELD", "job.training.system"),
         case!(j.create_job(on("systems/none")), NotFound, "RESOURCE_NOT_FOUND", "none"),
-        case!(j.create_job(on(&constrained)), FailedPrecondition, "UNSUITABLE_SYSTEM", "constraints"),
         case!(j.create_job(on(&without_structure)), FailedPrecondition, "UNSUITABLE_SYSTEM", "topology_pdb"),
         case!(j.create_job(job_request(realnvp)), InvalidArgument, "INVALID_FIELD", "circular"),
         case!(

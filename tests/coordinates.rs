@@ -32,14 +32,14 @@ fn perturbed(transform: &dyn CoordinateTransform, x: &[f64], seed: u64) -> Vec<f
 
 #[test]
 fn positions_come_back_and_jacobians_cancel() {
-    for case in ["alanine-dipeptide-obc1", "ace-aaa-nme"] {
+    for case in ["alanine-dipeptide-obc1", "ace-aaa-nme", "ace-aaa-nme-hbonds"] {
         let (system, x) = molecule(case);
         let d = system.dimension();
         let transform = choose_coordinates(&system, None, 300.0).unwrap();
-        assert_eq!(transform.kinds().len(), d - 6);
+        assert_eq!(transform.kinds().len(), d - 6 - system.constraints().len());
         for (i, x) in x.chunks_exact(d).enumerate() {
             let y = perturbed(transform.as_ref(), x, i as u64);
-            let (mut placed, mut back) = (vec![0.0; d], vec![0.0; d - 6]);
+            let (mut placed, mut back) = (vec![0.0; d], vec![0.0; y.len()]);
             let ladj = transform.to_positions(&y, &mut placed);
             let ladj_back = transform.to_coordinates(&placed, &mut back);
             assert!((ladj - ladj_back).abs() < 1e-9);
@@ -55,7 +55,9 @@ fn positions_come_back_and_jacobians_cancel() {
             transform.to_positions(&y, &mut again);
             system.potential().evaluate(x, &mut energies[..1], None).unwrap();
             system.potential().evaluate(&again, &mut energies[1..], None).unwrap();
-            assert!((energies[0] - energies[1]).abs() < 1e-7, "{case}: energies {energies:?}");
+            // OpenMM holds constraints to a millionth of their length.
+            let allowed = if system.constraints().is_empty() { 1e-7 } else { 1e-3 };
+            assert!((energies[0] - energies[1]).abs() < allowed, "{case}: energies {energies:?}");
         }
     }
 }
@@ -90,7 +92,138 @@ fn ladj_is_that_of_the_dense_jacobian() {
         let rotate = |p: &[f64]| [w[1] * p[2] - w[2] * p[1], w[2] * p[0] - w[0] * p[2], w[0] * p[1] - w[1] * p[0]];
         columns.push(placed.chunks_exact(3).flat_map(rotate).collect());
     }
-    assert!((ladj - log_abs_det(columns)).abs() < 1e-6);
+    // The torsion of each of three methyl groups goes through a third of a turn, which stands for the whole.
+    assert!((ladj - 3.0 * 3f64.ln() - log_abs_det(columns)).abs() < 1e-6);
+}
+
+/// The hydrogens of a methyl group are told apart by their numbers only: exchanged in turn they are the same sample, and
+/// no sample but those of one order is made.
+#[test]
+fn equivalent_atoms_have_one_set_of_coordinates() {
+    let (system, x) = molecule("alanine-dipeptide-obc1");
+    let d = system.dimension();
+    let transform = choose_coordinates(&system, Some(&x), 300.0).unwrap();
+    assert!(transform.description().contains("3 of groups of three equivalent atoms"), "{}", transform.description());
+    let y_of = |x: &[f64]| {
+        let mut y = vec![0.0; transform.kinds().len()];
+        let ladj = transform.to_coordinates(x, &mut y);
+        (y, ladj)
+    };
+    for x in x.chunks_exact(d) {
+        for methyl in [[0, 2, 3], [11, 12, 13], [19, 20, 21]] {
+            let mut turned = x.to_vec();
+            for k in 0..3 {
+                let (to, from) = (methyl[k], methyl[(k + 1) % 3]);
+                turned[3 * to..3 * to + 3].copy_from_slice(&x[3 * from..3 * from + 3]);
+            }
+            let ((y, ladj), (y_turned, ladj_turned)) = (y_of(x), y_of(&turned));
+            // Where two numberings are equally near, rounding chooses.
+            let gap = y.iter().zip(&y_turned).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            assert!(gap < 1e-7 && (ladj - ladj_turned).abs() < 1e-9, "{methyl:?}: {gap}");
+        }
+    }
+}
+
+/// Bonds to hydrogens that are held at their lengths, and the angles of rigid water.
+#[test]
+fn constraints_hold_whatever_the_flow_makes() {
+    let (system, x) = molecule("ace-aaa-nme-hbonds");
+    let transform = choose_coordinates(&system, Some(&x), 300.0).unwrap();
+    assert!(transform.description().contains("22 more are fixed by constraints"), "{}", transform.description());
+    for (i, frame) in x.chunks_exact(system.dimension()).enumerate() {
+        check_constraints(&system, transform.as_ref(), frame, i as u64);
+    }
+
+    // Methanol with the angles at its hydrogens rigid, as OpenMM's HAngles makes them, but for that of its hydroxyl.
+    let start = [
+        [0.0, 0.0, 0.0],
+        [0.142, 0.0, 0.0],
+        [-0.036, 0.103, 0.0],
+        [-0.036, -0.0515, 0.0892],
+        [-0.036, -0.0515, -0.0892],
+        [0.172, 0.09, 0.0],
+    ];
+    let distance = |i: usize, j: usize| boltzflow::coords::distance(start[i], start[j]);
+    let held = [(0, 2), (0, 3), (0, 4), (2, 3), (2, 4), (3, 4), (1, 5)];
+    let row = |&(i, j): &(usize, usize)| format!("<Constraint p1=\"{i}\" p2=\"{j}\" d=\"{}\"/>", distance(i, j));
+    let constraints: String = held.iter().map(row).collect();
+    let masses: String = [12.0, 16.0, 1.0, 1.0, 1.0, 1.0].map(|m| format!("<Particle mass=\"{m}\"/>")).concat();
+    let xml = |constraints: &str| {
+        format!(
+            "<System version=\"1\"><Particles>{masses}</Particles><Constraints>{constraints}</Constraints><Forces><Force \
+             type=\"HarmonicBondForce\" version=\"2\"><Bonds><Bond p1=\"0\" p2=\"1\" d=\"0.142\" k=\"200000\"/></Bonds>\
+             </Force><Force type=\"HarmonicAngleForce\" version=\"2\"><Angles><Angle p1=\"0\" p2=\"1\" p3=\"5\" a=\"1.9\" \
+             k=\"400\"/><Angle p1=\"1\" p2=\"0\" p3=\"2\" a=\"1.9\" k=\"400\"/></Angles></Force></Forces></System>"
+        )
+    };
+    let build = |constraints: &str| {
+        let definition = SystemDefinition::OpenMm { system_xml: xml(constraints), topology_pdb: None };
+        System::build(definition).unwrap()
+    };
+    let system = build(&constraints);
+    let x = start.concat();
+    let transform = choose_coordinates(&system, Some(&[x.clone(), x.clone()].concat()), 300.0).unwrap();
+    assert_eq!(transform.kinds().len(), 18 - 6 - held.len());
+    check_constraints(&system, transform.as_ref(), &x, 1);
+
+    // A distance across two bonds that stretch is no coordinate.
+    let across = format!("<Constraint p1=\"0\" p2=\"5\" d=\"{}\"/>", distance(0, 5));
+    let loose = build(&(constraints + &across));
+    let error = choose_coordinates(&loose, Some(&[x.clone(), x].concat()), 300.0).unwrap_err().to_string();
+    assert!(error.contains("the constraint between atoms"), "{error}");
+}
+
+fn check_constraints(system: &System, transform: &dyn CoordinateTransform, frame: &[f64], seed: u64) {
+    let y = perturbed(transform, frame, seed);
+    let mut placed = vec![0.0; system.dimension()];
+    let ladj = transform.to_positions(&y, &mut placed);
+    assert!(ladj.is_finite());
+    let at = |atom: usize| [placed[3 * atom], placed[3 * atom + 1], placed[3 * atom + 2]];
+    for c in system.constraints() {
+        let distance = boltzflow::coords::distance(at(c.i), at(c.j));
+        assert!((distance - c.distance).abs() < 1e-9, "{} and {}: {distance} for {}", c.i, c.j, c.distance);
+    }
+    let mut back = vec![0.0; y.len()];
+    assert!((transform.to_coordinates(&placed, &mut back) - ladj).abs() < 1e-9);
+}
+
+/// Propyne: four atoms on a line. Torsions are measured from atoms beside it; where the flow puts such atoms on a line,
+/// there is no density, and nothing that is not a number.
+#[test]
+fn atoms_on_a_line_have_finite_coordinates() {
+    let x: Vec<f64> = [
+        [0.0, 0.0, 0.0],
+        [0.146, 0.0, 0.0],
+        [0.267, 0.0, 0.0],
+        [0.373, 0.0, 0.0],
+        [-0.036, 0.103, 0.0],
+        [-0.036, -0.0515, 0.0892],
+        [-0.036, -0.0515, -0.0892],
+    ]
+    .concat();
+    let bonds = [(0, 1), (1, 2), (2, 3), (0, 4), (0, 5), (0, 6)];
+    let rows: String =
+        bonds.iter().map(|(i, j)| format!("<Bond p1=\"{i}\" p2=\"{j}\" d=\"0.11\" k=\"200000\"/>")).collect();
+    let masses = "<Particle mass=\"12\"/>".repeat(3) + &"<Particle mass=\"1\"/>".repeat(4);
+    let system_xml = format!(
+        "<System version=\"1\"><Particles>{masses}</Particles><Constraints/><Forces><Force type=\"HarmonicBondForce\" \
+         version=\"2\"><Bonds>{rows}</Bonds></Force></Forces></System>"
+    );
+    let system = System::build(SystemDefinition::OpenMm { system_xml, topology_pdb: None }).unwrap();
+    let bent: Vec<f64> = x.iter().enumerate().map(|(k, x)| x + 1e-3 * (k as f64).sin()).collect();
+    let transform = choose_coordinates(&system, Some(&[bent.clone(), x.clone()].concat()), 300.0).unwrap();
+    let (mut y, mut placed) = (vec![0.0; 15], vec![0.0; 21]);
+    for frame in [&bent, &x] {
+        let ladj = transform.to_coordinates(frame, &mut y);
+        assert!(!ladj.is_nan() && y.iter().all(|y| y.is_finite()), "{y:?}");
+        let ladj = transform.to_positions(&y, &mut placed);
+        assert!(!ladj.is_nan() && placed.iter().all(|x| x.is_finite()), "{placed:?}");
+    }
+    let (mut force, mut gradient) = (vec![1.0; 21], vec![0.0; 15]);
+    transform.pull_back(&y, &placed, &mut force, &mut gradient);
+    let target = ReducedTarget::new(system, transform);
+    let batch = target.evaluate(&y).unwrap();
+    assert!(!batch.energies[0].is_nan());
 }
 
 #[test]
@@ -184,9 +317,6 @@ fn torsions_are_one_a_bond_and_there_is_no_density_out_of_the_domain() {
 
 #[test]
 fn molecules_without_a_bond_graph_are_refused_with_the_reason() {
-    let (system, _) = molecule("ace-aaa-nme-hbonds");
-    let error = choose_coordinates(&system, None, 300.0).unwrap_err().to_string();
-    assert!(error.contains("constraints"), "{error}");
     let xml = std::fs::read_to_string(format!(
         "{}/tests/data/openmm/alanine-dipeptide-vacuum/system.xml",
         env!("CARGO_MANIFEST_DIR")

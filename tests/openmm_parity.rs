@@ -335,7 +335,7 @@ fn a_system_knows_its_bonds_with_and_without_constraints() {
         .unwrap()
     };
     let (free, constrained) = (build("ace-aaa-nme"), build("ace-aaa-nme-hbonds"));
-    assert_eq!((free.constraints(), constrained.constraints()), (0, 22));
+    assert_eq!((free.constraints().len(), constrained.constraints().len()), (0, 22));
     assert_eq!(free.bonds(), constrained.bonds());
     assert_eq!(free.bonds().len(), 41, "42 atoms of one molecule without rings");
     assert!(free.bonds().is_sorted() && free.bonds().iter().all(|(i, j)| i < j));

@@ -1,9 +1,11 @@
 //! Choosing coordinates for a system.
 
 use super::cartesian::CartesianCoordinates;
-use super::internal::{InternalCoordinate, InternalCoordinates, InternalQuantity};
+use super::constraints::{HeldTogether, across_angles, fixed_coordinates};
+use super::internal::{InternalCoordinate, InternalCoordinates, InternalQuantity, ROTOR_SCALE};
+use super::rotors::mark_rotors;
 use super::transform::{CoordinateKind, CoordinateTransform, CoordinatesError};
-use super::zmatrix::ZMatrix;
+use super::zmatrix::{Molecule, ZMatrix};
 use crate::energy::{System, SystemDefinition, minimise};
 use crate::math::special::wrap_angle;
 use std::f64::consts::PI;
@@ -60,8 +62,15 @@ pub fn preview_kinds(system: &System, has_data: bool) -> Result<Vec<CoordinateKi
     if !has_data && system.topology().is_none() {
         return Err(no_structure());
     }
-    let zmatrix = zmatrix(system)?;
-    Ok(InternalCoordinates::quantities(&zmatrix).into_iter().enumerate().map(|(k, q)| kind(&zmatrix, k, q)).collect())
+    let structure = system.topology().map(|topology| topology.positions.as_slice());
+    let zmatrix = zmatrix(system, structure)?;
+    let fixed = match structure {
+        Some(structure) => fixed_coordinates(&zmatrix, system.constraints(), structure)?,
+        None => Vec::new(),
+    };
+    let quantities = InternalCoordinates::quantities(&zmatrix).into_iter().enumerate();
+    let free = quantities.filter(|(k, _)| fixed.iter().all(|(fixed, _)| fixed != k));
+    Ok(free.map(|(k, q)| kind(&zmatrix, k, q)).collect())
 }
 
 /// A proper torsion goes round; an improper one is stiff.
@@ -91,15 +100,23 @@ fn moments(data: &[f64], d: usize) -> Result<Vec<(f64, f64)>, CoordinatesError> 
 }
 
 fn internal(system: &System, data: Option<&[f64]>, temperature: f64) -> Result<InternalCoordinates, CoordinatesError> {
-    let zmatrix = zmatrix(system)?;
+    let d = system.dimension();
+    let structure = match (data.and_then(|data| data.get(..d)), system.topology()) {
+        (Some(frame), _) => frame.to_vec(),
+        (None, Some(topology)) => topology.positions.clone(),
+        (None, None) => return Err(no_structure()),
+    };
+    let mut zmatrix = zmatrix(system, Some(&structure))?;
+    let fixed = fixed_coordinates(&zmatrix, system.constraints(), &structure)?;
+    mark_rotors(&mut zmatrix, system, &structure, data.unwrap_or_default(), &fixed);
     let mut coordinates = match data {
-        Some(data) => scaled_to_data(&zmatrix, data, system.dimension()),
-        None => scaled_to_minimum(system, &zmatrix, temperature)?,
+        Some(data) => scaled_to_data(&zmatrix, data, d, &fixed),
+        None => scaled_to_minimum(system, &zmatrix, structure, temperature, &fixed)?,
     };
     confine(&zmatrix, &mut coordinates);
     if let Some(data) = data {
         // What the data leave is not forbidden to them.
-        for x in data.chunks_exact(system.dimension()) {
+        for x in data.chunks_exact(d) {
             for (c, value) in coordinates.iter_mut().zip(InternalCoordinates::measure(&zmatrix, x)) {
                 if c.half_circle.is_some_and(|middle| wrap_angle(value - middle).abs() >= PI / 2.0) {
                     c.half_circle = None;
@@ -110,19 +127,39 @@ fn internal(system: &System, data: Option<&[f64]>, temperature: f64) -> Result<I
     InternalCoordinates::new(zmatrix, coordinates)
 }
 
-fn zmatrix(system: &System) -> Result<ZMatrix, CoordinatesError> {
-    if system.constraints() > 0 {
-        return Err(CoordinatesError::Unsuitable(format!(
-            "the system has {} constraints, which flows cannot respect yet; write the system with constraints=None",
-            system.constraints()
-        )));
-    }
+fn zmatrix(system: &System, structure: Option<&[f64]>) -> Result<ZMatrix, CoordinatesError> {
     let heavy: Vec<bool> = system.masses().iter().map(|&m| m > HYDROGEN_MASS).collect();
-    let mut bonds = system.bonds().to_vec();
+    let angles = across_angles(system.constraints(), heavy.len());
+    let mut bonds: Vec<_> = system.bonds().iter().copied().filter(|bond| !angles.contains(bond)).collect();
     if let Some(topology) = system.topology() {
         bonds.extend(&topology.bonds);
     }
-    ZMatrix::from_bonds(heavy.len(), &bonds, &heavy)
+    let constraints: Vec<_> = system.constraints().iter().map(|c| (c.i.min(c.j), c.i.max(c.j))).collect();
+    ZMatrix::new(&Molecule { bonds: &bonds, constraints: &constraints, heavy: &heavy, structure })
+}
+
+/// A coordinate before its scale is known.
+fn unscaled(
+    quantity: InternalQuantity,
+    kind: CoordinateKind,
+    value: f64,
+    k: usize,
+    fixed: &[(usize, f64)],
+) -> InternalCoordinate {
+    let held = fixed.iter().find(|(fixed, _)| *fixed == k).map(|(_, value)| *value);
+    InternalCoordinate {
+        quantity,
+        kind: if held.is_some() { CoordinateKind::Real } else { kind },
+        centre: held.unwrap_or(value),
+        scale: 1.0,
+        half_circle: None,
+        fixed: held.is_some(),
+    }
+}
+
+/// Whether a coordinate is the torsion of three equivalent atoms, which has a third of a turn.
+fn is_rotor(zmatrix: &ZMatrix, k: usize) -> bool {
+    k >= 3 && k % 3 == 2 && zmatrix.rows[k / 3 - 1].rotor.is_some()
 }
 
 /// Gives the stiff torsions between atoms on one centre their half circle.
@@ -150,23 +187,25 @@ fn confine(zmatrix: &ZMatrix, coordinates: &mut [InternalCoordinate]) {
     }
 }
 
-fn scaled_to_data(zmatrix: &ZMatrix, data: &[f64], d: usize) -> Vec<InternalCoordinate> {
+fn scaled_to_data(zmatrix: &ZMatrix, data: &[f64], d: usize, fixed: &[(usize, f64)]) -> Vec<InternalCoordinate> {
     let quantities = InternalCoordinates::quantities(zmatrix);
     let n = (data.len() / d) as f64;
     let (mut sums, mut sines, mut cosines) =
         (vec![0.0; quantities.len()], vec![0.0; quantities.len()], vec![0.0; quantities.len()]);
+    // The mean of a torsion that goes through a third of a turn is that of three times it, over three.
+    let turns: Vec<f64> = (0..quantities.len()).map(|k| if is_rotor(zmatrix, k) { 3.0 } else { 1.0 }).collect();
     for x in data.chunks_exact(d) {
         for (k, value) in InternalCoordinates::measure(zmatrix, x).into_iter().enumerate() {
             sums[k] += value;
-            sines[k] += value.sin();
-            cosines[k] += value.cos();
+            let (sin, cos) = (turns[k] * value).sin_cos();
+            sines[k] += sin;
+            cosines[k] += cos;
         }
     }
-    let centres: Vec<f64> = quantities
-        .iter()
-        .enumerate()
-        .map(|(k, q)| if *q == InternalQuantity::Torsion { sines[k].atan2(cosines[k]) } else { sums[k] / n })
-        .collect();
+    let centre = |(k, q): (usize, &InternalQuantity)| {
+        if *q == InternalQuantity::Torsion { sines[k].atan2(cosines[k]) / turns[k] } else { sums[k] / n }
+    };
+    let centres: Vec<f64> = quantities.iter().enumerate().map(centre).collect();
     let (mut squares, mut farthest) = (vec![0.0; quantities.len()], vec![0.0f64; quantities.len()]);
     for x in data.chunks_exact(d) {
         for (k, value) in InternalCoordinates::measure(zmatrix, x).into_iter().enumerate() {
@@ -176,74 +215,69 @@ fn scaled_to_data(zmatrix: &ZMatrix, data: &[f64], d: usize) -> Vec<InternalCoor
             farthest[k] = farthest[k].max(gap.abs());
         }
     }
-    quantities
-        .into_iter()
-        .enumerate()
-        .map(|(k, quantity)| {
-            let (low, high) = plausible_scale(quantity);
-            let circular = quantity == InternalQuantity::Torsion && farthest[k] >= CONFINED;
-            InternalCoordinate {
-                quantity,
-                kind: if circular { CoordinateKind::Circular } else { CoordinateKind::Real },
-                centre: centres[k],
-                scale: if circular { 1.0 } else { (squares[k] / n).sqrt().clamp(low, high) },
-                half_circle: None,
-            }
-        })
-        .collect()
+    let coordinate = |(k, quantity): (usize, InternalQuantity)| {
+        let (low, high) = plausible_scale(quantity);
+        let goes_round = quantity == InternalQuantity::Torsion && farthest[k] >= CONFINED;
+        let circular = goes_round || is_rotor(zmatrix, k);
+        let kind = if circular { CoordinateKind::Circular } else { CoordinateKind::Real };
+        let mut coordinate = unscaled(quantity, kind, centres[k], k, fixed);
+        coordinate.scale = match coordinate.kind {
+            _ if coordinate.fixed => 1.0,
+            CoordinateKind::Circular if is_rotor(zmatrix, k) => ROTOR_SCALE,
+            CoordinateKind::Circular => 1.0,
+            CoordinateKind::Real => (squares[k] / n).sqrt().clamp(low, high),
+        };
+        coordinate
+    };
+    quantities.into_iter().enumerate().map(coordinate).collect()
 }
 
 /// Centres at the minimum-energy structure, scales from the curvature of the reduced potential there.
 fn scaled_to_minimum(
     system: &System,
     zmatrix: &ZMatrix,
+    structure: Vec<f64>,
     temperature: f64,
+    fixed: &[(usize, f64)],
 ) -> Result<Vec<InternalCoordinate>, CoordinatesError> {
     let unsuitable = |reason: String| CoordinatesError::Unsuitable(reason);
-    let Some(topology) = system.topology() else {
-        return Err(no_structure());
-    };
-    let mut x = topology.positions.clone();
-    minimise(system.potential().as_ref(), &mut x, MINIMISED).map_err(|e| unsuitable(e.to_string()))?;
+    let mut x = structure;
+    let held = HeldTogether { potential: system.potential().as_ref(), constraints: system.constraints() };
+    minimise(&held, &mut x, MINIMISED).map_err(|e| unsuitable(e.to_string()))?;
     let values = InternalCoordinates::measure(zmatrix, &x);
     let mut coordinates: Vec<InternalCoordinate> = InternalCoordinates::quantities(zmatrix)
         .into_iter()
         .enumerate()
-        .map(|(k, quantity)| InternalCoordinate {
-            quantity,
-            kind: kind(zmatrix, k, quantity),
-            centre: values[k],
-            scale: 1.0,
-            half_circle: None,
+        .map(|(k, quantity)| {
+            let mut coordinate = unscaled(quantity, kind(zmatrix, k, quantity), values[k], k, fixed);
+            if is_rotor(zmatrix, k) {
+                coordinate.scale = ROTOR_SCALE;
+            }
+            coordinate
         })
         .collect();
     let transform = InternalCoordinates::new(zmatrix.clone(), coordinates.clone())?;
     let beta = 1.0 / system.scale().kt(temperature);
-    let gradient = |k: usize, y: f64| {
-        let d = coordinates.len();
+    let gradient = |place: usize, y: f64| {
+        let d = transform.kinds().len();
         let (mut point, mut out) = (vec![0.0; d], vec![0.0; d]);
-        point[k] = y;
+        point[place] = y;
         let mut positions = vec![0.0; system.dimension()];
         transform.to_positions(&point, &mut positions);
         let mut force = vec![0.0; system.dimension()];
         system.potential().evaluate(&positions, &mut [0.0], Some(&mut force)).map_err(|e| unsuitable(e.to_string()))?;
         force.iter_mut().for_each(|f| *f *= beta);
         transform.pull_back(&point, &positions, &mut force, &mut out);
-        Ok::<f64, CoordinatesError>(out[k])
+        Ok::<f64, CoordinatesError>(out[place])
     };
-    let mut scales = Vec::with_capacity(coordinates.len());
-    for (k, coordinate) in coordinates.iter().enumerate() {
+    for (place, coordinate) in coordinates.iter_mut().filter(|c| !c.fixed).enumerate() {
+        if coordinate.kind == CoordinateKind::Circular {
+            continue;
+        }
         let (low, high) = plausible_scale(coordinate.quantity);
         let step = low;
-        let curvature = (gradient(k, step)? - gradient(k, -step)?) / (2.0 * step);
-        scales.push(if coordinate.kind == CoordinateKind::Circular {
-            1.0
-        } else if curvature > 0.0 {
-            (1.0 / curvature.sqrt()).clamp(low, high)
-        } else {
-            high
-        });
+        let curvature = (gradient(place, step)? - gradient(place, -step)?) / (2.0 * step);
+        coordinate.scale = if curvature > 0.0 { (1.0 / curvature.sqrt()).clamp(low, high) } else { high };
     }
-    coordinates.iter_mut().zip(scales).for_each(|(c, scale)| c.scale = scale);
     Ok(coordinates)
 }

@@ -23,8 +23,9 @@ pub enum InternalQuantity {
     Torsion,
 }
 
-/// One coordinate: value = centre + scale·y. A circular torsion has scale 1 and is wrapped; a real torsion has less than
-/// a turn, and only the half circle about `half_circle` (radian) if there is one.
+/// One coordinate: value = centre + scale·y. A circular torsion has scale 1 (a rotor's ⅓, see [`ZMatrixRow::rotor`]) and is
+/// wrapped; a real torsion has less than a turn, and only the half circle about `half_circle` (radian) if there is one. A
+/// constraint's coordinate is fixed: its value is its centre, and the flow has none for it.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct InternalCoordinate {
     pub quantity: InternalQuantity,
@@ -32,12 +33,12 @@ pub struct InternalCoordinate {
     pub centre: f64,
     pub scale: f64,
     pub half_circle: Option<f64>,
+    pub fixed: bool,
 }
 
 impl InternalCoordinate {
-    /// The value (nm or radian) at y, or nothing if it is outside of the coordinate's domain.
-    fn value(&self, y: f64) -> Option<f64> {
-        let value = self.centre + self.scale * y;
+    /// The value (nm or radian), or nothing if it is outside of the coordinate's domain.
+    fn within(&self, value: f64) -> Option<f64> {
         match (self.quantity, self.kind) {
             (InternalQuantity::Bond, _) => (value > 0.0).then_some(value),
             (InternalQuantity::Angle, _) => (value > 0.0 && value < PI).then_some(value),
@@ -59,6 +60,7 @@ impl InternalCoordinate {
 
     fn measure(&self) -> Measure {
         match (self.quantity, self.kind) {
+            _ if self.fixed => Measure::Fixed,
             (InternalQuantity::Bond, _) => Measure::Bond,
             (InternalQuantity::Angle, _) => Measure::Angle,
             (InternalQuantity::Torsion, CoordinateKind::Circular) => Measure::CircularTorsion,
@@ -68,7 +70,7 @@ impl InternalCoordinate {
 
     fn coordinate(&self, value: f64) -> f64 {
         match (self.quantity, self.kind) {
-            (InternalQuantity::Torsion, CoordinateKind::Circular) => wrap_angle(value - self.centre),
+            (InternalQuantity::Torsion, CoordinateKind::Circular) => wrap_angle((value - self.centre) / self.scale),
             (InternalQuantity::Torsion, CoordinateKind::Real) => wrap_angle(value - self.centre) / self.scale,
             _ => (value - self.centre) / self.scale,
         }
@@ -78,43 +80,64 @@ impl InternalCoordinate {
 /// The internal coordinates of a molecule.
 ///
 /// Coordinates 0, 1 and 2 are the frame's: root–second, root–third, second–root–third. Then each row of the Z-matrix has
-/// its bond, its angle and its torsion.
+/// its bond, its angle and its torsion. Those that are not fixed are the flow's, in this order.
+///
+/// A fixed coordinate is integrated over with a delta function of the constrained distance, as the limit of a stiff spring
+/// would be; constants are left out. (Dynamics with rigid constraints samples another density, by the square root of the
+/// mass-metric determinant of Fixman, Proc. Natl. Acad. Sci. 71, 3050 (1974), which hardly varies where the constraints are
+/// bonds to hydrogens.)
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct InternalCoordinates {
     zmatrix: ZMatrix,
     coordinates: Vec<InternalCoordinate>,
     #[serde(skip)]
     kinds: Vec<CoordinateKind>,
+    /// Which of the flow's coordinates each is.
+    #[serde(skip)]
+    places: Vec<Option<usize>>,
     #[serde(skip)]
     log_scale: f64,
 }
 
 impl InternalCoordinates {
     pub fn new(zmatrix: ZMatrix, coordinates: Vec<InternalCoordinate>) -> Result<Self, CoordinatesError> {
-        Self { zmatrix, coordinates, kinds: Vec::new(), log_scale: 0.0 }.checked()
+        Self { zmatrix, coordinates, kinds: Vec::new(), places: Vec::new(), log_scale: 0.0 }.checked()
     }
 
     pub(super) fn checked(mut self) -> Result<Self, CoordinatesError> {
         self.zmatrix.check()?;
         let quantities = Self::quantities(&self.zmatrix);
+        let is_rotor = |k: usize| k >= 3 && k % 3 == 2 && self.zmatrix.rows[k / 3 - 1].rotor.is_some();
         let sound = self.coordinates.len() == quantities.len()
-            && self.coordinates.iter().zip(quantities).all(|(c, quantity)| {
+            && self.coordinates.iter().zip(quantities).enumerate().all(|(k, (c, quantity))| {
                 let circular = c.kind == CoordinateKind::Circular;
+                let turn = if is_rotor(k) { ROTOR_SCALE } else { 1.0 };
                 c.quantity == quantity
                     && c.centre.is_finite()
                     && c.scale.is_finite()
                     && c.scale > 0.0
-                    && (!circular || (quantity == InternalQuantity::Torsion && c.scale == 1.0))
+                    && (!circular || (quantity == InternalQuantity::Torsion && c.scale == turn && !c.fixed))
+                    && (circular || !is_rotor(k))
+                    && (!c.fixed || c.within(c.centre).is_some())
                     && c.half_circle.is_none_or(|middle| {
                         let inside = wrap_angle(middle - c.centre).abs() < PI / 2.0;
                         quantity == InternalQuantity::Torsion && !circular && inside
                     })
-            });
+            })
+            && self.coordinates.iter().any(|c| !c.fixed);
         if !sound {
             return Err(CoordinatesError::Stored("internal coordinates do not fit their Z-matrix".into()));
         }
-        self.kinds = self.coordinates.iter().map(|c| c.kind).collect();
-        self.log_scale = self.coordinates.iter().map(|c| c.scale.ln()).sum();
+        let free = || self.coordinates.iter().filter(|c| !c.fixed);
+        self.kinds = free().map(|c| c.kind).collect();
+        // A rotor's third of a turn stands for all three: what its scale takes away they give back.
+        self.log_scale = free().filter(|c| c.kind == CoordinateKind::Real).map(|c| c.scale.ln()).sum();
+        let mut next = 0;
+        self.places = Vec::with_capacity(self.coordinates.len());
+        for c in &self.coordinates {
+            self.places.push((!c.fixed).then_some(next));
+            next += usize::from(!c.fixed);
+        }
         Ok(self)
     }
 
@@ -134,7 +157,18 @@ impl InternalCoordinates {
             let [atom, a, b, c] = [row.atom, row.bond, row.angle, row.torsion].map(|atom| point(x, atom));
             values.extend([distance(atom, a), angle(atom, a, b), dihedral(atom, a, b, c)]);
         }
+        for (i, row) in zmatrix.rows.iter().enumerate() {
+            if let Some(siblings) = row.rotor {
+                values[3 * i + 5] += rotor_shift(siblings, |k| values[k]);
+            }
+        }
         values
+    }
+
+    /// The value of a coordinate at y, whether inside of its domain or not.
+    fn raw(&self, k: usize, y: &[f64]) -> f64 {
+        let c = &self.coordinates[k];
+        self.places[k].map_or(c.centre, |place| c.centre + c.scale * y[place])
     }
 
     pub fn zmatrix(&self) -> &ZMatrix {
@@ -155,6 +189,17 @@ impl InternalCoordinates {
     }
 }
 
+/// A rotor's torsion goes through a third of a turn while its coordinate goes round.
+pub(super) const ROTOR_SCALE: f64 = 1.0 / 3.0;
+
+/// What a rotor's torsion, the mean of those of its three atoms, has beyond that of the first of them.
+fn rotor_shift(siblings: [usize; 2], mut value: impl FnMut(usize) -> f64) -> f64 {
+    siblings.map(|row| value(3 * row + 5)).iter().sum::<f64>() / 3.0
+}
+
+/// Below this sine of the angle between the atoms that a torsion is measured from, it has no meaning.
+const LEAST_SINE: f64 = 1e-9;
+
 /// Where a row's atom is placed, and the frame that it is placed in.
 struct Placement {
     e1: Vector,
@@ -167,7 +212,8 @@ struct Placement {
 }
 
 impl Placement {
-    fn new(x: &[f64], row: &ZMatrixRow) -> Self {
+    /// The frame; nothing where the atoms that it is measured from are on a line.
+    fn new(x: &[f64], row: &ZMatrixRow) -> Option<Self> {
         let [a, b, c] = [row.bond, row.angle, row.torsion].map(|atom| point(x, atom));
         let q = sub(a, b);
         let q_length = norm(q);
@@ -176,7 +222,7 @@ impl Placement {
         let w = cross(p, e1);
         let n_length = norm(w);
         let n = scaled(w, 1.0 / n_length);
-        Self { e1, m: cross(n, e1), n, n_length, p, q_length }
+        (n_length > LEAST_SINE * norm(p)).then(|| Self { e1, m: cross(n, e1), n, n_length, p, q_length })
     }
 }
 
@@ -197,7 +243,7 @@ impl CoordinateTransform for InternalCoordinates {
         let mut inside = true;
         let mut value = |k: usize| {
             let c = &self.coordinates[k];
-            c.value(y[k]).unwrap_or_else(|| {
+            c.within(self.raw(k, y)).unwrap_or_else(|| {
                 inside = false;
                 c.centre
             })
@@ -210,14 +256,27 @@ impl CoordinateTransform for InternalCoordinates {
         place(x, third, [r3 * theta.sin(), 0.0, r3 * theta.cos()]);
         let mut measure = r2 * r2 * r3 * r3 * theta.sin();
         let mut log_measure = 0.0;
+        let mut sound = true;
         for (i, row) in self.zmatrix.rows.iter().enumerate() {
-            let (r, theta, phi) = (value(3 * i + 3), value(3 * i + 4), value(3 * i + 5));
-            let frame = Placement::new(x, row);
+            let (r, theta, mut phi) = (value(3 * i + 3), value(3 * i + 4), value(3 * i + 5));
+            if let Some(siblings) = row.rotor {
+                phi -= rotor_shift(siblings, &mut value);
+                sound &= self.is_in_order(siblings, y);
+            }
             let ((sin, cos), (sin_phi, cos_phi)) = (theta.sin_cos(), phi.sin_cos());
             let mut p = point(x, row.bond);
-            add_scaled(&mut p, -r * cos, frame.e1);
-            add_scaled(&mut p, r * sin * cos_phi, frame.m);
-            add_scaled(&mut p, r * sin * sin_phi, frame.n);
+            match Placement::new(x, row) {
+                Some(frame) => {
+                    add_scaled(&mut p, -r * cos, frame.e1);
+                    add_scaled(&mut p, r * sin * cos_phi, frame.m);
+                    add_scaled(&mut p, r * sin * sin_phi, frame.n);
+                }
+                // Somewhere finite: there is no density here.
+                None => {
+                    sound = false;
+                    add_scaled(&mut p, r, [1.0, 0.0, 0.0]);
+                }
+            }
             place(x, row.atom, p);
             measure *= r * r * sin;
             // Eight factors of about 0.01 are far from underflow; a logarithm for each atom is not needed.
@@ -226,35 +285,56 @@ impl CoordinateTransform for InternalCoordinates {
                 measure = 1.0;
             }
         }
-        if inside { self.log_scale + log_measure + measure.ln() } else { f64::NEG_INFINITY }
+        if inside && sound { self.log_scale + log_measure + measure.ln() } else { f64::NEG_INFINITY }
     }
 
     fn to_coordinates(&self, x: &[f64], y: &mut [f64]) -> f64 {
-        let values = Self::measure(&self.zmatrix, x);
-        for ((y, value), c) in y.iter_mut().zip(&values).zip(&self.coordinates) {
-            *y = c.coordinate(*value);
+        let mut values = Self::measure(&self.zmatrix, x);
+        for (i, row) in self.zmatrix.rows.iter().enumerate() {
+            if let Some([second, third]) = row.rotor {
+                self.turn_rotor([i, second, third], x, &mut values);
+            }
         }
-        self.ladj(|k| values[k])
+        for ((value, c), place) in values.iter().zip(&self.coordinates).zip(&self.places) {
+            if let Some(place) = place {
+                y[*place] = c.coordinate(*value);
+            }
+        }
+        self.ladj(|k| if self.places[k].is_some() { values[k] } else { self.coordinates[k].centre })
     }
 
     fn pull_back(&self, y: &[f64], x: &[f64], gradient_x: &mut [f64], gradient_y: &mut [f64]) {
-        let value = |k: usize| self.coordinates[k].centre + self.coordinates[k].scale * y[k];
-        let mut write = |k: usize, dr: f64, da: f64| {
-            gradient_y[k] = self.coordinates[k].scale * dr;
-            gradient_y[k + 1] = self.coordinates[k + 1].scale * da;
+        let value = |k: usize| self.raw(k, y);
+        let mut write = |k: usize, g: f64| {
+            if let Some(place) = self.places[k] {
+                gradient_y[place] = self.coordinates[k].scale * g;
+            }
         };
         let mut torsions = vec![0.0; self.zmatrix.rows.len()];
         for (i, row) in self.zmatrix.rows.iter().enumerate().rev() {
-            let (r, theta, phi) = (value(3 * i + 3), value(3 * i + 4), value(3 * i + 5));
+            let (r, theta, mut phi) = (value(3 * i + 3), value(3 * i + 4), value(3 * i + 5));
+            if let Some(siblings) = row.rotor {
+                phi -= rotor_shift(siblings, value);
+            }
             let ((sin, cos), (sin_phi, cos_phi)) = (theta.sin_cos(), phi.sin_cos());
-            let Placement { e1, m, n, n_length, p, q_length } = Placement::new(x, row);
             let g = point(gradient_x, row.atom);
+            let Some(Placement { e1, m, n, n_length, p, q_length }) = Placement::new(x, row) else {
+                // No density, and no direction towards it.
+                write(3 * i + 3, 0.0);
+                write(3 * i + 4, 0.0);
+                continue;
+            };
             let (d1, d2, d3) = (-r * cos, r * sin * cos_phi, r * sin * sin_phi);
             let (g1, g2, g3) = (dot(g, e1), dot(g, m), dot(g, n));
             let dr = -cos * g1 + sin * cos_phi * g2 + sin * sin_phi * g3;
             let da = r * (sin * g1 + cos * cos_phi * g2 + cos * sin_phi * g3);
-            write(3 * i + 3, dr - 2.0 / r, da - cos / sin);
-            torsions[i] = -d3 * g2 + d2 * g3;
+            write(3 * i + 3, dr - 2.0 / r);
+            write(3 * i + 4, da - cos / sin);
+            torsions[i] += -d3 * g2 + d2 * g3;
+            if let Some(siblings) = row.rotor {
+                let shared = torsions[i] / 3.0;
+                siblings.iter().for_each(|&sibling| torsions[sibling] -= shared);
+            }
 
             // Reverse of: e1 = q/|q|, n = (p × e1)/|p × e1|, m = n × e1, atom = a + d1 e1 + d2 m + d3 n.
             let (mut ge, gm, mut gn) = (scaled(g, d1), scaled(g, d2), scaled(g, d3));
@@ -278,10 +358,11 @@ impl CoordinateTransform for InternalCoordinates {
         let (g2, g3) = (point(gradient_x, second), point(gradient_x, third));
         let (r2, r3) = (value(0), value(1));
         let (sin, cos) = value(2).sin_cos();
-        write(0, g2[2] - 2.0 / r2, g3[0] * sin + g3[2] * cos - 2.0 / r3);
-        gradient_y[2] = self.coordinates[2].scale * (r3 * (g3[0] * cos - g3[2] * sin) - cos / sin);
+        write(0, g2[2] - 2.0 / r2);
+        write(1, g3[0] * sin + g3[2] * cos - 2.0 / r3);
+        write(2, r3 * (g3[0] * cos - g3[2] * sin) - cos / sin);
         for (i, torsion) in torsions.into_iter().enumerate() {
-            gradient_y[3 * i + 5] = self.coordinates[3 * i + 5].scale * torsion;
+            write(3 * i + 5, torsion);
         }
     }
 
@@ -290,15 +371,16 @@ impl CoordinateTransform for InternalCoordinates {
         if self.kinds.is_empty() || self.kinds.len() != self.coordinates.len() {
             return None;
         }
-        let (d, positions) = (self.coordinates.len() as u32, self.position_dimension() as u32);
+        let (d, positions) = (self.kinds.len() as u32, self.position_dimension() as u32);
         let mut integers = vec![TransformKind::Internal as u32, d, positions];
         integers.extend(self.zmatrix.frame.map(|atom| atom as u32));
         for row in &self.zmatrix.rows {
             integers.extend([row.atom, row.bond, row.angle, row.torsion].map(|atom| atom as u32));
+            integers.extend(row.rotor.map_or([u32::MAX; 2], |siblings| siblings.map(|row| row as u32)));
         }
         let mut numbers = vec![self.log_scale];
-        for c in &self.coordinates {
-            integers.push(c.measure() as u32);
+        for (c, place) in self.coordinates.iter().zip(&self.places) {
+            integers.extend([c.measure() as u32, place.map_or(u32::MAX, |place| place as u32)]);
             let (middle, reach) = c.torsion_range();
             numbers.extend([c.centre, c.scale, middle, reach]);
         }
@@ -310,15 +392,58 @@ impl CoordinateTransform for InternalCoordinates {
     }
 
     fn description(&self) -> String {
-        let torsions = || self.coordinates.iter().filter(|c| c.quantity == InternalQuantity::Torsion);
+        let torsions = || self.coordinates.iter().filter(|c| c.quantity == InternalQuantity::Torsion && !c.fixed);
         let halves = torsions().filter(|c| c.half_circle.is_some()).count();
-        format!(
+        let rotors = self.zmatrix.rows.iter().filter(|row| row.rotor.is_some()).count();
+        let mut text = format!(
             "{} internal coordinates of a Z-matrix (bonds in nm, angles and torsions in radian; measure Π r² sin θ, rigid \
              motions integrated out): {} torsions have the whole circle, {halves} between atoms on the same centre only \
              the half circle of the reference structure or data, which fixes chirality and the order of equivalent \
              hydrogens",
-            self.coordinates.len(),
-            torsions().count() - halves,
-        )
+            self.kinds.len(),
+            torsions().count() - halves - rotors,
+        );
+        if rotors > 0 {
+            text.push_str(&format!(
+                ", and {rotors} of groups of three equivalent atoms a third of a turn, which stands for all three: log Z \
+                 counts them, with the symmetry number 3 of each"
+            ));
+        }
+        let fixed = self.coordinates.iter().filter(|c| c.fixed).count();
+        if fixed > 0 {
+            text.push_str(&format!("; {fixed} more are fixed by constraints"));
+        }
+        text
+    }
+}
+
+impl InternalCoordinates {
+    /// Numbers a rotor's atoms, each of which may be its first, so that its torsion is in the coordinate's third of a turn.
+    fn turn_rotor(&self, rows: [usize; 3], x: &[f64], values: &mut [f64]) {
+        let first = &self.zmatrix.rows[rows[0]];
+        let centre = self.coordinates[3 * rows[0] + 5].centre;
+        let atoms = rows.map(|row| self.zmatrix.rows[row].atom);
+        let [a, b, c] = [first.bond, first.angle, first.torsion].map(|atom| point(x, atom));
+        let turned = |by: usize| [0, 1, 2].map(|k| point(x, atoms[(k + by) % 3]));
+        // The torsion of the first, and those of the others relative to it.
+        let torsions = |[p, q, r]: [Vector; 3]| [dihedral(p, a, b, c), dihedral(q, a, b, p), dihedral(r, a, b, p)];
+        let mean = |[p, q, r]: [f64; 3]| p + (q + r) / 3.0;
+        let from_centre = |by: usize| wrap_angle(mean(torsions(turned(by))) - centre).abs();
+        let by = [1, 2].into_iter().fold(0, |best, by| if from_centre(by) < from_centre(best) { by } else { best });
+        let places = turned(by);
+        let [p, q, r] = torsions(places);
+        for ((row, place), torsion) in rows.into_iter().zip(places).zip([mean([p, q, r]), q, r]) {
+            values[3 * row + 3] = distance(place, a);
+            values[3 * row + 4] = angle(place, a, b);
+            values[3 * row + 5] = torsion;
+        }
+    }
+
+    /// That the gaps between a rotor's three atoms around its axis are all less than half a turn: whatever is the first
+    /// of them, the others are then on either side of it.
+    fn is_in_order(&self, siblings: [usize; 2], y: &[f64]) -> bool {
+        let [second, third] = siblings.map(|row| self.raw(3 * row + 5, y));
+        let gap = (wrap_angle(second) - wrap_angle(third)).abs();
+        gap > PI
     }
 }

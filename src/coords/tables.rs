@@ -10,7 +10,7 @@ pub struct TransformTables {
 
 impl TransformTables {
     /// The kind of the transform, the numbers d of coordinates and D of positions; for internal coordinates also the frame,
-    /// the rows of the Z-matrix, and what each coordinate measures.
+    /// the rows of the Z-matrix, and what each coordinate measures and which of the flow's it is.
     pub fn integers(&self) -> &[u32] {
         &self.integers
     }
@@ -45,4 +45,5 @@ pub(super) enum Measure {
     Angle = 1,
     CircularTorsion = 2,
     RealTorsion = 3,
+    Fixed = 4,
 }

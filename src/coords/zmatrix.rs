@@ -1,9 +1,13 @@
 //! The Z-matrix of a molecule, built from its bond graph.
 //!
 //! The first of several atoms around a rotatable bond carries the bond's torsion; its siblings are placed by their
-//! torsion relative to it (an improper torsion), which is stiff. So each rotatable bond is one coordinate.
+//! torsion relative to it (an improper torsion), which is stiff. So each rotatable bond is one coordinate. Where a
+//! constraint holds the distance of two siblings, the later one is placed by its angle to the earlier, so that the
+//! constraint is a coordinate too.
 
+use super::geometry::{cross, norm, sub};
 use super::transform::CoordinatesError;
+use std::collections::{BTreeSet, VecDeque};
 
 /// Where an atom is placed: bonded to `bond`, at an angle to `angle`, at a torsion to `torsion`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -14,7 +18,25 @@ pub struct ZMatrixRow {
     pub torsion: usize,
     /// Whether the torsion is relative to a sibling (both bonded to `bond`), and so stiff.
     pub improper: bool,
+    /// Of the first of three equivalent atoms at the end of a bond, the rows of the two others. Its torsion is then the
+    /// mean of the three: exchanging them in turn is a turn by a third.
+    pub rotor: Option<[usize; 2]>,
 }
+
+/// What a Z-matrix is built from.
+pub struct Molecule<'a> {
+    /// Pairs of bonded atoms, the smaller index first.
+    pub bonds: &'a [(usize, usize)],
+    /// Pairs of atoms at a fixed distance, the smaller index first.
+    pub constraints: &'a [(usize, usize)],
+    /// Which atoms are not hydrogens.
+    pub heavy: &'a [bool],
+    /// A structure, in which no torsion is to be measured from atoms on a line; where there is none, any may be.
+    pub structure: Option<&'a [f64]>,
+}
+
+/// The least sine of the angle between three atoms that a torsion is measured from, where there are others.
+const BENT: f64 = 0.17;
 
 /// An order of placement: three atoms that make the frame, then the others.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -25,15 +47,17 @@ pub struct ZMatrix {
 }
 
 impl ZMatrix {
-    /// From a connected bond graph over at least three atoms. `heavy` says which atoms are not hydrogens.
-    pub fn from_bonds(atoms: usize, bonds: &[(usize, usize)], heavy: &[bool]) -> Result<Self, CoordinatesError> {
+    /// From a connected bond graph over at least three atoms.
+    pub fn new(molecule: &Molecule) -> Result<Self, CoordinatesError> {
         let fail = |reason: String| Err(CoordinatesError::Unsuitable(reason));
+        let Molecule { bonds, heavy, .. } = molecule;
+        let atoms = heavy.len();
         if atoms < 3 {
             return fail(format!("internal coordinates need at least three atoms; the system has {atoms}"));
         }
         let mut neighbours = vec![Vec::new(); atoms];
-        for &(i, j) in bonds {
-            if i >= atoms || j >= atoms || i == j || heavy.len() != atoms {
+        for &(i, j) in *bonds {
+            if i >= atoms || j >= atoms || i == j {
                 return fail(format!("the bond {i}–{j} does not fit a molecule of {atoms} atoms"));
             }
             if !neighbours[i].contains(&j) {
@@ -47,7 +71,7 @@ impl ZMatrix {
         for list in &mut neighbours {
             list.sort_by_key(|&j| (!heavy[j], std::cmp::Reverse(branch[j]), j));
         }
-        Self::grow(root, &neighbours)
+        Self::grow(root, &neighbours, molecule)
     }
 
     /// The centre of the molecule: the heavy atom with two neighbours or more that is nearest to both ends of the longest
@@ -80,7 +104,9 @@ impl ZMatrix {
         }
     }
 
-    fn grow(root: usize, neighbours: &[Vec<usize>]) -> Result<Self, CoordinatesError> {
+    fn grow(root: usize, neighbours: &[Vec<usize>], molecule: &Molecule) -> Result<Self, CoordinatesError> {
+        let constrained: BTreeSet<(usize, usize)> = molecule.constraints.iter().copied().collect();
+        let are_constrained = |i: usize, j: usize| constrained.contains(&(i.min(j), i.max(j)));
         let (second, third) = (neighbours[root][0], neighbours[root][1]);
         let mut parent = vec![usize::MAX; neighbours.len()];
         let mut placed = vec![false; neighbours.len()];
@@ -92,40 +118,31 @@ impl ZMatrix {
         // The root's children are measured from its bond to the second atom.
         parent[root] = second;
         let mut rows = Vec::with_capacity(neighbours.len() - 3);
-        let mut queue = std::collections::VecDeque::from([root, second, third]);
+        let mut queue = VecDeque::from([root, second, third]);
         while let Some(centre) = queue.pop_front() {
             let axis = parent[centre];
-            let mut sibling = if centre == root { Some(third) } else { None };
+            let mut siblings = if centre == root { vec![third] } else { Vec::new() };
             for &atom in &neighbours[centre] {
                 if placed[atom] {
                     continue;
                 }
-                let (torsion, improper) = match sibling {
-                    Some(sibling) => (sibling, true),
-                    None => (Self::across(centre, axis, neighbours, &placed)?, false),
+                let mut held = siblings.iter().copied().filter(|&sibling| are_constrained(atom, sibling));
+                let (angle, torsion) = match (held.next(), siblings.first()) {
+                    // With its distance to the axis held too, the first sibling fixes the torsion.
+                    (Some(sibling), _) if are_constrained(atom, axis) => (axis, sibling),
+                    (Some(sibling), _) => (sibling, held.next().unwrap_or(axis)),
+                    (None, Some(&sibling)) => (axis, sibling),
+                    (None, None) => (axis, across(centre, axis, neighbours, &placed, molecule.structure)?),
                 };
-                rows.push(ZMatrixRow { atom, bond: centre, angle: axis, torsion, improper });
-                sibling.get_or_insert(atom);
+                let improper = !siblings.is_empty();
+                rows.push(ZMatrixRow { atom, bond: centre, angle, torsion, improper, rotor: None });
+                siblings.push(atom);
                 placed[atom] = true;
                 parent[atom] = centre;
                 queue.push_back(atom);
             }
         }
         Ok(Self { frame: [root, second, third], rows })
-    }
-
-    /// A placed atom beyond `axis`, from which the torsion about centre–axis is measured.
-    fn across(
-        centre: usize,
-        axis: usize,
-        neighbours: &[Vec<usize>],
-        placed: &[bool],
-    ) -> Result<usize, CoordinatesError> {
-        neighbours[axis].iter().copied().find(|&j| j != centre && placed[j]).ok_or_else(|| {
-            CoordinatesError::Unsuitable(format!(
-                "no atom beyond {axis} is placed to measure a torsion at {centre} from"
-            ))
-        })
     }
 
     /// The number of atoms.
@@ -152,8 +169,51 @@ impl ZMatrix {
             }
             placed[row.atom] = true;
         }
+        for (i, row) in self.rows.iter().enumerate() {
+            let is_sibling = |&k: &usize| {
+                k > i && self.rows.get(k).is_some_and(|other| other.bond == row.bond && other.torsion == row.atom)
+            };
+            if row.rotor.is_some_and(|[j, k]| j == k || ![j, k].iter().all(is_sibling)) {
+                return fail();
+            }
+        }
         Ok(())
     }
+}
+
+/// A placed atom beyond `axis`, from which the torsion about centre–axis is measured: the nearest that is not on a line
+/// with them.
+fn across(
+    centre: usize,
+    axis: usize,
+    neighbours: &[Vec<usize>],
+    placed: &[bool],
+    structure: Option<&[f64]>,
+) -> Result<usize, CoordinatesError> {
+    let mut seen = BTreeSet::from([centre, axis]);
+    let mut queue = VecDeque::from([axis]);
+    let mut straight = None;
+    while let Some(atom) = queue.pop_front() {
+        for &next in neighbours[atom].iter().filter(|&&next| placed[next]) {
+            if seen.insert(next) {
+                if structure.is_none_or(|x| sine(x, centre, axis, next) > BENT) {
+                    return Ok(next);
+                }
+                straight.get_or_insert(next);
+                queue.push_back(next);
+            }
+        }
+    }
+    straight.ok_or_else(|| {
+        CoordinatesError::Unsuitable(format!("no atom beyond {axis} is placed to measure a torsion at {centre} from"))
+    })
+}
+
+/// The sine of the angle at the second of three atoms.
+fn sine(x: &[f64], a: usize, b: usize, c: usize) -> f64 {
+    let at = |atom: usize| [x[3 * atom], x[3 * atom + 1], x[3 * atom + 2]];
+    let (u, v) = (sub(at(a), at(b)), sub(at(c), at(b)));
+    norm(cross(u, v)) / (norm(u) * norm(v))
 }
 
 /// The number of atoms on the far side of each atom, as seen from the root along shortest paths.
@@ -183,7 +243,7 @@ fn branch_sizes(root: usize, neighbours: &[Vec<usize>]) -> Vec<usize> {
 fn depths(from: usize, neighbours: &[Vec<usize>]) -> Vec<usize> {
     let mut depth = vec![usize::MAX; neighbours.len()];
     depth[from] = 0;
-    let mut queue = std::collections::VecDeque::from([from]);
+    let mut queue = VecDeque::from([from]);
     while let Some(atom) = queue.pop_front() {
         for &next in &neighbours[atom] {
             if depth[next] == usize::MAX {

@@ -1,7 +1,7 @@
 //! A system: a potential with its units, its topology and the digest that names it.
 
 use super::analytic::AnalyticPotential;
-use super::openmm::{self, Topology};
+use super::openmm::{self, Constraint, Topology};
 use super::potential::{EnergyError, EnergyScale, Potential};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub struct System {
     scale: EnergyScale,
     topology: Option<Arc<Topology>>,
     masses: Vec<f64>,
-    constraints: usize,
+    constraints: Vec<Constraint>,
     bonds: Vec<(usize, usize)>,
     digest: String,
 }
@@ -48,7 +48,7 @@ impl System {
                     scale: EnergyScale::Reduced,
                     topology: None,
                     masses: Vec::new(),
-                    constraints: 0,
+                    constraints: Vec::new(),
                     bonds: Vec::new(),
                     digest: hex(&hash.finalize()),
                     definition,
@@ -74,7 +74,7 @@ impl System {
                     scale: EnergyScale::KilojoulePerMole,
                     topology: topology.map(Arc::new),
                     masses: system.masses,
-                    constraints: system.constraints.len(),
+                    constraints: system.constraints,
                     bonds,
                     digest: hex(&hash.finalize()),
                     definition,
@@ -109,9 +109,9 @@ impl System {
         (!self.masses.is_empty()).then_some(self.masses.len())
     }
 
-    /// The number of constrained distances.
-    pub fn constraints(&self) -> usize {
-        self.constraints
+    /// The constrained distances.
+    pub fn constraints(&self) -> &[Constraint] {
+        &self.constraints
     }
 
     /// The pairs of atoms that the energy binds to each other, or a constraint does: the smaller index first, sorted, each

@@ -116,7 +116,7 @@ impl SystemFacts {
             atoms: system.atoms().unwrap_or(0),
             energy_digest: system.digest().to_string(),
             forces: system.potential().term_names(),
-            constraints: system.constraints(),
+            constraints: system.constraints().len(),
         }
     }
 }

@@ -1,13 +1,16 @@
 // The coordinate transforms of src/coords, one configuration at a time.
 //
-// integers: (kind, d, D); for internal coordinates also the three atoms of the frame, then (atom, bond, angle, torsion) of
-// each row, then what each coordinate measures. numbers: the constant part of ladj, then (centre, scale, middle, reach) of
-// each coordinate, where a torsion that is not circular has to be within `reach` of `middle`.
+// integers: (kind, d, D); for internal coordinates also the three atoms of the frame, then (atom, bond, angle, torsion, second,
+// third) of each row, the last two being the rows of the other atoms of a rotor or NONE, then what each coordinate measures
+// and which of the flow's it is, NONE if it is fixed. numbers: the constant part of ladj, then (centre, scale, middle, reach)
+// of each coordinate, where a torsion that is not circular has to be within `reach` of `middle`.
 #pragma once
 #include "../../energy/cuda/column.cuh"
 
 enum TransformKind : uint32_t { CARTESIAN, INTERNAL };
-enum CoordinateMeasure : uint32_t { BOND, ANGLE, CIRCULAR_TORSION, REAL_TORSION };
+enum CoordinateMeasure : uint32_t { BOND, ANGLE, CIRCULAR_TORSION, REAL_TORSION, FIXED };
+
+#define NONE 0xffffffffu
 
 #define PI_F64 3.141592653589793
 
@@ -32,10 +35,18 @@ struct Transform {
     HD double middle(uint32_t k) const { return numbers[3 + 4 * (size_t)k]; }
     HD double reach(uint32_t k) const { return numbers[4 + 4 * (size_t)k]; }
     HD uint32_t frame(uint32_t k) const { return integers[3 + k]; }
-    HD uint32_t rows() const { return dimension() / 3 - 1; }
-    HD const uint32_t *row(uint32_t i) const { return integers + 6 + 4 * (size_t)i; }
-    HD uint32_t measure(uint32_t k) const { return integers[6 + 4 * (size_t)rows() + k]; }
-    HD double raw(uint32_t k, ConstColumn y) const { return centre(k) + scale(k) * y[k]; }
+    HD uint32_t rows() const { return integers[2] / 3 - 3; }
+    HD const uint32_t *row(uint32_t i) const { return integers + 6 + 6 * (size_t)i; }
+    HD uint32_t measure(uint32_t k) const { return integers[6 + 6 * (size_t)rows() + 2 * (size_t)k]; }
+    HD uint32_t place(uint32_t k) const { return integers[7 + 6 * (size_t)rows() + 2 * (size_t)k]; }
+    HD double raw(uint32_t k, ConstColumn y) const {
+        return place(k) == NONE ? centre(k) : centre(k) + scale(k) * y[place(k)];
+    }
+
+    // What a rotor's torsion, the mean of those of its three atoms, has beyond that of the first of them.
+    HD double rotor_shift(const uint32_t *row, double second, double third) const {
+        return row[4] == NONE ? 0.0 : (second + third) / 3.0;
+    }
 
     // The value of an internal coordinate, or its centre if y is outside of its domain, which `inside` is then told.
     HD double value(uint32_t k, ConstColumn y, bool &inside) const {
@@ -54,7 +65,7 @@ struct Transform {
     HD double coordinate(uint32_t k, double value) const {
         const double shifted = value - centre(k);
         switch (measure(k)) {
-        case CIRCULAR_TORSION: return wrap_angle(shifted);
+        case CIRCULAR_TORSION: return wrap_angle(shifted / scale(k));
         case REAL_TORSION: return wrap_angle(shifted) / scale(k);
         default: return shifted / scale(k);
         }
@@ -65,6 +76,8 @@ struct Transform {
 struct Placement {
     Vec3 a, e1, m, n, p;
     double n_length, q_length;
+    // Whether the atoms that a torsion is measured from are not on a line.
+    bool sound;
 };
 
 template <typename T>
@@ -80,6 +93,7 @@ HD Placement placement(ColumnOf<T> x, const uint32_t *row) {
     at.n_length = sqrt(dot(w, w));
     at.n = w * (1.0 / at.n_length);
     at.m = cross(at.n, at.e1);
+    at.sound = at.n_length > 1e-9 * sqrt(dot(at.p, at.p));
     return at;
 }
 
@@ -93,11 +107,20 @@ HD double internal_to_positions(const Transform &transform, ConstColumn y, Colum
     double measure = r2 * r2 * r3 * r3 * sin(angle), log_measure = 0.0;
     for (uint32_t i = 0; i < transform.rows(); ++i) {
         const double r = transform.value(3 * i + 3, y, inside), theta = transform.value(3 * i + 4, y, inside);
-        const double phi = transform.value(3 * i + 5, y, inside);
+        double phi = transform.value(3 * i + 5, y, inside);
         const uint32_t *row = transform.row(i);
+        if (row[4] != NONE) {
+            const uint32_t second = 3 * row[4] + 5, third = 3 * row[5] + 5;
+            phi -= transform.rotor_shift(row, transform.value(second, y, inside), transform.value(third, y, inside));
+            const double gap = wrap_angle(transform.raw(second, y)) - wrap_angle(transform.raw(third, y));
+            inside = inside && fabs(gap) > PI_F64;
+        }
         const Placement at = placement(x, row);
         const double s = sin(theta), c = cos(theta);
-        put(x, row[0], at.a + at.e1 * (-r * c) + at.m * (r * s * cos(phi)) + at.n * (r * s * sin(phi)));
+        inside = inside && at.sound;
+        put(x, row[0],
+            at.sound ? at.a + at.e1 * (-r * c) + at.m * (r * s * cos(phi)) + at.n * (r * s * sin(phi))
+                     : at.a + Vec3{r, 0.0, 0.0});
         measure *= r * r * s;
         // Eight factors of about 0.01 are far from underflow; a logarithm for each atom is not needed.
         if (i % 8 == 7) {
@@ -129,18 +152,44 @@ HD double internal_to_coordinates(const Transform &transform, ConstColumn x, Col
     const Vec3 root = atom(x, transform.frame(0)), second = atom(x, transform.frame(1));
     const Vec3 third = atom(x, transform.frame(2));
     const double r2 = distance(root, second), r3 = distance(root, third), theta = angle_between(second, root, third);
-    y[0] = transform.coordinate(0, r2);
-    y[1] = transform.coordinate(1, r3);
-    y[2] = transform.coordinate(2, theta);
-    double ladj = transform.constant() + 2.0 * log(r2) + 2.0 * log(r3) + log(sin(theta));
+    // Of a fixed coordinate the constraint's value counts, whatever x has.
+    const auto take = [&](uint32_t k, double value) {
+        if (transform.place(k) == NONE) return transform.centre(k);
+        y[transform.place(k)] = transform.coordinate(k, value);
+        return value;
+    };
+    double ladj = transform.constant() + 2.0 * log(take(0, r2)) + 2.0 * log(take(1, r3)) + log(sin(take(2, theta)));
     for (uint32_t i = 0; i < transform.rows(); ++i) {
         const uint32_t *row = transform.row(i), k = 3 * i + 3;
         const Vec3 at = atom(x, row[0]), a = atom(x, row[1]), b = atom(x, row[2]), c = atom(x, row[3]);
         const double r = distance(at, a), bend = angle_between(at, a, b);
-        y[k] = transform.coordinate(k, r);
-        y[k + 1] = transform.coordinate(k + 1, bend);
-        y[k + 2] = transform.coordinate(k + 2, dihedral(at, a, b, c));
-        ladj += 2.0 * log(r) + log(sin(bend));
+        take(k + 2, dihedral(at, a, b, c));
+        ladj += 2.0 * log(take(k, r)) + log(sin(take(k + 1, bend)));
+    }
+    // The atoms of a rotor are numbered, each of which may be its first, so that its torsion is in the coordinate's third of
+    // a turn. The measure is the same.
+    for (uint32_t i = 0; i < transform.rows(); ++i) {
+        const uint32_t *row = transform.row(i);
+        if (row[4] == NONE) continue;
+        const uint32_t rows[3] = {i, row[4], row[5]};
+        const Vec3 a = atom(x, row[1]), b = atom(x, row[2]), c = atom(x, row[3]);
+        double least = INFINITY;
+        for (uint32_t by = 0; by < 3; ++by) {
+            Vec3 at[3];
+            for (uint32_t m = 0; m < 3; ++m) at[m] = atom(x, transform.row(rows[(m + by) % 3])[0]);
+            const double second = dihedral(at[1], a, b, at[0]), third = dihedral(at[2], a, b, at[0]);
+            const double mean = dihedral(at[0], a, b, c) + (second + third) / 3.0;
+            const double from_centre = fabs(wrap_angle(mean - transform.centre(3 * i + 5)));
+            if (from_centre >= least) continue;
+            least = from_centre;
+            const double torsions[3] = {mean, second, third};
+            for (uint32_t m = 0; m < 3; ++m) {
+                const uint32_t k = 3 * rows[m] + 3;
+                take(k, distance(at[m], a));
+                take(k + 1, angle_between(at[m], a, b));
+                take(k + 2, torsions[m]);
+            }
+        }
     }
     return ladj;
 }
@@ -148,19 +197,40 @@ HD double internal_to_coordinates(const Transform &transform, ConstColumn x, Col
 // The gradient goes back through the placements in reverse order; `gradient_x` gathers what later atoms leave.
 HD void internal_pull_back(const Transform &transform, ConstColumn y, ConstColumn x, Column gradient_x,
                            Column gradient_y) {
+    const auto write = [&](uint32_t k, double gradient) {
+        if (transform.place(k) != NONE) gradient_y[transform.place(k)] = transform.scale(k) * gradient;
+    };
     for (uint32_t i = transform.rows(); i-- > 0;) {
         const uint32_t *row = transform.row(i), k = 3 * i + 3;
-        const double r = transform.raw(k, y), theta = transform.raw(k + 1, y), phi = transform.raw(k + 2, y);
+        const double r = transform.raw(k, y), theta = transform.raw(k + 1, y);
+        double phi = transform.raw(k + 2, y);
+        if (row[4] != NONE) {
+            phi -= transform.rotor_shift(row, transform.raw(3 * row[4] + 5, y), transform.raw(3 * row[5] + 5, y));
+        }
         const double s = sin(theta), c = cos(theta), sin_phi = sin(phi), cos_phi = cos(phi);
         const Placement at = placement(x, row);
+        if (!at.sound) {
+            write(k, 0.0);
+            write(k + 1, 0.0);
+            write(k + 2, 0.0);
+            continue;
+        }
         const Vec3 g = atom(gradient_x, row[0]);
         const double d1 = -r * c, d2 = r * s * cos_phi, d3 = r * s * sin_phi;
         const double g1 = dot(g, at.e1), g2 = dot(g, at.m), g3 = dot(g, at.n);
         const double of_r = -c * g1 + s * cos_phi * g2 + s * sin_phi * g3;
         const double of_theta = r * (s * g1 + c * cos_phi * g2 + c * sin_phi * g3);
-        gradient_y[k] = transform.scale(k) * (of_r - 2.0 / r);
-        gradient_y[k + 1] = transform.scale(k + 1) * (of_theta - c / s);
-        gradient_y[k + 2] = transform.scale(k + 2) * (d2 * g3 - d3 * g2);
+        const double of_phi = d2 * g3 - d3 * g2;
+        write(k, of_r - 2.0 / r);
+        write(k + 1, of_theta - c / s);
+        write(k + 2, of_phi);
+        // The other atoms of a rotor come after its first: theirs is written already.
+        for (uint32_t sibling = 4; row[4] != NONE && sibling < 6; ++sibling) {
+            const uint32_t of_sibling = 3 * row[sibling] + 5;
+            if (transform.place(of_sibling) != NONE) {
+                gradient_y[transform.place(of_sibling)] -= transform.scale(of_sibling) * of_phi / 3.0;
+            }
+        }
 
         // Reverse of: e1 = q/|q|, n = (p × e1)/|p × e1|, m = n × e1, atom = a + d1 e1 + d2 m + d3 n.
         const Vec3 of_m = g * d2, of_n = g * d3 + cross(at.e1, of_m);
@@ -175,9 +245,9 @@ HD void internal_pull_back(const Transform &transform, ConstColumn y, ConstColum
     const Vec3 g2 = atom(gradient_x, transform.frame(1)), g3 = atom(gradient_x, transform.frame(2));
     const double r2 = transform.raw(0, y), r3 = transform.raw(1, y), theta = transform.raw(2, y);
     const double s = sin(theta), c = cos(theta);
-    gradient_y[0] = transform.scale(0) * (g2.z - 2.0 / r2);
-    gradient_y[1] = transform.scale(1) * (g3.x * s + g3.z * c - 2.0 / r3);
-    gradient_y[2] = transform.scale(2) * (r3 * (g3.x * c - g3.z * s) - c / s);
+    write(0, g2.z - 2.0 / r2);
+    write(1, g3.x * s + g3.z * c - 2.0 / r3);
+    write(2, r3 * (g3.x * c - g3.z * s) - c / s);
 }
 
 // Writes positions x (D) of y (d); returns ladj of the map, −∞ outside of its domain.

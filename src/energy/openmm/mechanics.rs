@@ -48,8 +48,8 @@ pub(super) enum Force {
     Maps(TorsionMaps),
     Terms(CustomTerms),
     Pairs(CustomPairs),
-    CustomBorn(CustomBorn),
-    Collective(CollectiveVariables),
+    CustomBorn(Box<CustomBorn>),
+    Collective(Box<CollectiveVariables>),
     /// A force that acts on velocities only.
     None,
 }

@@ -242,7 +242,7 @@ fn read_force<'a>(
             check_all_pairs(element, atoms)?;
             match born_reader::read_custom(element, atoms) {
                 Ok(born) => Force::Born(born),
-                Err(EnergyError::Unsupported { .. }) => Force::CustomBorn(CustomBorn::read(element, atoms)?),
+                Err(EnergyError::Unsupported { .. }) => Force::CustomBorn(Box::new(CustomBorn::read(element, atoms)?)),
                 Err(error) => return Err(error),
             }
         }
@@ -256,10 +256,10 @@ fn read_force<'a>(
             if depth == 0 {
                 return Err(element.unsupported(format!("forces are nested more than {DEEPEST} deep in it")));
             }
-            Force::Collective(CollectiveVariables::read(element, atoms, |inner| {
+            Force::Collective(Box::new(CollectiveVariables::read(element, atoms, |inner| {
                 check_supported(inner)?;
                 read_force(inner, atoms, globals, depth - 1)
-            })?)
+            })?))
         }
         _ => Force::None,
     })

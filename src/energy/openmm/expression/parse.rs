@@ -298,7 +298,7 @@ impl<'a, 'b> Parser<'a, 'b> {
             };
         }
         let made = function(self.graph, name, &arguments);
-        made.or_else(|| point_function(self.graph, name, &arguments)).unwrap_or_else(|| Err(0)).map_err(wrong)
+        made.or_else(|| point_function(self.graph, name, &arguments)).unwrap_or(Err(0)).map_err(wrong)
     }
 
     /// distance(p1, p2), angle(p1, p2, p3) or dihedral(p1, p2, p3, p4).

@@ -1,0 +1,133 @@
+//! Constraints as coordinates of a Z-matrix that do not change.
+//!
+//! A constraint holds the distance of two atoms. Between bonded atoms that is a bond's length; between two atoms bonded to a
+//! third, with both those bonds held, it is an angle, or, for the second sibling of an atom, a torsion.
+
+use super::geometry::{dihedral, norm, sub};
+use super::transform::CoordinatesError;
+use super::zmatrix::ZMatrix;
+use crate::energy::openmm::Constraint;
+use crate::energy::{EnergyError, Potential};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The pairs of constrained atoms that are not bonds: the longest side of a triangle of constraints.
+pub(super) fn across_angles(constraints: &[Constraint], atoms: usize) -> BTreeSet<(usize, usize)> {
+    let distances = distances(constraints);
+    let held = |i: usize, j: usize| distances.get(&(i.min(j), i.max(j))).copied();
+    let mut partners = vec![Vec::new(); atoms];
+    for &(i, j) in distances.keys() {
+        partners[i].push(j);
+        partners[j].push(i);
+    }
+    let is_longest = |&(&(i, j), &distance): &(&(usize, usize), &f64)| {
+        let mut others = partners[i].iter().filter_map(|&centre| Some((held(i, centre)?, held(centre, j)?)));
+        others.any(|(a, b)| a.max(b) < distance)
+    };
+    distances.iter().filter(is_longest).map(|(pair, _)| *pair).collect()
+}
+
+fn distances(constraints: &[Constraint]) -> BTreeMap<(usize, usize), f64> {
+    constraints.iter().map(|c| ((c.i.min(c.j), c.i.max(c.j)), c.distance)).collect()
+}
+
+/// The coordinates of a Z-matrix that constraints fix: (coordinate, value), of a structure whose torsions have the signs
+/// that they are to keep.
+pub(super) fn fixed_coordinates(
+    zmatrix: &ZMatrix,
+    constraints: &[Constraint],
+    structure: &[f64],
+) -> Result<Vec<(usize, f64)>, CoordinatesError> {
+    let distances = distances(constraints);
+    let held = |i: usize, j: usize| distances.get(&(i.min(j), i.max(j))).copied();
+    let angle = |i: usize, centre: usize, j: usize| {
+        let (a, b, c) = (held(i, centre)?, held(centre, j)?, held(i, j)?);
+        let cosine = (a * a + b * b - c * c) / (2.0 * a * b);
+        (cosine.abs() < 1.0).then(|| cosine.acos())
+    };
+    let [root, second, third] = zmatrix.frame;
+    let mut fixed = Vec::new();
+    let mut used = BTreeSet::new();
+    let mut fix = |coordinate: usize, value: Option<f64>, i: usize, j: usize| {
+        if let Some(value) = value {
+            fixed.push((coordinate, value));
+            used.insert((i.min(j), i.max(j)));
+        }
+    };
+    fix(0, held(root, second), root, second);
+    fix(1, held(root, third), root, third);
+    fix(2, angle(second, root, third), second, third);
+    for (k, row) in zmatrix.rows.iter().enumerate() {
+        fix(3 * k + 3, held(row.atom, row.bond), row.atom, row.bond);
+        let own = angle(row.atom, row.bond, row.angle);
+        fix(3 * k + 4, own, row.atom, row.angle);
+        let (other, between) = (angle(row.torsion, row.bond, row.angle), angle(row.atom, row.bond, row.torsion));
+        if let (Some(own), Some(other), Some(between)) = (own, other, between) {
+            let cosine = (between.cos() - own.cos() * other.cos()) / (own.sin() * other.sin());
+            let at = |atom: usize| [structure[3 * atom], structure[3 * atom + 1], structure[3 * atom + 2]];
+            let torsion = dihedral(at(row.atom), at(row.bond), at(row.angle), at(row.torsion));
+            let value = (cosine.abs() < 1.0).then(|| cosine.acos().copysign(torsion));
+            fix(3 * k + 5, value, row.atom, row.torsion);
+        }
+    }
+    match distances.keys().find(|pair| !used.contains(pair)) {
+        None => Ok(fixed),
+        Some((i, j)) => Err(CoordinatesError::Unsuitable(format!(
+            "the constraint between atoms {i} and {j} is neither a bond nor an angle between constrained bonds, and no \
+             coordinate of a flow; write the system with constraints=None, HBonds, or rigidWater"
+        ))),
+    }
+}
+
+/// The stiffness of a spring in a constraint's place, in kJ/(mol·nm²): that of a bond to hydrogen.
+const STIFFNESS: f64 = 3e5;
+
+/// A potential with springs for the constraints, whose atoms nothing else may hold together.
+#[derive(Debug)]
+pub(super) struct HeldTogether<'a> {
+    pub potential: &'a dyn Potential,
+    pub constraints: &'a [Constraint],
+}
+
+impl Potential for HeldTogether<'_> {
+    fn dimension(&self) -> usize {
+        self.potential.dimension()
+    }
+
+    fn evaluate(
+        &self,
+        positions: &[f64],
+        energies: &mut [f64],
+        mut gradients: Option<&mut [f64]>,
+    ) -> Result<(), EnergyError> {
+        self.potential.evaluate(positions, energies, gradients.as_deref_mut())?;
+        let d = self.dimension();
+        for (row, (x, energy)) in positions.chunks_exact(d).zip(energies).enumerate() {
+            for Constraint { i, j, distance } in self.constraints {
+                let (a, b) = (point(x, *i), point(x, *j));
+                let apart = sub(a, b);
+                let r = norm(apart);
+                *energy += 0.5 * STIFFNESS * (r - distance).powi(2);
+                if let Some(gradient) = gradients.as_deref_mut().map(|g| &mut g[row * d..(row + 1) * d]) {
+                    for axis in 0..3 {
+                        let pull = STIFFNESS * (r - distance) * apart[axis] / r;
+                        gradient[3 * i + axis] += pull;
+                        gradient[3 * j + axis] -= pull;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn term_names(&self) -> Vec<String> {
+        self.potential.term_names()
+    }
+
+    fn evaluate_terms(&self, positions: &[f64], energies: &mut [f64]) -> Result<(), EnergyError> {
+        self.potential.evaluate_terms(positions, energies)
+    }
+}
+
+fn point(x: &[f64], atom: usize) -> [f64; 3] {
+    [x[3 * atom], x[3 * atom + 1], x[3 * atom + 2]]
+}
