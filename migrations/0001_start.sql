@@ -38,10 +38,12 @@ CREATE TABLE jobs (
     cancel_requested INTEGER NOT NULL DEFAULT 0,
     checkpoint_step  INTEGER,
     checkpoint_path  TEXT,
-    -- Encoded boltzflow.v1.TrainingProgress.
+    -- The resource that it makes.
+    product_kind     TEXT    NOT NULL,
+    product          TEXT    NOT NULL,
+    -- Encoded boltzflow.v1.TrainingProgress or SimulationProgress.
     progress         BLOB,
     error            TEXT,
-    model            TEXT,
     created_at       INTEGER NOT NULL,
     started_at       INTEGER,
     ended_at         INTEGER
@@ -50,6 +52,7 @@ CREATE UNIQUE INDEX jobs_request ON jobs (owner, request_id) WHERE request_id IS
 CREATE INDEX jobs_state ON jobs (state, created_at, id);
 CREATE INDEX jobs_created ON jobs (created_at, id);
 CREATE INDEX jobs_system ON jobs (system);
+CREATE INDEX jobs_product ON jobs (product_kind, product);
 
 -- Append only; a watcher resumes after the last sequence number that it has seen.
 CREATE TABLE job_events (

@@ -17,6 +17,8 @@
 //! | [`thermo`] | effective sample size, Pareto diagnostics, free energies, MBAR, profiles, bootstrap |
 //! | [`flow`] | bijectors, conditioners, priors; a flow is a prior and its bijectors |
 //! | [`coords`] | the flow's coordinates: Cartesian to internal and back, and the target in them |
+//! | [`simulate`] | Langevin dynamics, Monte Carlo and replica exchange of many walkers |
+//! | [`trajectory`] | files of trajectories: XTC, DCD, PDB, Amber's NetCDF |
 //! | [`energy`] | potentials: analytic ones, and molecular mechanics read from OpenMM System XML |
 //! | [`compute`] | devices, and fused kernels as candle custom operations |
 //! | [`math`] | counter-based random numbers, log-sum-exp, special functions |
@@ -34,6 +36,8 @@ pub mod metrics;
 pub mod sample;
 pub mod scheduler;
 pub mod server;
+pub mod simulate;
 pub mod store;
 pub mod thermo;
 pub mod train;
+pub mod trajectory;

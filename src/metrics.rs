@@ -17,6 +17,7 @@ pub struct Metrics {
     pub job_queue_wait: Histogram,
     pub train_steps: IntCounter,
     pub train_effective_fraction: Gauge,
+    pub simulation_steps_per_second: Gauge,
     pub checkpoint_seconds: Histogram,
     pub leases_lost: IntCounter,
     pub samples: IntCounterVec,
@@ -63,6 +64,10 @@ impl Metrics {
                 "boltzflow_train_effective_fraction",
                 "Effective sample size as a fraction, last measured in training",
             )?,
+            simulation_steps_per_second: Gauge::new(
+                "boltzflow_simulation_steps_per_second",
+                "Steps of a simulation in a second, summed over its walkers, last measured",
+            )?,
             checkpoint_seconds: histogram("boltzflow_checkpoint_seconds", "Time to keep a checkpoint", &SECONDS)?,
             leases_lost: IntCounter::new("boltzflow_leases_lost_total", "Jobs that a worker lost to another")?,
             samples: IntCounterVec::new(Opts::new("boltzflow_samples_total", "Samples drawn, by method"), &["method"])?,
@@ -94,7 +99,9 @@ impl Metrics {
         for collector in [&metrics.train_steps, &metrics.leases_lost] {
             add(Box::new(collector.clone()))?;
         }
-        for collector in [&metrics.train_effective_fraction, &metrics.compute_busy_seconds] {
+        for collector in
+            [&metrics.train_effective_fraction, &metrics.simulation_steps_per_second, &metrics.compute_busy_seconds]
+        {
             add(Box::new(collector.clone()))?;
         }
         add(Box::new(metrics.grpc_seconds.clone()))?;

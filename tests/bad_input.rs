@@ -248,12 +248,18 @@ async fn jobs() {
         task.system = system.to_string();
         job_request(task)
     };
-    let simulation = v1::CreateJobRequest {
-        job: Some(v1::Job {
-            task: Some(v1::job::Task::Simulation(v1::SimulationTask::default())),
-            ..v1::Job::default()
-        }),
-        ..v1::CreateJobRequest::default()
+    let simulate = |change: fn(&mut v1::SimulationTask)| {
+        let mut task = v1::SimulationTask { system: "systems/double-well".into(), ..v1::SimulationTask::default() };
+        change(&mut task);
+        let task = Some(v1::job::Task::Simulation(task));
+        v1::CreateJobRequest { job: Some(v1::Job { task, ..v1::Job::default() }), ..v1::CreateJobRequest::default() }
+    };
+    let simulate_without = {
+        let mut request = simulate(|_| {});
+        if let Some(v1::job::Task::Simulation(task)) = &mut request.job.as_mut().unwrap().task {
+            task.system = without_structure.clone();
+        }
+        request
     };
     let mut realnvp = small_task(10);
     realnvp.system = whole;
@@ -267,7 +273,64 @@ async fn jobs() {
             "INVALID_FIELD",
             "job.training"
         ),
-        case!(j.create_job(simulation), Unimplemented, "NOT_IMPLEMENTED", "job.simulation"),
+        case!(j.create_job(simulate(|t| t.system.clear())), InvalidArgument, "INVALID_FIELD", "job.simulation.system"),
+        case!(j.create_job(simulate(|t| t.system = "systems/none".into())), NotFound, "RESOURCE_NOT_FOUND", "none"),
+        case!(
+            j.create_job(simulate(|t| t.start = "datasets/none".into())),
+            NotFound,
+            "RESOURCE_NOT_FOUND",
+            "dataset 'none'"
+        ),
+        case!(j.create_job(simulate_without), FailedPrecondition, "UNSUITABLE_SYSTEM", "topology_pdb"),
+        case!(j.create_job(simulate(|t| t.method = 9)), InvalidArgument, "INVALID_FIELD", "job.simulation.method"),
+        case!(j.create_job(simulate(|t| t.walkers = -1)), InvalidArgument, "INVALID_FIELD", "job.simulation.walkers"),
+        case!(j.create_job(simulate(|t| t.walkers = i64::MAX)), InvalidArgument, "INVALID_FIELD", "walkers"),
+        case!(j.create_job(simulate(|t| t.steps = i64::MAX)), InvalidArgument, "INVALID_FIELD", "steps: it is"),
+        case!(
+            j.create_job(simulate(|t| t.stride = 1 << 40)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "job.simulation.stride"
+        ),
+        case!(
+            j.create_job(simulate(|t| (t.steps, t.stride) = (1_000_000_000, 1))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "job.simulation.stride"
+        ),
+        case!(
+            j.create_job(simulate(|t| t.equilibration_steps = -2)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "equilibration_steps"
+        ),
+        case!(
+            j.create_job(simulate(|t| t.temperatures = vec![1.0, f64::NAN])),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "job.simulation.temperatures"
+        ),
+        case!(j.create_job(simulate(|t| t.temperatures = vec![2.0, 1.0])), InvalidArgument, "INVALID_FIELD", "ascend"),
+        case!(
+            j.create_job(simulate(|t| t.time_step = f64::INFINITY)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "job.simulation.time_step"
+        ),
+        case!(
+            j.create_job(simulate(|t| t.friction = -1.0)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "job.simulation.friction"
+        ),
+        case!(
+            j.create_job(simulate(|t| {
+                t.ladder = Some(v1::TemperatureLadder { low: 2.0, high: 1.0, ..v1::TemperatureLadder::default() });
+            })),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "job.simulation.ladder.high"
+        ),
         case!(j.create_job(with(|t| t.system.clear())), InvalidArgument, "INVALID_FIELD", "job.training.system"),
         case!(j.create_job(on("systems/none")), NotFound, "RESOURCE_NOT_FOUND", "none"),
         case!(j.create_job(on(&without_structure)), FailedPrecondition, "UNSUITABLE_SYSTEM", "topology_pdb"),

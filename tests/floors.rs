@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// From the top down. A module may import from its own floor and from those after it.
-const FLOORS: [&str; 15] = [
+const FLOORS: [&str; 17] = [
     "cli",
     "config",
     "server",
@@ -17,6 +17,8 @@ const FLOORS: [&str; 15] = [
     "thermo",
     "flow",
     "coords",
+    "simulate",
+    "trajectory",
     "energy",
     "compute",
 ];

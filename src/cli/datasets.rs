@@ -62,6 +62,8 @@ fn dataset_json(d: &v1::Dataset) -> Value {
         "energy_mean": d.energy_mean,
         "energy_max": d.energy_max,
         "warnings": d.warnings,
+        "job": d.job,
+        "temperatures": d.temperatures,
     })
 }
 
@@ -102,12 +104,21 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
             };
             let mut stream = clients.datasets.download_dataset(request).await?.into_inner();
             let (mut all, mut shape) = (Vec::new(), Vec::new());
+            let (mut temperatures, mut energies) = (Vec::new(), Vec::new());
             while let Some(message) = stream.message().await? {
                 let array = message.positions.unwrap_or_default();
                 let (frames, chunk_shape) =
                     numbers("positions", &array).map_err(|e| CliError::failed(e.to_string()))?;
                 all.extend(frames);
                 shape = chunk_shape;
+                for (to, field, array) in [
+                    (&mut temperatures, "temperatures", message.temperatures),
+                    (&mut energies, "energies", message.energies),
+                ] {
+                    if let Some(array) = array {
+                        to.extend(numbers(field, &array).map_err(|e| CliError::failed(e.to_string()))?.0);
+                    }
+                }
             }
             let frame: usize = shape.iter().skip(1).product();
             if let Some(n) = shape.first_mut() {
@@ -115,6 +126,12 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
             }
             let mut npz = NpzWriter::create(&output)?;
             npz.add("positions", all.into_iter(), &shape)?;
+            for (name, column) in [("temperatures", temperatures), ("energies", energies)] {
+                if !column.is_empty() {
+                    let n = column.len();
+                    npz.add(name, column.into_iter(), &[n])?;
+                }
+            }
             npz.finish()?;
         }
         Command::Delete { name, server } => {

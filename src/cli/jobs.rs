@@ -63,7 +63,7 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
             .await?;
             if json.write(&jobs.iter().map(job_json).collect())? {
                 let rows: Vec<_> = jobs.iter().map(row).collect();
-                println!("{}", table(&["job", "state", "system", "step", "ESS", "model"], &rows));
+                println!("{}", table(&["job", "state", "system", "step", "ESS", "makes"], &rows));
             }
         }
         Command::Show { name, json, server } => {
@@ -75,7 +75,7 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
         Command::Watch { name, after, server } => {
             let mut clients = server.connect().await?;
             let job = follow(&mut clients, &resource("jobs", &name), after).await?;
-            println!("{}", super::train::model_name(&job));
+            println!("{}", product_name(&job));
         }
         Command::Cancel { name, server } => {
             let mut clients = server.connect().await?;
@@ -96,18 +96,29 @@ fn state(job: &v1::Job) -> &'static str {
 }
 
 fn row(job: &v1::Job) -> Vec<String> {
-    let (system, model) = match &job.task {
-        Some(Task::Training(task)) => (task.system.clone(), task.model_id.clone()),
-        _ => Default::default(),
+    let system = match &job.task {
+        Some(Task::Training(task)) => task.system.clone(),
+        Some(Task::Simulation(task)) => task.system.clone(),
+        None => String::new(),
     };
-    let (step, ess) = match &job.progress {
-        Some(p) => {
+    let (step, ess) = match (&job.progress, &job.simulation_progress) {
+        (Some(p), _) => {
             let ess = p.weights.as_ref().map_or(f64::NAN, |w| w.effective_fraction);
             (format!("{}/{}", p.step, p.total_steps), format!("{:.1} %", 100.0 * ess))
         }
-        None => Default::default(),
+        (_, Some(p)) => (format!("{}/{}", p.step, p.total_steps), String::new()),
+        _ => Default::default(),
     };
-    vec![job.name.clone(), state(job).to_string(), system, step, ess, model]
+    vec![job.name.clone(), state(job).to_string(), system, step, ess, product_name(job)]
+}
+
+/// The model or dataset that a job made or will make.
+pub(super) fn product_name(job: &v1::Job) -> String {
+    match &job.task {
+        Some(Task::Training(task)) => resource("models", &task.model_id),
+        Some(Task::Simulation(task)) => resource("datasets", &task.dataset_id),
+        None => String::new(),
+    }
 }
 
 /// A job for programs.
@@ -126,13 +137,39 @@ pub(super) fn job_json(job: &v1::Job) -> Value {
             "energy_evaluations": p.energy_evaluations,
         })
     });
+    let simulation = job.simulation_progress.as_ref().map(|p| {
+        let optional = |x: Option<f64>| x.map_or(Value::Null, number);
+        let rung = |rung: &v1::simulation_progress::Rung| {
+            json!({
+                "temperature": number(rung.temperature),
+                "acceptance": optional(rung.acceptance),
+                "exchange_acceptance": optional(rung.exchange_acceptance),
+                "kinetic_temperature": optional(rung.kinetic_temperature),
+                "mean_energy": number(rung.mean_energy),
+                "effective_samples": number(rung.effective_samples),
+            })
+        };
+        json!({
+            "step": p.step,
+            "total_steps": p.total_steps,
+            "frames": p.frames,
+            "round_trips": p.round_trips,
+            "energy_drift": optional(p.energy_drift),
+            "steps_per_second": number(p.steps_per_second),
+            "seconds": number(p.seconds),
+            "seconds_left": number(p.seconds_left),
+            "rungs": p.rungs.iter().map(rung).collect::<Vec<_>>(),
+        })
+    });
     let error = job.error.as_ref().map(|e| json!({ "code": e.code, "reason": e.reason, "message": e.message }));
     json!({
         "name": job.name,
         "state": state(job),
         "attempt": job.attempt,
-        "model": super::train::model_name(job),
+        "model": if matches!(job.task, Some(Task::Training(_))) { product_name(job) } else { String::new() },
+        "dataset": if matches!(job.task, Some(Task::Simulation(_))) { product_name(job) } else { String::new() },
         "progress": progress,
+        "simulation_progress": simulation,
         "error": error,
     })
 }
@@ -180,6 +217,24 @@ pub(super) async fn follow(clients: &mut Clients, name: &str, mut after: i64) ->
     }
 }
 
+/// A simulation's progress in a line: the least of what its temperatures have.
+fn simulation_line(p: &v1::SimulationProgress) -> String {
+    let phase = p.phase().as_str_name().trim_start_matches("SIMULATION_PHASE_").to_lowercase();
+    let least = |of: fn(&v1::simulation_progress::Rung) -> Option<f64>| p.rungs.iter().filter_map(of).reduce(f64::min);
+    let mut text = format!("{phase}, {} frames", p.frames);
+    if let Some(samples) = least(|rung| Some(rung.effective_samples)) {
+        text.push_str(&format!(", {samples:.0} independent"));
+    }
+    if let Some(acceptance) = least(|rung| rung.acceptance) {
+        text.push_str(&format!(", acceptance {acceptance:.2}"));
+    }
+    if let Some(acceptance) = least(|rung| rung.exchange_acceptance) {
+        text.push_str(&format!(", exchanges {acceptance:.2}"));
+    }
+    text.push_str(&format!(", {:.0} steps/s, {} left", p.steps_per_second, duration(p.seconds_left)));
+    text
+}
+
 fn show(event: &v1::JobEvent, bar: &indicatif::ProgressBar, lines: bool) {
     let say = |text: String| if lines { eprintln!("{text}") } else { bar.println(text) };
     match &event.event {
@@ -194,6 +249,16 @@ fn show(event: &v1::JobEvent, bar: &indicatif::ProgressBar, lines: bool) {
                 p.steps_per_second,
                 duration(p.seconds_left)
             );
+            if lines {
+                eprintln!("step {}/{}: {text}", p.step, p.total_steps);
+            } else {
+                bar.set_length(p.total_steps.unsigned_abs());
+                bar.set_position(p.step.unsigned_abs());
+                bar.set_message(text);
+            }
+        }
+        Some(Event::Simulation(p)) => {
+            let text = simulation_line(p);
             if lines {
                 eprintln!("step {}/{}: {text}", p.step, p.total_steps);
             } else {

@@ -16,6 +16,7 @@ mod output;
 mod quickstart;
 mod sample;
 mod serve;
+mod simulate;
 mod specs;
 mod systems;
 mod threads;
@@ -45,6 +46,7 @@ enum Command {
     Serve(serve::Args),
     Quickstart(quickstart::Args),
     Train(train::Args),
+    Simulate(simulate::Args),
     Sample(sample::Args),
     FreeEnergy(free_energy::Args),
     Energy(energy::Args),
@@ -115,6 +117,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Serve(args) => serve::run(args).await,
         Command::Quickstart(args) => quickstart::run(args).await,
         Command::Train(args) => train::run(args).await,
+        Command::Simulate(args) => simulate::run(args).await,
         Command::Sample(args) => sample::run(args).await,
         Command::FreeEnergy(args) => free_energy::run(args).await,
         Command::Energy(args) => energy::run(args).await,

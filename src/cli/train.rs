@@ -2,7 +2,7 @@
 
 use super::arrays::{Array, read_npz, read_positions};
 use super::client::{CliError, Clients, ServerArgs};
-use super::jobs::{follow, job_json};
+use super::jobs::{follow, job_json, product_name};
 use super::names::{content_id, resource};
 use super::output::JsonArgs;
 use super::specs;
@@ -84,18 +84,9 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     eprintln!("{} is queued", job.name);
     let job = if args.wait { follow(&mut clients, &job.name, 0).await? } else { job };
     if args.json.write(&job_json(&job))? {
-        println!("{}", model_name(&job));
+        println!("{}", product_name(&job));
     }
     Ok(())
-}
-
-/// The model that a job made or will make.
-pub(super) fn model_name(job: &v1::Job) -> String {
-    match &job.task {
-        _ if !job.model.is_empty() => job.model.clone(),
-        Some(Task::Training(task)) => resource("models", &task.model_id),
-        _ => String::new(),
-    }
 }
 
 /// The name of a system on the server; a file is sent unless it is there already.

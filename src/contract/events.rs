@@ -1,7 +1,7 @@
 //! Events of jobs. The database keeps them encoded, without their sequence number and time.
 
 use super::v1::{JobEvent, JobState, TrainingProgress, job_event::Event};
-use super::weight_summary;
+use super::{SimulationReport, simulation_progress, weight_summary};
 use crate::train::Progress;
 use prost::Message;
 
@@ -50,6 +50,13 @@ pub fn progress_message(progress: &Progress) -> (Vec<u8>, Vec<u8>) {
     };
     let alone = message.encode_to_vec();
     (encode(Event::Training(message)), alone)
+}
+
+/// The event, and the message on its own, of a simulation's progress.
+pub fn simulation_message(report: &SimulationReport) -> (Vec<u8>, Vec<u8>) {
+    let message = simulation_progress(report);
+    let alone = message.encode_to_vec();
+    (encode(Event::Simulation(message)), alone)
 }
 
 /// A stored event as it is sent.

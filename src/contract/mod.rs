@@ -8,6 +8,7 @@ mod errors;
 mod events;
 mod names;
 mod plan;
+mod simulation;
 mod variables;
 mod weights;
 
@@ -26,8 +27,11 @@ pub const ERROR_DOMAIN: &str = "boltzflow.dev";
 pub use arrays::{array, check_encoding, numbers, rows};
 pub use energy::{analytic_message, energy_unit, system_definition};
 pub use errors::FieldError;
-pub use events::{checkpoint_event, encode_state_event, job_event, message_event, progress_message, state_message};
+pub use events::{
+    checkpoint_event, encode_state_event, job_event, message_event, progress_message, simulation_message, state_message,
+};
 pub use names::{check_id, id_of, page_size, timestamp};
 pub use plan::{training_plan, training_task};
+pub use simulation::{SimulationReport, simulation_plan, simulation_progress, simulation_task};
 pub use variables::{collective_variable, variable_message};
 pub use weights::{card_message, coverage, estimate, weight_summary, weights_of};

@@ -1,12 +1,12 @@
 //! Choosing coordinates for a system.
 
 use super::cartesian::CartesianCoordinates;
-use super::constraints::{HeldTogether, across_angles, fixed_coordinates};
+use super::constraints::{across_angles, fixed_coordinates};
 use super::internal::{InternalCoordinate, InternalCoordinates, InternalQuantity, ROTOR_SCALE};
 use super::rotors::mark_rotors;
 use super::transform::{CoordinateKind, CoordinateTransform, CoordinatesError};
 use super::zmatrix::{Molecule, ZMatrix};
-use crate::energy::{System, SystemDefinition, minimise};
+use crate::energy::{System, SystemDefinition, relax};
 use crate::math::special::wrap_angle;
 use std::f64::consts::PI;
 use std::sync::Arc;
@@ -242,8 +242,7 @@ fn scaled_to_minimum(
 ) -> Result<Vec<InternalCoordinate>, CoordinatesError> {
     let unsuitable = |reason: String| CoordinatesError::Unsuitable(reason);
     let mut x = structure;
-    let held = HeldTogether { potential: system.potential().as_ref(), constraints: system.constraints() };
-    minimise(&held, &mut x, MINIMISED).map_err(|e| unsuitable(e.to_string()))?;
+    relax(system, &mut x, MINIMISED).map_err(|e| unsuitable(e.to_string()))?;
     let values = InternalCoordinates::measure(zmatrix, &x);
     let mut coordinates: Vec<InternalCoordinate> = InternalCoordinates::quantities(zmatrix)
         .into_iter()

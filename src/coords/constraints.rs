@@ -3,11 +3,10 @@
 //! A constraint holds the distance of two atoms. Between bonded atoms that is a bond's length; between two atoms bonded to a
 //! third, with both those bonds held, it is an angle, or, for the second sibling of an atom, a torsion.
 
-use super::geometry::{dihedral, norm, sub};
+use super::geometry::dihedral;
 use super::transform::CoordinatesError;
 use super::zmatrix::ZMatrix;
 use crate::energy::openmm::Constraint;
-use crate::energy::{EnergyError, Potential};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The pairs of constrained atoms that are not bonds: the longest side of a triangle of constraints.
@@ -76,58 +75,4 @@ pub(super) fn fixed_coordinates(
              coordinate of a flow; write the system with constraints=None, HBonds, or rigidWater"
         ))),
     }
-}
-
-/// The stiffness of a spring in a constraint's place, in kJ/(mol·nm²): that of a bond to hydrogen.
-const STIFFNESS: f64 = 3e5;
-
-/// A potential with springs for the constraints, whose atoms nothing else may hold together.
-#[derive(Debug)]
-pub(super) struct HeldTogether<'a> {
-    pub potential: &'a dyn Potential,
-    pub constraints: &'a [Constraint],
-}
-
-impl Potential for HeldTogether<'_> {
-    fn dimension(&self) -> usize {
-        self.potential.dimension()
-    }
-
-    fn evaluate(
-        &self,
-        positions: &[f64],
-        energies: &mut [f64],
-        mut gradients: Option<&mut [f64]>,
-    ) -> Result<(), EnergyError> {
-        self.potential.evaluate(positions, energies, gradients.as_deref_mut())?;
-        let d = self.dimension();
-        for (row, (x, energy)) in positions.chunks_exact(d).zip(energies).enumerate() {
-            for Constraint { i, j, distance } in self.constraints {
-                let (a, b) = (point(x, *i), point(x, *j));
-                let apart = sub(a, b);
-                let r = norm(apart);
-                *energy += 0.5 * STIFFNESS * (r - distance).powi(2);
-                if let Some(gradient) = gradients.as_deref_mut().map(|g| &mut g[row * d..(row + 1) * d]) {
-                    for axis in 0..3 {
-                        let pull = STIFFNESS * (r - distance) * apart[axis] / r;
-                        gradient[3 * i + axis] += pull;
-                        gradient[3 * j + axis] -= pull;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn term_names(&self) -> Vec<String> {
-        self.potential.term_names()
-    }
-
-    fn evaluate_terms(&self, positions: &[f64], energies: &mut [f64]) -> Result<(), EnergyError> {
-        self.potential.evaluate_terms(positions, energies)
-    }
-}
-
-fn point(x: &[f64], atom: usize) -> [f64; 3] {
-    [x[3 * atom], x[3 * atom + 1], x[3 * atom + 2]]
 }

@@ -11,11 +11,13 @@ mod lanewise;
 mod minimise;
 pub mod openmm;
 mod potential;
+mod relax;
 mod system;
 mod tables;
 
 pub use lanewise::Lanewise;
 pub use minimise::minimise;
 pub use potential::{EnergyError, EnergyScale, MOLAR_GAS_CONSTANT, Potential};
+pub use relax::relax;
 pub use system::{System, SystemDefinition};
 pub use tables::PotentialTables;

@@ -1,10 +1,15 @@
 //! The queue's other end: workers that take jobs, run them, and keep what they make.
 //!
 //! A job is taken with a lease, which the worker renews while the job runs on a thread of its own. Checkpoints and
-//! events are written under the lease's epoch: a worker that lost its lease can change nothing.
+//! events are written under the lease's epoch: a worker that lost its lease can change nothing. `run_job` is what all jobs
+//! have in common; `train_job` and `simulate_job` are the two kinds, `data` the frames that they work with.
 
+mod data;
 mod run_job;
+mod simulate_job;
+mod train_job;
 mod worker;
 
 pub use run_job::{LoadSystemError, load_system};
+pub use simulate_job::has_start;
 pub use worker::{Scheduler, SchedulerSettings};

@@ -2,11 +2,14 @@
 
 use super::errors::ApiError;
 use crate::contract::v1;
-use crate::contract::{analytic_message, card_message, energy_unit, state_message, timestamp, training_task};
+use crate::contract::{
+    analytic_message, card_message, energy_unit, simulation_task, state_message, timestamp, training_task,
+};
 use crate::energy::SystemDefinition;
 use crate::energy::analytic::AnalyticPotential;
 use crate::store::{
-    DatasetDocument, JobRecord, ModelDocument, Resource, ResourceKind, StoreError, SystemDocument, SystemFacts,
+    DatasetDocument, JobRecord, JobSpec, JobState, ModelDocument, Resource, ResourceKind, StoreError, SystemDocument,
+    SystemFacts,
 };
 use prost::Message;
 
@@ -75,6 +78,8 @@ pub(super) fn dataset(resource: &Resource) -> Result<v1::Dataset, ApiError> {
         energy_max: document.energy_max,
         energy_digest: document.energy_digest,
         warnings: document.warnings,
+        job: document.simulated.as_ref().map(|s| format!("jobs/{}", s.job)).unwrap_or_default(),
+        temperatures: document.simulated.map(|s| s.temperatures).unwrap_or_default(),
     })
 }
 
@@ -93,29 +98,46 @@ pub(super) fn model(resource: &Resource) -> Result<v1::Model, ApiError> {
 }
 
 pub(super) fn job(record: &JobRecord) -> Result<v1::Job, ApiError> {
-    let spec = &record.spec;
-    let task = training_task(&spec.plan, &spec.system, spec.dataset.as_deref(), &spec.model_id);
-    let progress = record
-        .progress
-        .as_deref()
-        .map(v1::TrainingProgress::decode)
-        .transpose()
-        .map_err(|e| StoreError::Damaged(format!("the progress of job '{}': {e}", record.id)))?;
+    let damaged = |e| StoreError::Damaged(format!("the progress of job '{}': {e}", record.id));
+    let progress = record.progress.as_deref();
+    let (kind, product) = record.spec.product();
+    let made = if record.state == JobState::Succeeded { name(kind, product) } else { String::new() };
+    let own = match &record.spec {
+        JobSpec::Training(job) => v1::Job {
+            task: Some(v1::job::Task::Training(training_task(
+                &job.plan,
+                &job.system,
+                job.dataset.as_deref(),
+                &job.model_id,
+            ))),
+            progress: progress.map(v1::TrainingProgress::decode).transpose().map_err(damaged)?,
+            model: made,
+            ..v1::Job::default()
+        },
+        JobSpec::Simulation(job) => v1::Job {
+            task: Some(v1::job::Task::Simulation(simulation_task(
+                &job.plan,
+                &job.system,
+                job.start.as_deref(),
+                &job.dataset_id,
+            ))),
+            simulation_progress: progress.map(v1::SimulationProgress::decode).transpose().map_err(damaged)?,
+            dataset: made,
+            ..v1::Job::default()
+        },
+    };
     Ok(v1::Job {
         name: format!("jobs/{}", record.id),
         display_name: record.display_name.clone(),
         labels: record.labels.clone(),
-        task: Some(v1::job::Task::Training(task)),
         owner: record.owner.clone(),
         state: state_message(record.state.name()).into(),
         create_time: Some(timestamp(record.created_at)),
         start_time: record.started_at.map(timestamp),
         end_time: record.ended_at.map(timestamp),
         attempt: i32::try_from(record.attempt).unwrap_or(i32::MAX),
-        progress,
         error: record.error.clone().map(|e| v1::JobError { code: e.code, reason: e.reason, message: e.message }),
-        model: record.model.as_deref().map(|id| name(ResourceKind::Model, id)).unwrap_or_default(),
-        dataset: String::new(),
         cancel_requested: record.cancel_requested,
+        ..own
     })
 }

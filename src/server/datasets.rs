@@ -150,6 +150,7 @@ impl Datasets {
             energy_max: intake.energy_max,
             energy_digest: intake.system.digest().to_string(),
             warnings,
+            simulated: None,
         };
         let document = serde_json::to_string(&document).map_err(|e| ApiError::Internal(e.to_string()))?;
         let new = NewResource {
@@ -237,7 +238,23 @@ impl Datasets {
                 };
                 let numbers: Vec<f64> = bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
                 let positions = Some(array(numbers, &system.shape(n as usize), v1::DataType::Float64, encoding));
-                let message = v1::DownloadDatasetResponse { first_frame: frame as i64, positions };
+                let mut message = v1::DownloadDatasetResponse {
+                    first_frame: frame as i64,
+                    positions,
+                    ..v1::DownloadDatasetResponse::default()
+                };
+                if let Some(simulated) = &document.simulated {
+                    let bytes = match artifacts.get_range(&simulated.table, frame * 16..(frame + n) * 16).await {
+                        Ok(bytes) => bytes,
+                        Err(e) => return reply.fail(e.into()),
+                    };
+                    let column = |k: usize| {
+                        let numbers = bytes.as_chunks::<8>().0.iter().skip(k).step_by(2);
+                        let numbers: Vec<f64> = numbers.map(|b| f64::from_le_bytes(*b)).collect();
+                        Some(array(numbers, &[n as usize], v1::DataType::Float64, encoding))
+                    };
+                    (message.temperatures, message.energies) = (column(0), column(1));
+                }
                 let Some(open) = reply.send(message).await else { return };
                 reply = open;
                 frame += n;
@@ -287,6 +304,9 @@ impl DatasetService for Datasets {
         let deleted = self.app.store.delete_resource(ResourceKind::Dataset, id).await?;
         let document: DatasetDocument = deleted.read()?;
         self.app.artifacts.delete(&document.artifact).await?;
+        if let Some(simulated) = &document.simulated {
+            self.app.artifacts.delete(&simulated.table).await?;
+        }
         Ok(Response::new(v1::DeleteDatasetResponse {}))
     }
 

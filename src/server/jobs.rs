@@ -6,11 +6,14 @@ use super::errors::ApiError;
 use super::pages::{next_token, read_page};
 use crate::contract::v1;
 use crate::contract::v1::job_service_server::JobService;
-use crate::contract::{FieldError, encode_state_event, id_of, job_event, training_plan};
+use crate::contract::{FieldError, encode_state_event, id_of, job_event, simulation_plan, training_plan};
 use crate::coords::preview_kinds;
 use crate::energy::{EnergyScale, System};
-use crate::scheduler::load_system;
-use crate::store::{DatasetDocument, JobFilter, JobState, NewJob, ResourceKind, StoreError, TrainingJob};
+use crate::scheduler::{has_start, load_system};
+use crate::simulate::Method;
+use crate::store::{
+    DatasetDocument, JobFilter, JobSpec, JobState, NewJob, ResourceKind, SimulationJob, StoreError, TrainingJob,
+};
 use crate::train::{FEWEST_FRAMES, TrainingPlan};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -39,36 +42,21 @@ impl Jobs {
         let key = request_key(&request_id, &request)?;
         let Some(job) = request.job else { return Err(FieldError::invalid("job", "it is missing").into()) };
         check_notes("job", &job.display_name, &job.labels)?;
-        let task = match job.task {
-            Some(v1::job::Task::Training(task)) => task,
-            Some(v1::job::Task::Simulation(_)) => {
-                let reason = "upload a trajectory as a dataset instead";
-                return Err(FieldError::not_implemented("job.simulation", reason).into());
+        let spec = match job.task {
+            Some(v1::job::Task::Training(task)) => JobSpec::Training(Box::new(self.training(task).await?)),
+            Some(v1::job::Task::Simulation(task)) => JobSpec::Simulation(self.simulation(task).await?),
+            None => {
+                let reason = "it is missing; give a task, training or simulation";
+                return Err(FieldError::invalid("job.training", reason).into());
             }
-            None => return Err(FieldError::invalid("job.training", "it is missing").into()),
         };
-        let system_id = id_of("job.training.system", "systems", &task.system)?.to_string();
-        let system = load_system(self.app.store.as_ref(), &system_id).await?;
-        let dataset = match task.dataset.as_str() {
-            "" => None,
-            name => Some(self.dataset(name, &system_id).await?),
-        };
-        let temperature = temperature(&task, &system, dataset.as_ref().map(|(_, d)| d))?;
-        let plan = training_plan(&task, &system, temperature)?;
-        if plan.needs_data() && dataset.is_none() {
-            let reason = "a stage has a maximum_likelihood weight; name a dataset, or train by reverse_kl alone";
-            return Err(FieldError::invalid("job.training.dataset", reason).into());
-        }
-        let plan = check_flow(system, plan, dataset.is_some()).await?;
-        let prefix: String = system_id.chars().take(40).collect();
-        let model_id = chosen_id("job.training.model_id", &task.model_id, prefix.trim_end_matches('-'))?;
         let new = NewJob {
             id: chosen_id("job_id", &request.job_id, "job")?,
             owner: OWNER.into(),
             display_name: clean(&job.display_name),
             labels: job.labels,
             request: key,
-            spec: TrainingJob { system: system_id, dataset: dataset.map(|(id, _)| id), model_id, plan },
+            spec,
             payload: encode_state_event(JobState::Queued.name()),
         };
         let limit = self.app.limits.unfinished_jobs;
@@ -76,19 +64,72 @@ impl Jobs {
         convert::job(&record)
     }
 
-    async fn dataset(&self, name: &str, system_id: &str) -> Result<(String, DatasetDocument), ApiError> {
-        let id = id_of("job.training.dataset", "datasets", name)?;
+    async fn training(&self, task: v1::TrainingTask) -> Result<TrainingJob, ApiError> {
+        let system_id = id_of("job.training.system", "systems", &task.system)?.to_string();
+        let system = load_system(self.app.store.as_ref(), &system_id).await?;
+        let dataset = match task.dataset.as_str() {
+            "" => None,
+            name => Some(self.dataset("job.training.dataset", name, &system_id).await?),
+        };
+        if let Some((id, document)) = &dataset
+            && document.frames < FEWEST_FRAMES
+        {
+            let reason =
+                format!("datasets/{id} has {} frames; training needs {FEWEST_FRAMES} at least", document.frames);
+            return Err(FieldError::invalid("job.training.dataset", reason).into());
+        }
+        let temperature = temperature(&task, &system, dataset.as_ref().map(|(_, d)| d))?;
+        let plan = training_plan(&task, &system, temperature)?;
+        if plan.needs_data() && dataset.is_none() {
+            let reason = "a stage has a maximum_likelihood weight; name a dataset, or train by reverse_kl alone";
+            return Err(FieldError::invalid("job.training.dataset", reason).into());
+        }
+        let plan = check_flow(system, plan, dataset.is_some()).await?;
+        let model_id = product_id("job.training.model_id", &task.model_id, &system_id)?;
+        Ok(TrainingJob { system: system_id, dataset: dataset.map(|(id, _)| id), model_id, plan })
+    }
+
+    async fn simulation(&self, task: v1::SimulationTask) -> Result<SimulationJob, ApiError> {
+        let system_id = id_of("job.simulation.system", "systems", &task.system)?.to_string();
+        let system = load_system(self.app.store.as_ref(), &system_id).await?;
+        let start = match task.start.as_str() {
+            "" => None,
+            name => Some(self.dataset("job.simulation.start", name, &system_id).await?.0),
+        };
+        if start.is_none() && !has_start(&system) {
+            return Err(ApiError::Unsuitable(
+                "the system has no structure to start from; create it with a topology_pdb, or name a dataset as start"
+                    .into(),
+            ));
+        }
+        let plan = simulation_plan(&task, &system)?;
+        if !system.constraints().is_empty() && matches!(plan.method, Method::Metropolis { .. }) {
+            let reason = "Metropolis moves do not keep the system's constraints; use another method";
+            return Err(FieldError::invalid("job.simulation.method", reason).into());
+        }
+        let (frames, limit) = (plan.frames(), self.app.limits.dataset_bytes);
+        if frames.saturating_mul(8 * system.dimension() as u64) > limit {
+            let reason = format!("{frames} frames are more than the {limit} bytes that a dataset may have; keep fewer");
+            return Err(FieldError::invalid("job.simulation.stride", reason).into());
+        }
+        let dataset_id = product_id("job.simulation.dataset_id", &task.dataset_id, &system_id)?;
+        Ok(SimulationJob { system: system_id, start, dataset_id, plan })
+    }
+
+    /// A dataset of a system.
+    async fn dataset(
+        &self,
+        field: &'static str,
+        name: &str,
+        system_id: &str,
+    ) -> Result<(String, DatasetDocument), ApiError> {
+        let id = id_of(field, "datasets", name)?;
         let resource = self.app.store.get_resource(ResourceKind::Dataset, id).await?;
         if resource.system.as_deref() != Some(system_id) {
             let reason = format!("{name} is of another system than systems/{system_id}");
-            return Err(FieldError::invalid("job.training.dataset", reason).into());
+            return Err(FieldError::invalid(field, reason).into());
         }
-        let document: DatasetDocument = resource.read()?;
-        if document.frames < FEWEST_FRAMES {
-            let reason = format!("{name} has {} frames; training needs {FEWEST_FRAMES} at least", document.frames);
-            return Err(FieldError::invalid("job.training.dataset", reason).into());
-        }
-        Ok((id.to_string(), document))
+        Ok((id.to_string(), resource.read()?))
     }
 
     /// Sends events as they come, until the job is over or the watcher goes away.
@@ -139,6 +180,12 @@ impl Jobs {
             }
         }
     }
+}
+
+/// The name of what a job makes: as asked, or after the system.
+fn product_id(field: &'static str, asked: &str, system_id: &str) -> Result<String, ApiError> {
+    let prefix: String = system_id.chars().take(40).collect();
+    Ok(chosen_id(field, asked, prefix.trim_end_matches('-'))?)
 }
 
 /// The temperature to train at: as asked, or the dataset's, or the usual one.

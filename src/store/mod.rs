@@ -10,8 +10,9 @@ mod sqlite_jobs;
 
 pub use artifacts::{Artifacts, ArtifactsError};
 pub use records::{
-    Claim, Created, DatasetDocument, JobError, JobFilter, JobRecord, JobState, Lease, LeaseState, ModelDocument,
-    NewJob, NewResource, Page, RequestKey, Resource, ResourceKind, SystemDocument, SystemFacts, TrainingJob,
+    Claim, Created, DatasetDocument, JobError, JobFilter, JobRecord, JobSpec, JobState, Lease, LeaseState,
+    ModelDocument, NewJob, NewResource, Page, RequestKey, Resource, ResourceKind, SimulatedFrames, SimulationJob,
+    SystemDocument, SystemFacts, TrainingJob,
 };
 pub use sqlite::SqliteStore;
 
@@ -119,8 +120,8 @@ pub trait Store: Send + Sync {
         payload: Vec<u8>,
     ) -> Result<Option<String>, StoreError>;
 
-    /// Ends a job with its model, in one transaction.
-    async fn succeed_job(&self, lease: &Lease, model: NewResource) -> Result<(), StoreError>;
+    /// Ends a job with what it made, in one transaction.
+    async fn succeed_job(&self, lease: &Lease, product: NewResource) -> Result<(), StoreError>;
 
     async fn fail_job(&self, lease: &Lease, error: &JobError) -> Result<(), StoreError>;
 

@@ -3,6 +3,7 @@
 use super::StoreError;
 use crate::energy::{EnergyScale, System, SystemDefinition};
 use crate::sample::ModelCard;
+use crate::simulate::SimulationPlan;
 use crate::train::TrainingPlan;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
@@ -139,6 +140,17 @@ pub struct DatasetDocument {
     pub energy_max: f64,
     pub energy_digest: String,
     pub warnings: Vec<String>,
+    /// What is known of the frames of a simulation.
+    pub simulated: Option<SimulatedFrames>,
+}
+
+/// What is stored of a dataset that a simulation made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SimulatedFrames {
+    pub job: String,
+    pub temperatures: Vec<f64>,
+    /// A file of (temperature, energy) of each frame, little-endian float64.
+    pub table: String,
 }
 
 /// What is stored of a model; its file is an artifact.
@@ -206,6 +218,49 @@ pub struct TrainingJob {
     pub plan: TrainingPlan,
 }
 
+/// A simulation job with all choices made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SimulationJob {
+    pub system: String,
+    /// The dataset with the starting configurations.
+    pub start: Option<String>,
+    pub dataset_id: String,
+    pub plan: SimulationPlan,
+}
+
+/// What a job does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobSpec {
+    Training(Box<TrainingJob>),
+    Simulation(SimulationJob),
+}
+
+impl JobSpec {
+    pub fn system(&self) -> &str {
+        match self {
+            Self::Training(job) => &job.system,
+            Self::Simulation(job) => &job.system,
+        }
+    }
+
+    /// The dataset that it needs.
+    pub fn dataset(&self) -> Option<&str> {
+        match self {
+            Self::Training(job) => job.dataset.as_deref(),
+            Self::Simulation(job) => job.start.as_deref(),
+        }
+    }
+
+    /// The resource that it makes.
+    pub fn product(&self) -> (ResourceKind, &str) {
+        match self {
+            Self::Training(job) => (ResourceKind::Model, &job.model_id),
+            Self::Simulation(job) => (ResourceKind::Dataset, &job.dataset_id),
+        }
+    }
+}
+
 /// A job to queue.
 #[derive(Clone, Debug)]
 pub struct NewJob {
@@ -214,7 +269,7 @@ pub struct NewJob {
     pub display_name: String,
     pub labels: BTreeMap<String, String>,
     pub request: Option<RequestKey>,
-    pub spec: TrainingJob,
+    pub spec: JobSpec,
     /// The encoded event of its being queued.
     pub payload: Vec<u8>,
 }
@@ -236,14 +291,13 @@ pub struct JobRecord {
     pub display_name: String,
     pub labels: BTreeMap<String, String>,
     pub state: JobState,
-    pub spec: TrainingJob,
+    pub spec: JobSpec,
     pub attempt: i64,
     pub cancel_requested: bool,
     pub checkpoint: Option<(u64, String)>,
-    /// Encoded boltzflow.v1.TrainingProgress.
+    /// Encoded boltzflow.v1.TrainingProgress or SimulationProgress.
     pub progress: Option<Vec<u8>>,
     pub error: Option<JobError>,
-    pub model: Option<String>,
     pub created_at: i64,
     pub started_at: Option<i64>,
     pub ended_at: Option<i64>,

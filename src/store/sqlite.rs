@@ -154,7 +154,7 @@ impl Store for SqliteStore {
         if let Some(system) = &new.system {
             check_system(&mut tx, system).await?;
         }
-        if new.kind == ResourceKind::Model && promised(&mut tx, &new.id).await? {
+        if promised(&mut tx, new.kind, &new.id).await? {
             return Err(StoreError::Exists { kind: new.kind.name(), id: new.id });
         }
         let stored = insert_resource(&mut tx, &new).await?;

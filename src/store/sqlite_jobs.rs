@@ -3,6 +3,7 @@
 use super::StoreError;
 use super::records::{
     Claim, Created, JobError, JobFilter, JobRecord, JobState, Lease, LeaseState, NewJob, NewResource, Page,
+    ResourceKind,
 };
 use super::sqlite::{SqliteStore, insert_resource, now, same_request};
 use crate::contract::encode_state_event;
@@ -32,7 +33,6 @@ fn job(row: &SqliteRow) -> Result<JobRecord, StoreError> {
         checkpoint: step.zip(path).map(|(step, path)| (step.max(0) as u64, path)),
         progress: row.try_get("progress")?,
         error: error.as_deref().map(json).transpose()?,
-        model: row.try_get("model")?,
         created_at: row.try_get("created_at")?,
         started_at: row.try_get("started_at")?,
         ended_at: row.try_get("ended_at")?,
@@ -65,26 +65,26 @@ pub(super) async fn check_system(tx: &mut Tx, id: &str) -> Result<(), StoreError
     Err(StoreError::NotFound { kind: "system", id: id.to_string() })
 }
 
-/// The system and the dataset exist, and the model's name is free, also of other jobs' models to come.
+/// The system and the dataset exist, and the name of what the job makes is free, also of other jobs' products to come.
 async fn check_needs(tx: &mut Tx, new: &NewJob) -> Result<(), StoreError> {
-    let spec = &new.spec;
-    check_system(tx, &spec.system).await?;
-    if let Some(dataset) = &spec.dataset
+    check_system(tx, new.spec.system()).await?;
+    if let Some(dataset) = new.spec.dataset()
         && !exists(tx, "dataset", dataset).await?
     {
-        return Err(StoreError::NotFound { kind: "dataset", id: dataset.clone() });
+        return Err(StoreError::NotFound { kind: "dataset", id: dataset.to_string() });
     }
-    if promised(tx, &spec.model_id).await? || exists(tx, "model", &spec.model_id).await? {
-        return Err(StoreError::Exists { kind: "model", id: spec.model_id.clone() });
+    let (kind, id) = new.spec.product();
+    if promised(tx, kind, id).await? || exists(tx, kind.name(), id).await? {
+        return Err(StoreError::Exists { kind: kind.name(), id: id.to_string() });
     }
     Ok(())
 }
 
-/// Whether an unfinished job will make a model of this name.
-pub(super) async fn promised(tx: &mut Tx, model_id: &str) -> Result<bool, StoreError> {
+/// Whether an unfinished job will make a resource of this name.
+pub(super) async fn promised(tx: &mut Tx, kind: ResourceKind, id: &str) -> Result<bool, StoreError> {
     let query =
-        sqlx::query("SELECT 1 FROM jobs WHERE state IN ('QUEUED', 'RUNNING') AND json_extract(spec, '$.model_id') = ?");
-    Ok(query.bind(model_id).fetch_optional(&mut **tx).await?.is_some())
+        sqlx::query("SELECT 1 FROM jobs WHERE state IN ('QUEUED', 'RUNNING') AND product_kind = ? AND product = ?");
+    Ok(query.bind(kind.name()).bind(id).fetch_optional(&mut **tx).await?.is_some())
 }
 
 fn not_found(id: &str) -> StoreError {
@@ -92,21 +92,14 @@ fn not_found(id: &str) -> StoreError {
 }
 
 /// Ends a job's row.
-async fn close(
-    tx: &mut Tx,
-    id: &str,
-    state: JobState,
-    model: Option<&str>,
-    error: Option<&JobError>,
-) -> Result<(), StoreError> {
+async fn close(tx: &mut Tx, id: &str, state: JobState, error: Option<&JobError>) -> Result<(), StoreError> {
     let error =
         error.map(serde_json::to_string).transpose().map_err(|e| StoreError::Damaged(format!("a job's error: {e}")))?;
     sqlx::query(
-        "UPDATE jobs SET state = ?, model = ?, error = ?, ended_at = ?, lease_owner = NULL, lease_expires_at = NULL
+        "UPDATE jobs SET state = ?, error = ?, ended_at = ?, lease_owner = NULL, lease_expires_at = NULL
          WHERE id = ?",
     )
     .bind(state.name())
-    .bind(model)
     .bind(error)
     .bind(now())
     .bind(id)
@@ -174,9 +167,9 @@ impl SqliteStore {
         }
         let text = |e: serde_json::Error| StoreError::Damaged(format!("a new job: {e}"));
         let row = sqlx::query(
-            "INSERT INTO jobs (id, owner, display_name, labels, request_id, request_hash, state, system, dataset, spec,
-                               created_at)
-             VALUES (?, ?, ?, ?, ?, ?, 'QUEUED', ?, ?, ?, ?) RETURNING *",
+            "INSERT INTO jobs (id, owner, display_name, labels, request_id, request_hash, state, system, dataset,
+                               product_kind, product, spec, created_at)
+             VALUES (?, ?, ?, ?, ?, ?, 'QUEUED', ?, ?, ?, ?, ?, ?) RETURNING *",
         )
         .bind(&new.id)
         .bind(&new.owner)
@@ -184,8 +177,10 @@ impl SqliteStore {
         .bind(serde_json::to_string(&new.labels).map_err(text)?)
         .bind(new.request.as_ref().map(|r| &r.id))
         .bind(new.request.as_ref().map(|r| &r.hash))
-        .bind(&new.spec.system)
-        .bind(&new.spec.dataset)
+        .bind(new.spec.system())
+        .bind(new.spec.dataset())
+        .bind(new.spec.product().0.name())
+        .bind(new.spec.product().1)
         .bind(serde_json::to_string(&new.spec).map_err(text)?)
         .bind(now())
         .fetch_one(&mut *tx)
@@ -379,15 +374,15 @@ impl SqliteStore {
         &self,
         lease: &Lease,
         state: JobState,
-        model: Option<&NewResource>,
+        product: Option<&NewResource>,
         error: Option<&JobError>,
     ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         self.leased(&mut tx, lease).await?;
-        if let Some(model) = model {
-            insert_resource(&mut tx, model).await?;
+        if let Some(product) = product {
+            insert_resource(&mut tx, product).await?;
         }
-        close(&mut tx, &lease.job, state, model.map(|m| m.id.as_str()), error).await?;
+        close(&mut tx, &lease.job, state, error).await?;
         tx.commit().await?;
         self.announce();
         Ok(())
@@ -396,7 +391,7 @@ impl SqliteStore {
     pub(super) async fn requeue_job(&self, lease: &Lease, delay_ms: i64) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         if self.leased(&mut tx, lease).await?.cancel_requested {
-            close(&mut tx, &lease.job, JobState::Cancelled, None, None).await?;
+            close(&mut tx, &lease.job, JobState::Cancelled, None).await?;
         } else {
             put_back(&mut tx, &lease.job).await?;
             // An attempt that ends in order says nothing against the job.
@@ -422,11 +417,11 @@ impl SqliteStore {
         for row in &rows {
             let (id, barren): (String, i64) = (row.try_get("id")?, row.try_get("barren_attempts")?);
             if row.try_get("cancel_requested")? {
-                close(&mut tx, &id, JobState::Cancelled, None, None).await?;
+                close(&mut tx, &id, JobState::Cancelled, None).await?;
             } else if barren < MOST_BARREN_ATTEMPTS {
                 put_back(&mut tx, &id).await?;
             } else {
-                close(&mut tx, &id, JobState::Failed, None, Some(&abandoned(barren))).await?;
+                close(&mut tx, &id, JobState::Failed, Some(&abandoned(barren))).await?;
             }
         }
         tx.commit().await?;

@@ -27,7 +27,7 @@ mod weight_gradient;
 pub use coupling::{Coupling, SplineColumn, Transform};
 pub use dense::{DenseLayer, Lane, ROWS};
 pub use latents::LatentLanes;
-pub use number::{Number, ln};
+pub use number::{Number, ln, quadrant_sin_cos};
 pub use packed::PackedWeights;
 pub use program::{Program, Stage, TileScratch, load, store};
 pub use spline::Shape;

@@ -253,7 +253,7 @@ HD void internal_pull_back(const Transform &transform, ConstColumn y, ConstColum
 // Writes positions x (D) of y (d); returns ladj of the map, −∞ outside of its domain.
 HD double to_positions(const Transform &transform, ConstColumn y, Column x) {
     if (transform.kind() == INTERNAL) return internal_to_positions(transform, y, x);
-    for (uint32_t k = 0; k < transform.dimension(); ++k) x[k] = transform.raw(k, y);
+    for (uint32_t k = 0; k < transform.dimension(); ++k) x[k] = transform.centre(k) + transform.scale(k) * y[k];
     return transform.constant();
 }
 

@@ -30,7 +30,7 @@ pub struct OpenMmSystem {
 }
 
 /// A fixed distance between two particles.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Constraint {
     pub i: usize,
     pub j: usize,

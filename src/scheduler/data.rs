@@ -1,0 +1,56 @@
+//! The frames that jobs work with.
+
+use super::run_job::{Ended, failure, unreadable};
+use super::worker::Scheduler;
+use crate::store::{DatasetDocument, ResourceKind, StoreError};
+
+/// A dataset's frames.
+pub(super) struct Frames {
+    /// (frames, dimension).
+    pub positions: Vec<f64>,
+    /// (temperature, energy) of each frame, of a simulation.
+    pub table: Option<Vec<f64>>,
+    pub document: DatasetDocument,
+}
+
+/// The frames of a dataset, and what is known of them.
+pub(super) async fn load_frames(scheduler: &Scheduler, id: &str) -> Result<Frames, Ended> {
+    let what = format!("dataset '{id}'");
+    let damaged = |reason: String| failure(tonic::Code::DataLoss, "DAMAGED_ARTIFACT", format!("{what}: {reason}"));
+    let resource = match scheduler.store.get_resource(ResourceKind::Dataset, id).await {
+        Ok(resource) => resource,
+        Err(StoreError::Database(e)) => return Err(Ended::Deferred(format!("{what} could not be read: {e}"))),
+        Err(e) => return Err(damaged(e.to_string())),
+    };
+    let document: DatasetDocument = resource.read().map_err(|e| damaged(e.to_string()))?;
+    let read = async |path: &str, numbers: u64| {
+        let bytes = scheduler.artifacts.get(path).await.map_err(|e| unreadable(&what, &e))?;
+        let expected = document.frames.saturating_mul(numbers).saturating_mul(8);
+        if bytes.len() as u64 != expected {
+            return Err(damaged(format!("its file has {} bytes, {expected} are needed", bytes.len())));
+        }
+        Ok(bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect::<Vec<f64>>())
+    };
+    let positions = read(&document.artifact, document.dimension as u64).await?;
+    let table = match &document.simulated {
+        Some(simulated) => Some(read(&simulated.table, 2).await?),
+        None => None,
+    };
+    Ok(Frames { positions, table, document })
+}
+
+/// The frames of a temperature, and which it is if that is known: of those of a simulation the ones that are nearest to the
+/// temperature that is wanted.
+pub(super) fn of_temperature(frames: &Frames, wanted: f64) -> (Option<f64>, Vec<f64>) {
+    let all = || frames.positions.clone();
+    let Some(table) = &frames.table else {
+        let known = frames.document.temperature;
+        return ((known > 0.0).then_some(known), all());
+    };
+    let temperatures = || table.iter().step_by(2).copied();
+    let gap = |t: &f64| (t / wanted).ln().abs();
+    let Some(nearest) = temperatures().min_by(|a, b| gap(a).total_cmp(&gap(b))) else { return (None, all()) };
+    let rows = frames.positions.chunks_exact(frames.document.dimension.max(1));
+    let of_nearest = rows.zip(temperatures()).filter(|(_, t)| *t == nearest);
+    (Some(nearest), of_nearest.flat_map(|(row, _)| row.iter().copied()).collect())
+}

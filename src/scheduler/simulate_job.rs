@@ -1,0 +1,382 @@
+//! Simulation jobs.
+//!
+//! Frames are kept in files as they come, one pair of them between two checkpoints: positions, and temperature and energy of
+//! each. A checkpoint names the files that belong to it and has the simulation's snapshot; so one that is taken up again
+//! goes on bit for bit, and its frames are those of a run that was never interrupted. In the end the files become one.
+
+use super::data::load_frames;
+use super::run_job::{CANCEL, CONTINUE, Ended, Keeper, LoadSystemError, failure, hex_digest, load_system, unreadable};
+use super::worker::Scheduler;
+use crate::contract::{SimulationReport, simulation_message};
+use crate::energy::{EnergyError, System, SystemDefinition, relax};
+use crate::engine::{DeviceSlot, Priority};
+use crate::simulate::{Frames, Phase, Progress, Simulation, SimulationError, SnapshotError, Summary};
+use crate::store::{
+    ArtifactsError, Claim, DatasetDocument, NewResource, ResourceKind, SimulatedFrames, SimulationJob, StoreError,
+};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+/// Time between two checkpoints.
+const CHECKPOINT: Duration = Duration::from_secs(30);
+/// Bytes of frames that are held in memory between two checkpoints.
+const MOST_HELD: usize = 64 << 20;
+/// Time between two reports of progress.
+const REPORT: Duration = Duration::from_secs(2);
+/// The largest component of the gradient, in the system's units, that a starting structure is relaxed to.
+const RELAXED: f64 = 10.0;
+/// Below this acceptance of exchanges the ladder is in pieces.
+const POOR_EXCHANGE: f64 = 0.05;
+/// Fewer independent frames of a temperature are worth a warning.
+const FEW_SAMPLES: f64 = 50.0;
+
+/// Whether a system has a configuration to start from by itself.
+pub fn has_start(system: &System) -> bool {
+    matches!(system.definition(), SystemDefinition::Analytic(_))
+        || system.topology().is_some()
+        || system.atoms() == Some(1)
+}
+
+/// Why a simulation's thread ended early.
+#[derive(Debug, thiserror::Error)]
+enum Stop {
+    #[error("cancelled")]
+    Cancelled,
+    #[error("released")]
+    Released,
+    #[error(transparent)]
+    Simulation(#[from] SimulationError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error("the checkpoint is damaged: {0}")]
+    Checkpoint(String),
+    #[error("frames could not be kept: {0}")]
+    NotKept(String),
+    #[error(transparent)]
+    Start(#[from] EnergyError),
+}
+
+impl From<ArtifactsError> for Stop {
+    fn from(error: ArtifactsError) -> Self {
+        Self::NotKept(error.to_string())
+    }
+}
+
+/// Simulates a system.
+pub(super) async fn simulate(
+    scheduler: &Scheduler,
+    claim: &Claim,
+    spec: &SimulationJob,
+    directive: Arc<AtomicU8>,
+) -> Ended {
+    let system = match load_system(scheduler.store.as_ref(), &spec.system).await {
+        Ok(system) => system,
+        Err(LoadSystemError::Store(StoreError::Database(e))) => {
+            return Ended::Deferred(format!("the system could not be read: {e}"));
+        }
+        Err(e) => return failure(tonic::Code::FailedPrecondition, "UNSUITABLE_SYSTEM", e.to_string()),
+    };
+    let starts = match &spec.start {
+        None => None,
+        Some(id) => match load_frames(scheduler, id).await {
+            Ok(frames) => Some(frames.positions),
+            Err(ended) => return ended,
+        },
+    };
+    let checkpoint = match &claim.job.checkpoint {
+        None => None,
+        Some((_, path)) => match scheduler.artifacts.get(path).await {
+            Ok(bytes) => Some(bytes),
+            Err(e) => return unreadable("the checkpoint", &e),
+        },
+    };
+    let (slot, keeper) = (Arc::clone(&scheduler.engine.slot), Keeper::new(scheduler, claim));
+    let (job, owner) = (claim.job.id.clone(), claim.job.owner.clone());
+    let spec = spec.clone();
+    let thread = tokio::task::spawn_blocking(move || {
+        let mut run = match checkpoint {
+            None => Run::begin(keeper, &spec, &system, starts)?,
+            Some(bytes) => Run::resume(keeper, &system, &bytes)?,
+        };
+        run.to_its_end(&slot, &directive)?;
+        let document = run.dataset(&system, &job, &spec.dataset_id)?;
+        let document = serde_json::to_string(&document).map_err(|e| Stop::NotKept(e.to_string()))?;
+        Ok::<_, Stop>(NewResource {
+            kind: ResourceKind::Dataset,
+            id: spec.dataset_id,
+            owner,
+            system: Some(spec.system),
+            request: None,
+            document,
+        })
+    });
+    match thread.await {
+        Ok(Ok(dataset)) => Ended::Finished(dataset),
+        Ok(Err(Stop::Cancelled)) => Ended::Cancelled,
+        Ok(Err(Stop::Released)) => Ended::Released,
+        Ok(Err(Stop::NotKept(reason))) => Ended::Deferred(reason),
+        Ok(Err(e)) => {
+            let (code, reason) = match &e {
+                Stop::Simulation(SimulationError::Plan(_)) => (tonic::Code::InvalidArgument, "INVALID_FIELD"),
+                Stop::Simulation(SimulationError::Diverged { .. }) => (tonic::Code::Aborted, "SIMULATION_DIVERGED"),
+                Stop::Snapshot(_) | Stop::Checkpoint(_) => (tonic::Code::DataLoss, "DAMAGED_ARTIFACT"),
+                _ => (tonic::Code::FailedPrecondition, "UNSUITABLE_SYSTEM"),
+            };
+            failure(code, reason, e.to_string())
+        }
+        Err(e) => failure(tonic::Code::Internal, "INTERNAL", format!("the job's thread died: {e}")),
+    }
+}
+
+/// Files of frames.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+struct Kept {
+    positions: String,
+    table: String,
+}
+
+/// What a checkpoint has besides the simulation's snapshot.
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+struct Header {
+    kept: Vec<Kept>,
+    frames: u64,
+    seconds: f64,
+}
+
+/// A simulation job that is under way.
+struct Run {
+    keeper: Keeper,
+    simulation: Simulation,
+    header: Header,
+    /// Frames since the last checkpoint, as bytes: positions, and (temperature, energy).
+    positions: Vec<u8>,
+    table: Vec<u8>,
+    begun: Instant,
+    /// Where the speed is measured from: steps in this attempt and phase.
+    mark: (Phase, u64, Instant),
+}
+
+impl Run {
+    fn new(keeper: Keeper, simulation: Simulation, header: Header) -> Self {
+        let begun = Instant::now();
+        let mark = (simulation.phase(), simulation.step(), begun);
+        Self { keeper, simulation, header, positions: Vec::new(), table: Vec::new(), begun, mark }
+    }
+
+    fn begin(keeper: Keeper, spec: &SimulationJob, system: &System, starts: Option<Vec<f64>>) -> Result<Self, Stop> {
+        let starts = match starts {
+            Some(starts) => starts,
+            None => {
+                let (start, how) = own_start(system)?;
+                keeper.note(format!("walkers start from {how}"));
+                start
+            }
+        };
+        let simulation = Simulation::new(spec.plan.clone(), system.clone(), &starts)?;
+        Ok(Self::new(keeper, simulation, Header::default()))
+    }
+
+    fn resume(keeper: Keeper, system: &System, bytes: &[u8]) -> Result<Self, Stop> {
+        let damaged = || Stop::Checkpoint("it does not hold what it should".into());
+        let (length, rest) = bytes.split_first_chunk::<8>().ok_or_else(damaged)?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| damaged())?;
+        let (header, snapshot) = rest.split_at_checked(length).ok_or_else(damaged)?;
+        let header: Header = serde_json::from_slice(header).map_err(|e| Stop::Checkpoint(e.to_string()))?;
+        let simulation = Simulation::restore(snapshot, system.clone())?;
+        let run = Self::new(keeper, simulation, header);
+        run.keeper.note(format!("resumed with {} frames from a checkpoint", run.header.frames));
+        Ok(run)
+    }
+
+    fn to_its_end(&mut self, slot: &DeviceSlot, directive: &AtomicU8) -> Result<(), Stop> {
+        let (mut reported, mut checked) = (Instant::now(), Instant::now());
+        let mut phase = self.simulation.phase();
+        loop {
+            match directive.load(Ordering::Relaxed) {
+                CONTINUE => {}
+                CANCEL => return Err(Stop::Cancelled),
+                _ => {
+                    self.checkpoint()?;
+                    return Err(Stop::Released);
+                }
+            }
+            let progress = {
+                let _turn = slot.acquire(Priority::Background);
+                self.simulation.advance()?
+            };
+            if let Some(frames) = &progress.frames {
+                self.take(frames);
+            }
+            if progress.phase != phase {
+                self.phase_changed(phase, &progress);
+                phase = progress.phase;
+            }
+            if phase == Phase::Finished || reported.elapsed() >= REPORT {
+                self.report(&progress);
+                reported = Instant::now();
+            }
+            let held = self.positions.len() + self.table.len();
+            if phase == Phase::Finished || checked.elapsed() >= CHECKPOINT || held > MOST_HELD {
+                self.checkpoint()?;
+                checked = Instant::now();
+            }
+            if phase == Phase::Finished {
+                return Ok(());
+            }
+        }
+    }
+
+    fn take(&mut self, frames: &Frames) {
+        self.positions.extend(frames.positions.iter().flat_map(|x| x.to_le_bytes()));
+        let temperatures = self.simulation.temperatures();
+        let walkers = (frames.energies.len() / temperatures.len().max(1)).max(1);
+        let of_row = |row: usize| temperatures.get(row / walkers).copied().unwrap_or(0.0);
+        for (row, energy) in frames.energies.iter().enumerate() {
+            self.table.extend([of_row(row), *energy].iter().flat_map(|x| x.to_le_bytes()));
+        }
+        self.header.frames += frames.energies.len() as u64;
+    }
+
+    fn phase_changed(&mut self, from: Phase, progress: &Progress) {
+        self.mark = (progress.phase, progress.step, Instant::now());
+        if from == Phase::Pilot {
+            let list: Vec<String> = self.simulation.temperatures().iter().map(|t| format!("{t:.2}")).collect();
+            self.keeper.note(format!("the pilot chose {} temperatures: {}", list.len(), list.join(", ")));
+        }
+    }
+
+    fn seconds(&self) -> f64 {
+        self.header.seconds + self.begun.elapsed().as_secs_f64()
+    }
+
+    fn report(&mut self, progress: &Progress) {
+        let summary = self.simulation.summary();
+        let (_, from, since) = self.mark;
+        let replicas = (self.simulation.temperatures().len() * self.simulation.plan().walkers) as f64;
+        let per_second = progress.step.saturating_sub(from) as f64 / since.elapsed().as_secs_f64().max(1e-9);
+        self.keeper.metrics.simulation_steps_per_second.set(per_second * replicas);
+        let left = progress.total_steps.saturating_sub(progress.step) as f64;
+        let report = SimulationReport {
+            progress,
+            summary: &summary,
+            frames: self.header.frames,
+            steps_per_second: per_second * replicas,
+            seconds: self.seconds(),
+            seconds_left: if per_second > 0.0 { left / per_second } else { 0.0 },
+        };
+        let (event, message) = simulation_message(&report);
+        self.keeper.append(event, Some(message));
+    }
+
+    fn checkpoint(&mut self) -> Result<(), Stop> {
+        let Keeper { artifacts, lease, runtime, .. } = &self.keeper;
+        let seconds = self.seconds();
+        if !self.positions.is_empty() {
+            let name = |what: &str| format!("jobs/{}/e{}/{}.{what}", lease.job, lease.epoch, self.header.kept.len());
+            let kept = Kept { positions: name("positions"), table: name("table") };
+            let (positions, table) = (std::mem::take(&mut self.positions), std::mem::take(&mut self.table));
+            runtime.block_on(async {
+                artifacts.put(&kept.positions, positions).await?;
+                artifacts.put(&kept.table, table).await
+            })?;
+            self.header.kept.push(kept);
+        }
+        let header = Header { kept: self.header.kept.clone(), frames: self.header.frames, seconds };
+        let header = serde_json::to_vec(&header).map_err(|e| Stop::NotKept(e.to_string()))?;
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header);
+        bytes.extend(self.simulation.snapshot());
+        let step = self.simulation.step();
+        self.keeper.checkpoint(step, bytes).map_err(Stop::NotKept)
+    }
+
+    /// Joins the files of frames, and describes them.
+    fn dataset(&self, system: &System, job: &str, id: &str) -> Result<DatasetDocument, Stop> {
+        let summary = self.simulation.summary();
+        let temperatures = self.simulation.temperatures().to_vec();
+        let runtime = &self.keeper.runtime;
+        let path = |what: &str| format!("datasets/{id}/{job}-e{}.{what}", self.keeper.lease.epoch);
+        let (artifact, table) = (path("f64"), path("table"));
+        let digest = runtime.block_on(self.join(&artifact, |kept| &kept.positions, |_| {}))?;
+        let (mut least, mut mean, mut greatest, mut n) = (f64::INFINITY, 0.0, f64::NEG_INFINITY, 0.0);
+        runtime.block_on(self.join(
+            &table,
+            |kept| &kept.table,
+            |bytes| {
+                for energy in bytes.as_chunks::<8>().0.iter().skip(1).step_by(2).map(|b| f64::from_le_bytes(*b)) {
+                    n += 1.0;
+                    mean += energy / n - mean / n;
+                    (least, greatest) = (energy.min(least), energy.max(greatest));
+                }
+            },
+        ))?;
+        let warnings = warnings(&summary);
+        warnings.iter().for_each(|warning| self.keeper.note(warning.clone()));
+        Ok(DatasetDocument {
+            display_name: String::new(),
+            labels: Default::default(),
+            temperature: if let [only] = temperatures[..] { only } else { 0.0 },
+            frames: self.header.frames,
+            dimension: system.dimension(),
+            digest,
+            artifact,
+            energy_min: least,
+            energy_mean: mean,
+            energy_max: greatest,
+            energy_digest: system.digest().to_string(),
+            warnings,
+            simulated: Some(SimulatedFrames { job: job.to_string(), temperatures, table }),
+        })
+    }
+
+    /// Writes the files that `of` names one after the other into one; the answer is the hash of what is in it.
+    async fn join(&self, path: &str, of: fn(&Kept) -> &String, mut see: impl FnMut(&[u8])) -> Result<String, Stop> {
+        let artifacts = &self.keeper.artifacts;
+        let mut writer = artifacts.writer(path).await?;
+        let mut hash = Sha256::new();
+        for kept in &self.header.kept {
+            let bytes = artifacts.get(of(kept)).await?;
+            hash.update(&bytes);
+            see(&bytes);
+            writer.wait_for_capacity(2).await.map_err(ArtifactsError::from)?;
+            writer.write(&bytes);
+        }
+        writer.finish().await.map_err(ArtifactsError::from)?;
+        Ok(hex_digest(hash))
+    }
+}
+
+/// A configuration that a system has by itself, and what it is.
+fn own_start(system: &System) -> Result<(Vec<f64>, &'static str), EnergyError> {
+    let (mut start, how) = match (system.definition(), system.topology()) {
+        (SystemDefinition::Analytic(potential), _) => {
+            return Ok((potential.extent().iter().map(|e| e.0).collect(), "the centre of the potential"));
+        }
+        (_, Some(topology)) => (topology.positions.clone(), "the structure of the topology, relaxed"),
+        (_, None) => (vec![0.0; system.dimension()], "the origin, relaxed"),
+    };
+    relax(system, &mut start, RELAXED)?;
+    Ok((start, how))
+}
+
+/// What whoever uses the frames should know.
+fn warnings(summary: &Summary) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for pair in summary.exchanges.iter().filter(|e| e.attempts > 0 && e.acceptance() < POOR_EXCHANGE) {
+        warnings.push(format!(
+            "Exchanges between {:.2} and {:.2} are accepted in {:.1} % of attempts: put temperatures between them.",
+            pair.low,
+            pair.high,
+            100.0 * pair.acceptance()
+        ));
+    }
+    for rung in summary.rungs.iter().filter(|rung| rung.effective_samples < FEW_SAMPLES) {
+        warnings.push(format!(
+            "At {:.2} there are about {:.0} independent frames of {}: simulate longer.",
+            rung.temperature, rung.effective_samples, rung.frames
+        ));
+    }
+    warnings
+}

@@ -1,0 +1,179 @@
+//! Training jobs.
+
+use super::data::{load_frames, of_temperature};
+use super::run_job::{CANCEL, Ended, Keeper, LoadSystemError, RELEASE, failure, hex_digest, load_system, unreadable};
+use super::worker::Scheduler;
+use crate::compute::device_of_job;
+use crate::contract::progress_message;
+use crate::engine::{DeviceSlot, Priority, SlotGuard};
+use crate::sample::ModelCard;
+use crate::store::{Claim, ModelDocument, NewResource, ResourceKind, StoreError, TrainingJob};
+use crate::train::{
+    CheckpointError, Directive, Observer, Outcome, Progress, RunError, StopReason, TrainError, Trainer, TrainingData,
+    run,
+};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// Trains a flow.
+pub(super) async fn train(scheduler: &Scheduler, claim: &Claim, spec: &TrainingJob, directive: Arc<AtomicU8>) -> Ended {
+    let system = match load_system(scheduler.store.as_ref(), &spec.system).await {
+        Ok(system) => system,
+        Err(LoadSystemError::Store(StoreError::Database(e))) => {
+            return Ended::Deferred(format!("the system could not be read: {e}"));
+        }
+        Err(e) => return failure(tonic::Code::FailedPrecondition, "UNSUITABLE_SYSTEM", e.to_string()),
+    };
+    let mut notes = Vec::new();
+    let data = match &spec.dataset {
+        None => None,
+        Some(id) => match load_frames(scheduler, id).await {
+            Ok(frames) => {
+                notes.extend(frames.document.warnings.iter().map(|w| format!("{id}: {w}")));
+                let wanted = spec.plan.temperature;
+                let (of_data, positions) = of_temperature(&frames, wanted);
+                if let Some(of_data) = of_data.filter(|t| *t != wanted && spec.plan.needs_data()) {
+                    notes.push(format!(
+                        "the frames of {id} are of temperature {of_data}: maximum likelihood draws the flow there, not \
+                         to {wanted}"
+                    ));
+                }
+                if frames.table.is_some() {
+                    let used = positions.len() / system.dimension().max(1);
+                    notes.push(format!("{used} frames of {id} are of the temperature that is trained on"));
+                }
+                Some(TrainingData { positions, digest: frames.document.digest.clone() })
+            }
+            Err(ended) => return ended,
+        },
+    };
+    let checkpoint = match &claim.job.checkpoint {
+        None => None,
+        Some((_, path)) => match scheduler.artifacts.get(path).await {
+            Ok(bytes) => Some(bytes),
+            Err(e) => return unreadable("the checkpoint", &e),
+        },
+    };
+    let (slot, device) = (Arc::clone(&scheduler.engine.slot), scheduler.engine.device.clone());
+    let keeper = Keeper::new(scheduler, claim);
+    let plan = spec.plan.clone();
+    let steps_counted = claim.job.checkpoint.as_ref().map_or(0, |(step, _)| *step);
+    let thread = tokio::task::spawn_blocking(move || {
+        let device = device_of_job(&device)?;
+        let mut trainer = Trainer::new(plan, system, data, &device)?;
+        match checkpoint {
+            Some(bytes) => {
+                trainer.restore(&bytes, &device)?;
+                keeper.note(format!("resumed at step {} from a checkpoint", trainer.steps_done()));
+            }
+            None => {
+                notes.into_iter().for_each(|note| keeper.note(note));
+                keeper.note(format!("coordinates: {}", trainer.target().coordinates().description()));
+            }
+        }
+        let flow_dimension = trainer.target().dimension();
+        let mut observer = SlotObserver { keeper, slot: &slot, turn: None, directive, steps_counted };
+        let outcome = run(&mut trainer, &mut observer)?;
+        observer.turn = None;
+        if let Outcome::Finished { reason: StopReason::BudgetSpent, .. } = &outcome {
+            let (done, all) = (trainer.steps_done(), trainer.total_steps());
+            if done < all {
+                observer.keeper.note(format!("the budget ended the run after {done} of {all} steps"));
+            }
+        }
+        Ok::<_, RunError>((outcome, flow_dimension))
+    });
+    match thread.await {
+        Ok(Ok((Outcome::Finished { card, model, .. }, flow_dimension))) => {
+            kept(scheduler, claim, spec, *card, model, flow_dimension).await
+        }
+        Ok(Ok((Outcome::Released, _))) => Ended::Released,
+        Ok(Ok((Outcome::Cancelled, _))) => Ended::Cancelled,
+        Ok(Err(RunError::Device(e))) => Ended::Deferred(e.to_string()),
+        Ok(Err(RunError::NotKept(reason))) => Ended::Deferred(format!("a checkpoint could not be kept: {reason}")),
+        Ok(Err(e)) => {
+            let (code, reason) = match &e {
+                RunError::Train(TrainError::Plan(_)) => (tonic::Code::InvalidArgument, "INVALID_FIELD"),
+                RunError::Train(TrainError::Coordinates(_)) => (tonic::Code::FailedPrecondition, "UNSUITABLE_SYSTEM"),
+                RunError::Train(TrainError::Diverged(_) | TrainError::NotFinite(_)) => {
+                    (tonic::Code::Aborted, "TRAINING_DIVERGED")
+                }
+                RunError::Checkpoint(CheckpointError::Damaged(_) | CheckpointError::Foreign) => {
+                    (tonic::Code::DataLoss, "DAMAGED_ARTIFACT")
+                }
+                _ => (tonic::Code::Internal, "INTERNAL"),
+            };
+            failure(code, reason, e.to_string())
+        }
+        Err(e) => failure(tonic::Code::Internal, "INTERNAL", format!("the job's thread died: {e}")),
+    }
+}
+
+/// Keeps a model's file, and makes its row.
+async fn kept(
+    scheduler: &Scheduler,
+    claim: &Claim,
+    spec: &TrainingJob,
+    card: ModelCard,
+    model: Vec<u8>,
+    flow_dimension: usize,
+) -> Ended {
+    let digest = hex_digest(Sha256::new_with_prefix(&model));
+    let artifact = format!("models/{}/{digest}.safetensors", spec.model_id);
+    let size_bytes = model.len() as u64;
+    if let Err(e) = scheduler.artifacts.put(&artifact, model).await {
+        return Ended::Deferred(format!("the model could not be kept: {e}"));
+    }
+    let job = Some(claim.job.id.clone());
+    let document = ModelDocument { job, digest, artifact, size_bytes, flow_dimension, card };
+    match serde_json::to_string(&document) {
+        Ok(document) => Ended::Finished(NewResource {
+            kind: ResourceKind::Model,
+            id: spec.model_id.clone(),
+            owner: claim.job.owner.clone(),
+            system: Some(spec.system.clone()),
+            request: None,
+            document,
+        }),
+        Err(e) => failure(tonic::Code::Internal, "INTERNAL", format!("the model's card: {e}")),
+    }
+}
+
+/// Lets a run use the device step by step, and keeps what it makes.
+struct SlotObserver<'a> {
+    keeper: Keeper,
+    slot: &'a DeviceSlot,
+    turn: Option<SlotGuard<'a>>,
+    directive: Arc<AtomicU8>,
+    /// Steps that the metrics know of.
+    steps_counted: u64,
+}
+
+impl Observer for SlotObserver<'_> {
+    fn directive(&mut self) -> Directive {
+        self.turn = None;
+        match self.directive.load(Ordering::Relaxed) {
+            CANCEL => Directive::Cancel,
+            RELEASE => Directive::Release,
+            _ => {
+                self.turn = Some(self.slot.acquire(Priority::Background));
+                Directive::Continue
+            }
+        }
+    }
+
+    fn progress(&mut self, progress: &Progress) {
+        let metrics = &self.keeper.metrics;
+        metrics.train_steps.inc_by(progress.step.saturating_sub(self.steps_counted));
+        metrics.train_effective_fraction.set(progress.weights.effective_samples / progress.weights.samples as f64);
+        self.steps_counted = progress.step;
+        let (event, message) = progress_message(progress);
+        self.keeper.append(event, Some(message));
+    }
+
+    fn checkpoint(&mut self, step: u64, bytes: Vec<u8>) -> Result<(), String> {
+        self.turn = None;
+        self.keeper.checkpoint(step, bytes)
+    }
+}

@@ -1,0 +1,5 @@
+//! Simulations: that their methods sample what they claim to, and of molecules.
+
+mod distributions;
+mod molecules;
+mod walkers;
