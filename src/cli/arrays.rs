@@ -1,6 +1,7 @@
 //! NPY and NPZ files.
 
 use super::client::CliError;
+use crate::trajectory::{self, Format};
 use npyz::{DType, NpyFile, Order, TypeChar, WriterBuilder};
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, Write};
@@ -15,8 +16,18 @@ pub(super) struct Array {
     pub shape: Vec<usize>,
 }
 
-/// Positions in a file: an NPY file's array, or the array `positions_nm` or `positions` of an NPZ file.
+/// Positions in a file, in nm: an NPY file's array, the array `positions_nm` or `positions` of an NPZ file, or the frames of
+/// a trajectory. What is lost of one that was cut off is said.
 pub(super) fn read_positions(path: &Path) -> Result<Array, CliError> {
+    if let Some(format) = Format::of_path(path) {
+        let bytes = std::fs::read(path).map_err(|e| CliError::file(path, e))?;
+        let trajectory = trajectory::read(&bytes, format).map_err(|e| CliError::file(path, e))?;
+        if let Some(lost) = &trajectory.lost {
+            eprintln!("warning: {}: {lost}", path.display());
+        }
+        let shape = vec![trajectory.frames(), trajectory.atoms, 3];
+        return Ok(Array { numbers: trajectory.positions, shape });
+    }
     if path.extension().is_some_and(|e| e == "npz") {
         for name in ["positions_nm", "positions"] {
             if let Some(array) = read_npz(path, name)? {

@@ -6,6 +6,8 @@ use super::names::resource;
 use super::output::{JsonArgs, table};
 use super::train::send_dataset;
 use crate::contract::{numbers, v1};
+use crate::energy::openmm::Topology;
+use crate::trajectory::{self, Format, Trajectory};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -23,7 +25,7 @@ pub(super) enum Command {
     },
     /// Send frames; prints the dataset's name
     Upload {
-        /// An .npz file with positions_nm (and temperature_K), or an .npy file
+        /// An .npz file with positions_nm (and temperature_K), an .npy file, or a trajectory: .xtc, .dcd, .pdb, Amber's .nc
         #[arg(value_name = "D.npz")]
         file: String,
         /// systems/NAME
@@ -35,11 +37,14 @@ pub(super) enum Command {
         #[command(flatten)]
         server: ServerArgs,
     },
-    /// Fetch frames into an NPZ file
+    /// Fetch frames into a file: .npz (with temperatures and energies where they are known), .xtc, .dcd or .pdb
     Download {
         name: String,
         #[arg(short, long, value_name = "X.npz")]
         output: PathBuf,
+        /// A PDB file with the names of the atoms, for a .pdb
+        #[arg(long, value_name = "T.pdb")]
+        topology: Option<PathBuf>,
         #[command(flatten)]
         server: ServerArgs,
     },
@@ -96,7 +101,7 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
             let system = resource("systems", &system);
             println!("{}", send_dataset(&mut clients, &file, &system, temperature).await?);
         }
-        Command::Download { name, output, server } => {
+        Command::Download { name, output, topology, server } => {
             let mut clients = server.connect().await?;
             let request = v1::DownloadDatasetRequest {
                 name: resource("datasets", &name),
@@ -123,6 +128,22 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
             let frame: usize = shape.iter().skip(1).product();
             if let Some(n) = shape.first_mut() {
                 *n = all.len() / frame.max(1);
+            }
+            if let Some(format) = Format::of_path(&output) {
+                let [_, atoms, 3] = shape[..] else {
+                    return Err(CliError::failed("trajectories are of atoms; fetch this dataset into an .npz file"));
+                };
+                let topology = match &topology {
+                    None => None,
+                    Some(path) => {
+                        let text = std::fs::read_to_string(path).map_err(|e| CliError::file(path, e))?;
+                        Some(Topology::from_pdb(&text).map_err(|e| CliError::file(path, e))?)
+                    }
+                };
+                let frames = Trajectory { atoms, positions: all, ..Trajectory::default() };
+                let bytes = trajectory::write(&frames, format, topology.as_ref());
+                let bytes = bytes.map_err(|e| CliError::file(&output, e))?;
+                return std::fs::write(&output, bytes).map_err(|e| CliError::file(&output, e));
             }
             let mut npz = NpzWriter::create(&output)?;
             npz.add("positions", all.into_iter(), &shape)?;

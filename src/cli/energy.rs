@@ -16,8 +16,9 @@ pub(super) struct Args {
     /// A system that comes with boltzflow, by name, or an OpenMM System XML file
     #[arg(long, value_name = "NAME|SYSTEM.xml")]
     system: String,
-    /// Configurations (n, atoms, 3) in nm, or (n, dimension): an .npy file, or an .npz file with positions_nm or positions
-    #[arg(long, value_name = "X.npy|X.npz")]
+    /// Configurations: an .npy file or an .npz file with positions_nm or positions, (n, atoms, 3) in nm or (n, dimension);
+    /// or a trajectory, .xtc, .dcd, .pdb or Amber's .nc
+    #[arg(long, value_name = "X.npy|X.npz|X.pdb|X.xtc|X.dcd|X.nc")]
     positions: PathBuf,
     /// Write forces (kJ/mol/nm for molecules), in the shape of the positions
     #[arg(long, value_name = "F.npy")]
@@ -64,6 +65,9 @@ fn evaluate(args: &Args) -> Result<(), CliError> {
         let needed = system.shape(0);
         let reason = format!("the shape is {shape:?}; the system needs (n, {:?})", &needed[1..]);
         return Err(CliError::file(&args.positions, reason));
+    }
+    if let Some(warning) = system.unit_warning(&numbers) {
+        eprintln!("warning: {}: {warning}", args.positions.display());
     }
     let n = numbers.len() / d;
     let failed = |e: crate::energy::EnergyError| CliError::failed(e.to_string());

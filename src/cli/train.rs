@@ -28,7 +28,7 @@ pub(super) struct Args {
     /// A PDB file of the same atoms, with a starting structure
     #[arg(long, value_name = "T.pdb")]
     topology: Option<PathBuf>,
-    /// Frames to train on: a dataset on the server (datasets/mine), or an .npz file with positions_nm (and temperature_K)
+    /// Frames to train on: a dataset on the server (datasets/mine), or a file of frames: .npz with positions_nm (and temperature_K), .npy, .xtc, .dcd, .pdb, .nc
     #[arg(long, value_name = "NAME|D.npz")]
     dataset: Option<String>,
     /// Temperature to train at: kelvin for molecules, in units of the energy for reduced systems [default: the dataset's,

@@ -19,6 +19,9 @@ pub enum SystemDefinition {
     },
 }
 
+/// No usual bond is this long, in nm; all are, if Å are taken for nm.
+const LONG_BOND: f64 = 0.5;
+
 /// A potential energy surface that flows are trained on.
 #[derive(Clone, Debug)]
 pub struct System {
@@ -118,6 +121,20 @@ impl System {
     /// once; empty for a system without atoms.
     pub fn bonds(&self) -> &[(usize, usize)] {
         &self.bonds
+    }
+
+    /// A sentence if the first of these configurations has bonds ten times as long as atoms can have: Å, where nm are meant.
+    pub fn unit_warning(&self, positions: &[f64]) -> Option<String> {
+        let x = positions.get(..self.dimension())?;
+        let length = |&(i, j): &(usize, usize)| {
+            (0..3).map(|axis| (x[3 * i + axis] - x[3 * j + axis]).powi(2)).sum::<f64>().sqrt()
+        };
+        let mut lengths: Vec<f64> = self.bonds.iter().map(length).collect();
+        lengths.sort_by(f64::total_cmp);
+        let middle = *lengths.get(lengths.len() / 2)?;
+        (middle > LONG_BOND).then(|| {
+            format!("half of the bonds are longer than {middle:.2} nm: are the positions in Å? They must be in nm.")
+        })
     }
 
     /// The number of coordinates of a configuration (3N for N atoms).

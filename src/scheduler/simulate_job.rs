@@ -100,7 +100,7 @@ pub(super) async fn simulate(
             None => Run::begin(keeper, &spec, &system, starts)?,
             Some(bytes) => Run::resume(keeper, &system, &bytes)?,
         };
-        run.to_its_end(&slot, &directive)?;
+        run.finish(&slot, &directive)?;
         let document = run.dataset(&system, &job, &spec.dataset_id)?;
         let document = serde_json::to_string(&document).map_err(|e| Stop::NotKept(e.to_string()))?;
         Ok::<_, Stop>(NewResource {
@@ -190,7 +190,7 @@ impl Run {
         Ok(run)
     }
 
-    fn to_its_end(&mut self, slot: &DeviceSlot, directive: &AtomicU8) -> Result<(), Stop> {
+    fn finish(&mut self, slot: &DeviceSlot, directive: &AtomicU8) -> Result<(), Stop> {
         let (mut reported, mut checked) = (Instant::now(), Instant::now());
         let mut phase = self.simulation.phase();
         loop {

@@ -37,6 +37,7 @@ struct Intake {
     energy_min: f64,
     energy_max: f64,
     energy_mean: f64,
+    unit_warning: Option<String>,
 }
 
 impl Intake {
@@ -47,6 +48,9 @@ impl Intake {
         if let Some(i) = frames.iter().position(|x| !x.is_finite()) {
             let reason = format!("frame {} holds {}; all positions must be finite", frame_of(i), frames[i]);
             return Err(FieldError::invalid("frames.positions", reason).into());
+        }
+        if self.frames == 0 {
+            self.unit_warning = self.system.unit_warning(frames);
         }
         let mut energies = vec![0.0; frames.len() / d];
         let evaluated = self.system.potential().evaluate(frames, &mut energies, None);
@@ -74,7 +78,7 @@ impl Intake {
     }
 
     fn warnings(&self, temperature: f64) -> Vec<String> {
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<String> = self.unit_warning.clone().into_iter().collect();
         let reference = if temperature > 0.0 { temperature } else { 300.0 };
         let spread = (self.energy_mean - self.energy_min) / self.system.scale().kt(reference);
         if spread > SUSPICIOUS * self.system.dimension() as f64 {
@@ -121,6 +125,7 @@ impl Datasets {
             energy_min: f64::INFINITY,
             energy_max: f64::NEG_INFINITY,
             energy_mean: 0.0,
+            unit_warning: None,
         };
         let taken = self.take_frames(&mut stream, intake, &mut writer).await;
         let intake = match taken {
