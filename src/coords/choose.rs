@@ -2,8 +2,8 @@
 
 use super::cartesian::CartesianCoordinates;
 use super::constraints::{across_angles, fixed_coordinates};
-use super::internal::{InternalCoordinate, InternalCoordinates, InternalQuantity, ROTOR_SCALE};
-use super::rotors::mark_rotors;
+use super::equivalent::{equivalent_pairs, put_in_order};
+use super::internal::{InternalCoordinate, InternalCoordinates, InternalQuantity};
 use super::transform::{CoordinateKind, CoordinateTransform, CoordinatesError};
 use super::zmatrix::{Molecule, ZMatrix};
 use crate::energy::{System, SystemDefinition, relax};
@@ -106,25 +106,32 @@ fn internal(system: &System, data: Option<&[f64]>, temperature: f64) -> Result<I
         (None, Some(topology)) => topology.positions.clone(),
         (None, None) => return Err(no_structure()),
     };
-    let mut zmatrix = zmatrix(system, Some(&structure))?;
+    let zmatrix = zmatrix(system, Some(&structure))?;
     let fixed = fixed_coordinates(&zmatrix, system.constraints(), &structure)?;
-    mark_rotors(&mut zmatrix, system, &structure, data.unwrap_or_default(), &fixed);
-    let mut coordinates = match data {
-        Some(data) => scaled_to_data(&zmatrix, data, d, &fixed),
+    let mut pairs = equivalent_pairs(&zmatrix, system, &structure, &fixed);
+    let measured: Option<Vec<Vec<f64>>> = data.map(|data| {
+        let in_order = |x: &[f64]| {
+            let mut values = InternalCoordinates::measure(&zmatrix, x);
+            put_in_order(&pairs, &mut values);
+            values
+        };
+        data.chunks_exact(d).map(in_order).collect()
+    });
+    let mut coordinates = match &measured {
+        Some(measured) => scaled_to_data(&zmatrix, measured, &fixed),
         None => scaled_to_minimum(system, &zmatrix, structure, temperature, &fixed)?,
     };
     confine(&zmatrix, &mut coordinates);
-    if let Some(data) = data {
-        // What the data leave is not forbidden to them.
-        for x in data.chunks_exact(d) {
-            for (c, value) in coordinates.iter_mut().zip(InternalCoordinates::measure(&zmatrix, x)) {
-                if c.half_circle.is_some_and(|middle| wrap_angle(value - middle).abs() >= PI / 2.0) {
-                    c.half_circle = None;
-                }
+    // What the data leave is not forbidden to them.
+    for values in measured.iter().flatten() {
+        for (c, value) in coordinates.iter_mut().zip(values) {
+            if c.half_circle.is_some_and(|middle| wrap_angle(value - middle).abs() >= PI / 2.0) {
+                c.half_circle = None;
             }
         }
     }
-    InternalCoordinates::new(zmatrix, coordinates)
+    pairs.retain(|rows| rows.iter().all(|row| coordinates[3 * row + 5].half_circle.is_some()));
+    InternalCoordinates::new(zmatrix, coordinates, pairs)
 }
 
 fn zmatrix(system: &System, structure: Option<&[f64]>) -> Result<ZMatrix, CoordinatesError> {
@@ -157,11 +164,6 @@ fn unscaled(
     }
 }
 
-/// Whether a coordinate is the torsion of three equivalent atoms, which has a third of a turn.
-fn is_rotor(zmatrix: &ZMatrix, k: usize) -> bool {
-    k >= 3 && k % 3 == 2 && zmatrix.rows[k / 3 - 1].rotor.is_some()
-}
-
 /// Gives the stiff torsions between atoms on one centre their half circle.
 ///
 /// Around a centre with four bonds, the torsions of two atoms relative to a third have opposite signs; they keep them, and
@@ -187,49 +189,28 @@ fn confine(zmatrix: &ZMatrix, coordinates: &mut [InternalCoordinate]) {
     }
 }
 
-fn scaled_to_data(zmatrix: &ZMatrix, data: &[f64], d: usize, fixed: &[(usize, f64)]) -> Vec<InternalCoordinate> {
-    let quantities = InternalCoordinates::quantities(zmatrix);
-    let n = (data.len() / d) as f64;
-    let (mut sums, mut sines, mut cosines) =
-        (vec![0.0; quantities.len()], vec![0.0; quantities.len()], vec![0.0; quantities.len()]);
-    // The mean of a torsion that goes through a third of a turn is that of three times it, over three.
-    let turns: Vec<f64> = (0..quantities.len()).map(|k| if is_rotor(zmatrix, k) { 3.0 } else { 1.0 }).collect();
-    for x in data.chunks_exact(d) {
-        for (k, value) in InternalCoordinates::measure(zmatrix, x).into_iter().enumerate() {
-            sums[k] += value;
-            let (sin, cos) = (turns[k] * value).sin_cos();
-            sines[k] += sin;
-            cosines[k] += cos;
-        }
-    }
-    let centre = |(k, q): (usize, &InternalQuantity)| {
-        if *q == InternalQuantity::Torsion { sines[k].atan2(cosines[k]) / turns[k] } else { sums[k] / n }
-    };
-    let centres: Vec<f64> = quantities.iter().enumerate().map(centre).collect();
-    let (mut squares, mut farthest) = (vec![0.0; quantities.len()], vec![0.0f64; quantities.len()]);
-    for x in data.chunks_exact(d) {
-        for (k, value) in InternalCoordinates::measure(zmatrix, x).into_iter().enumerate() {
-            let gap = value - centres[k];
-            let gap = if quantities[k] == InternalQuantity::Torsion { wrap_angle(gap) } else { gap };
-            squares[k] += gap * gap;
-            farthest[k] = farthest[k].max(gap.abs());
-        }
-    }
+/// Centres and scales of the coordinates' values, one row for each configuration.
+fn scaled_to_data(zmatrix: &ZMatrix, measured: &[Vec<f64>], fixed: &[(usize, f64)]) -> Vec<InternalCoordinate> {
+    let n = measured.len() as f64;
     let coordinate = |(k, quantity): (usize, InternalQuantity)| {
-        let (low, high) = plausible_scale(quantity);
-        let goes_round = quantity == InternalQuantity::Torsion && farthest[k] >= CONFINED;
-        let circular = goes_round || is_rotor(zmatrix, k);
-        let kind = if circular { CoordinateKind::Circular } else { CoordinateKind::Real };
-        let mut coordinate = unscaled(quantity, kind, centres[k], k, fixed);
-        coordinate.scale = match coordinate.kind {
-            _ if coordinate.fixed => 1.0,
-            CoordinateKind::Circular if is_rotor(zmatrix, k) => ROTOR_SCALE,
-            CoordinateKind::Circular => 1.0,
-            CoordinateKind::Real => (squares[k] / n).sqrt().clamp(low, high),
+        let column = || measured.iter().map(|values| values[k]);
+        let is_torsion = quantity == InternalQuantity::Torsion;
+        let centre = if is_torsion {
+            column().map(f64::sin).sum::<f64>().atan2(column().map(f64::cos).sum())
+        } else {
+            column().sum::<f64>() / n
         };
+        let gaps = || column().map(|value| if is_torsion { wrap_angle(value - centre) } else { value - centre });
+        let goes_round = is_torsion && gaps().any(|gap| gap.abs() >= CONFINED);
+        let kind = if goes_round { CoordinateKind::Circular } else { CoordinateKind::Real };
+        let mut coordinate = unscaled(quantity, kind, centre, k, fixed);
+        if coordinate.kind == CoordinateKind::Real && !coordinate.fixed {
+            let (low, high) = plausible_scale(quantity);
+            coordinate.scale = (gaps().map(|gap| gap * gap).sum::<f64>() / n).sqrt().clamp(low, high);
+        }
         coordinate
     };
-    quantities.into_iter().enumerate().map(coordinate).collect()
+    InternalCoordinates::quantities(zmatrix).into_iter().enumerate().map(coordinate).collect()
 }
 
 /// Centres at the minimum-energy structure, scales from the curvature of the reduced potential there.
@@ -247,15 +228,9 @@ fn scaled_to_minimum(
     let mut coordinates: Vec<InternalCoordinate> = InternalCoordinates::quantities(zmatrix)
         .into_iter()
         .enumerate()
-        .map(|(k, quantity)| {
-            let mut coordinate = unscaled(quantity, kind(zmatrix, k, quantity), values[k], k, fixed);
-            if is_rotor(zmatrix, k) {
-                coordinate.scale = ROTOR_SCALE;
-            }
-            coordinate
-        })
+        .map(|(k, quantity)| unscaled(quantity, kind(zmatrix, k, quantity), values[k], k, fixed))
         .collect();
-    let transform = InternalCoordinates::new(zmatrix.clone(), coordinates.clone())?;
+    let transform = InternalCoordinates::new(zmatrix.clone(), coordinates.clone(), Vec::new())?;
     let beta = 1.0 / system.scale().kt(temperature);
     let gradient = |place: usize, y: f64| {
         let d = transform.kinds().len();

@@ -4,6 +4,7 @@
 //! each atom after the first; sin θ from the third on). Atoms are placed one after the other (Parsons et al., J. Comput.
 //! Chem. 26, 1063 (2005)); the gradient goes back through the placements in reverse order.
 
+use super::equivalent::put_in_order;
 use super::geometry::{Vector, add_scaled, angle, cross, dihedral, distance, dot, norm, scaled, sub};
 use super::tables::{Measure, TransformKind, TransformTables};
 use super::transform::{CoordinateKind, CoordinateTransform, CoordinatesError, CoordinatesSpec};
@@ -23,8 +24,7 @@ pub enum InternalQuantity {
     Torsion,
 }
 
-/// One coordinate: value = centre + scale·y. A circular torsion has scale 1 (a rotor's ⅓, see [`ZMatrixRow::rotor`]) and is
-/// wrapped; a real torsion has less than a turn, and only the half circle about `half_circle` (radian) if there is one. A
+/// One coordinate: value = centre + scale·y. A circular torsion has scale 1 and is wrapped; a real torsion has less than a turn, and only the half circle about `half_circle` (radian) if there is one. A
 /// constraint's coordinate is fixed: its value is its centre, and the flow has none for it.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct InternalCoordinate {
@@ -90,6 +90,9 @@ impl InternalCoordinate {
 pub struct InternalCoordinates {
     zmatrix: ZMatrix,
     coordinates: Vec<InternalCoordinate>,
+    /// Rows of two equivalent atoms, whose torsions keep to the positive and the negative half circle: this order stands
+    /// for the other too, as a factor of two in the density. Positions in the other are put into this one.
+    pairs: Vec<[usize; 2]>,
     #[serde(skip)]
     kinds: Vec<CoordinateKind>,
     /// Which of the flow's coordinates each is.
@@ -100,24 +103,26 @@ pub struct InternalCoordinates {
 }
 
 impl InternalCoordinates {
-    pub fn new(zmatrix: ZMatrix, coordinates: Vec<InternalCoordinate>) -> Result<Self, CoordinatesError> {
-        Self { zmatrix, coordinates, kinds: Vec::new(), places: Vec::new(), log_scale: 0.0 }.checked()
+    /// `pairs` are rows of equivalent atoms, that with the positive torsion first.
+    pub fn new(
+        zmatrix: ZMatrix,
+        coordinates: Vec<InternalCoordinate>,
+        pairs: Vec<[usize; 2]>,
+    ) -> Result<Self, CoordinatesError> {
+        Self { zmatrix, coordinates, pairs, kinds: Vec::new(), places: Vec::new(), log_scale: 0.0 }.checked()
     }
 
     pub(super) fn checked(mut self) -> Result<Self, CoordinatesError> {
         self.zmatrix.check()?;
         let quantities = Self::quantities(&self.zmatrix);
-        let is_rotor = |k: usize| k >= 3 && k % 3 == 2 && self.zmatrix.rows[k / 3 - 1].rotor.is_some();
         let sound = self.coordinates.len() == quantities.len()
-            && self.coordinates.iter().zip(quantities).enumerate().all(|(k, (c, quantity))| {
+            && self.coordinates.iter().zip(quantities).all(|(c, quantity)| {
                 let circular = c.kind == CoordinateKind::Circular;
-                let turn = if is_rotor(k) { ROTOR_SCALE } else { 1.0 };
                 c.quantity == quantity
                     && c.centre.is_finite()
                     && c.scale.is_finite()
                     && c.scale > 0.0
-                    && (!circular || (quantity == InternalQuantity::Torsion && c.scale == turn && !c.fixed))
-                    && (circular || !is_rotor(k))
+                    && (!circular || (quantity == InternalQuantity::Torsion && c.scale == 1.0 && !c.fixed))
                     && (!c.fixed || c.within(c.centre).is_some())
                     && c.half_circle.is_none_or(|middle| {
                         let inside = wrap_angle(middle - c.centre).abs() < PI / 2.0;
@@ -125,13 +130,13 @@ impl InternalCoordinates {
                     })
             })
             && self.coordinates.iter().any(|c| !c.fixed);
-        if !sound {
+        if !sound || !self.pairs_are_sound() {
             return Err(CoordinatesError::Stored("internal coordinates do not fit their Z-matrix".into()));
         }
         let free = || self.coordinates.iter().filter(|c| !c.fixed);
         self.kinds = free().map(|c| c.kind).collect();
-        // A rotor's third of a turn stands for all three: what its scale takes away they give back.
-        self.log_scale = free().filter(|c| c.kind == CoordinateKind::Real).map(|c| c.scale.ln()).sum();
+        let scales: f64 = free().filter(|c| c.kind == CoordinateKind::Real).map(|c| c.scale.ln()).sum();
+        self.log_scale = scales + self.pairs.len() as f64 * 2f64.ln();
         let mut next = 0;
         self.places = Vec::with_capacity(self.coordinates.len());
         for c in &self.coordinates {
@@ -139,6 +144,20 @@ impl InternalCoordinates {
             next += usize::from(!c.fixed);
         }
         Ok(self)
+    }
+
+    /// That each pair is two rows with the same references and opposite half circles, and no row is in two.
+    fn pairs_are_sound(&self) -> bool {
+        let half = |row: usize| self.coordinates.get(3 * row + 5).and_then(|c| c.half_circle);
+        let references = |row: usize| self.zmatrix.rows.get(row).map(|r| [r.bond, r.angle, r.torsion]);
+        let mut rows: Vec<usize> = self.pairs.iter().flatten().copied().collect();
+        rows.sort_unstable();
+        rows.windows(2).all(|pair| pair[0] != pair[1])
+            && self.pairs.iter().all(|&[first, second]| {
+                references(first) == references(second)
+                    && half(first) == Some(PI / 2.0)
+                    && half(second) == Some(-PI / 2.0)
+            })
     }
 
     /// What each coordinate of a Z-matrix measures.
@@ -156,11 +175,6 @@ impl InternalCoordinates {
         for row in &zmatrix.rows {
             let [atom, a, b, c] = [row.atom, row.bond, row.angle, row.torsion].map(|atom| point(x, atom));
             values.extend([distance(atom, a), angle(atom, a, b), dihedral(atom, a, b, c)]);
-        }
-        for (i, row) in zmatrix.rows.iter().enumerate() {
-            if let Some(siblings) = row.rotor {
-                values[3 * i + 5] += rotor_shift(siblings, |k| values[k]);
-            }
         }
         values
     }
@@ -187,14 +201,6 @@ impl InternalCoordinates {
         }
         sum
     }
-}
-
-/// A rotor's torsion goes through a third of a turn while its coordinate goes round.
-pub(super) const ROTOR_SCALE: f64 = 1.0 / 3.0;
-
-/// What a rotor's torsion, the mean of those of its three atoms, has beyond that of the first of them.
-fn rotor_shift(siblings: [usize; 2], mut value: impl FnMut(usize) -> f64) -> f64 {
-    siblings.map(|row| value(3 * row + 5)).iter().sum::<f64>() / 3.0
 }
 
 /// Below this sine of the angle between the atoms that a torsion is measured from, it has no meaning.
@@ -258,11 +264,7 @@ impl CoordinateTransform for InternalCoordinates {
         let mut log_measure = 0.0;
         let mut sound = true;
         for (i, row) in self.zmatrix.rows.iter().enumerate() {
-            let (r, theta, mut phi) = (value(3 * i + 3), value(3 * i + 4), value(3 * i + 5));
-            if let Some(siblings) = row.rotor {
-                phi -= rotor_shift(siblings, &mut value);
-                sound &= self.is_in_order(siblings, y);
-            }
+            let (r, theta, phi) = (value(3 * i + 3), value(3 * i + 4), value(3 * i + 5));
             let ((sin, cos), (sin_phi, cos_phi)) = (theta.sin_cos(), phi.sin_cos());
             let mut p = point(x, row.bond);
             match Placement::new(x, row) {
@@ -290,11 +292,7 @@ impl CoordinateTransform for InternalCoordinates {
 
     fn to_coordinates(&self, x: &[f64], y: &mut [f64]) -> f64 {
         let mut values = Self::measure(&self.zmatrix, x);
-        for (i, row) in self.zmatrix.rows.iter().enumerate() {
-            if let Some([second, third]) = row.rotor {
-                self.turn_rotor([i, second, third], x, &mut values);
-            }
-        }
+        put_in_order(&self.pairs, &mut values);
         for ((value, c), place) in values.iter().zip(&self.coordinates).zip(&self.places) {
             if let Some(place) = place {
                 y[*place] = c.coordinate(*value);
@@ -310,18 +308,15 @@ impl CoordinateTransform for InternalCoordinates {
                 gradient_y[place] = self.coordinates[k].scale * g;
             }
         };
-        let mut torsions = vec![0.0; self.zmatrix.rows.len()];
         for (i, row) in self.zmatrix.rows.iter().enumerate().rev() {
-            let (r, theta, mut phi) = (value(3 * i + 3), value(3 * i + 4), value(3 * i + 5));
-            if let Some(siblings) = row.rotor {
-                phi -= rotor_shift(siblings, value);
-            }
+            let (r, theta, phi) = (value(3 * i + 3), value(3 * i + 4), value(3 * i + 5));
             let ((sin, cos), (sin_phi, cos_phi)) = (theta.sin_cos(), phi.sin_cos());
             let g = point(gradient_x, row.atom);
             let Some(Placement { e1, m, n, n_length, p, q_length }) = Placement::new(x, row) else {
                 // No density, and no direction towards it.
                 write(3 * i + 3, 0.0);
                 write(3 * i + 4, 0.0);
+                write(3 * i + 5, 0.0);
                 continue;
             };
             let (d1, d2, d3) = (-r * cos, r * sin * cos_phi, r * sin * sin_phi);
@@ -330,11 +325,7 @@ impl CoordinateTransform for InternalCoordinates {
             let da = r * (sin * g1 + cos * cos_phi * g2 + cos * sin_phi * g3);
             write(3 * i + 3, dr - 2.0 / r);
             write(3 * i + 4, da - cos / sin);
-            torsions[i] += -d3 * g2 + d2 * g3;
-            if let Some(siblings) = row.rotor {
-                let shared = torsions[i] / 3.0;
-                siblings.iter().for_each(|&sibling| torsions[sibling] -= shared);
-            }
+            write(3 * i + 5, -d3 * g2 + d2 * g3);
 
             // Reverse of: e1 = q/|q|, n = (p × e1)/|p × e1|, m = n × e1, atom = a + d1 e1 + d2 m + d3 n.
             let (mut ge, gm, mut gn) = (scaled(g, d1), scaled(g, d2), scaled(g, d3));
@@ -361,9 +352,6 @@ impl CoordinateTransform for InternalCoordinates {
         write(0, g2[2] - 2.0 / r2);
         write(1, g3[0] * sin + g3[2] * cos - 2.0 / r3);
         write(2, r3 * (g3[0] * cos - g3[2] * sin) - cos / sin);
-        for (i, torsion) in torsions.into_iter().enumerate() {
-            write(3 * i + 5, torsion);
-        }
     }
 
     fn tables(&self) -> Option<TransformTables> {
@@ -374,9 +362,10 @@ impl CoordinateTransform for InternalCoordinates {
         let (d, positions) = (self.kinds.len() as u32, self.position_dimension() as u32);
         let mut integers = vec![TransformKind::Internal as u32, d, positions];
         integers.extend(self.zmatrix.frame.map(|atom| atom as u32));
-        for row in &self.zmatrix.rows {
+        for (i, row) in self.zmatrix.rows.iter().enumerate() {
             integers.extend([row.atom, row.bond, row.angle, row.torsion].map(|atom| atom as u32));
-            integers.extend(row.rotor.map_or([u32::MAX; 2], |siblings| siblings.map(|row| row as u32)));
+            let other = self.pairs.iter().find(|pair| pair[0] == i).map(|pair| pair[1]);
+            integers.push(other.map_or(u32::MAX, |other| other as u32));
         }
         let mut numbers = vec![self.log_scale];
         for (c, place) in self.coordinates.iter().zip(&self.places) {
@@ -394,19 +383,18 @@ impl CoordinateTransform for InternalCoordinates {
     fn description(&self) -> String {
         let torsions = || self.coordinates.iter().filter(|c| c.quantity == InternalQuantity::Torsion && !c.fixed);
         let halves = torsions().filter(|c| c.half_circle.is_some()).count();
-        let rotors = self.zmatrix.rows.iter().filter(|row| row.rotor.is_some()).count();
         let mut text = format!(
             "{} internal coordinates of a Z-matrix (bonds in nm, angles and torsions in radian; measure Π r² sin θ, rigid \
              motions integrated out): {} torsions have the whole circle, {halves} between atoms on the same centre only \
-             the half circle of the reference structure or data, which fixes chirality and the order of equivalent \
-             hydrogens",
+             the half circle of the reference structure or data, which fixes chirality",
             self.kinds.len(),
-            torsions().count() - halves - rotors,
+            torsions().count() - halves,
         );
-        if rotors > 0 {
+        if !self.pairs.is_empty() {
             text.push_str(&format!(
-                ", and {rotors} of groups of three equivalent atoms a third of a turn, which stands for all three: log Z \
-                 counts them, with the symmetry number 3 of each"
+                "; {} pairs of equivalent atoms have one of their two orders, which stands for both: log Z counts both, \
+                 with the symmetry number 2 of each",
+                self.pairs.len(),
             ));
         }
         let fixed = self.coordinates.iter().filter(|c| c.fixed).count();
@@ -414,36 +402,5 @@ impl CoordinateTransform for InternalCoordinates {
             text.push_str(&format!("; {fixed} more are fixed by constraints"));
         }
         text
-    }
-}
-
-impl InternalCoordinates {
-    /// Numbers a rotor's atoms, each of which may be its first, so that its torsion is in the coordinate's third of a turn.
-    fn turn_rotor(&self, rows: [usize; 3], x: &[f64], values: &mut [f64]) {
-        let first = &self.zmatrix.rows[rows[0]];
-        let centre = self.coordinates[3 * rows[0] + 5].centre;
-        let atoms = rows.map(|row| self.zmatrix.rows[row].atom);
-        let [a, b, c] = [first.bond, first.angle, first.torsion].map(|atom| point(x, atom));
-        let turned = |by: usize| [0, 1, 2].map(|k| point(x, atoms[(k + by) % 3]));
-        // The torsion of the first, and those of the others relative to it.
-        let torsions = |[p, q, r]: [Vector; 3]| [dihedral(p, a, b, c), dihedral(q, a, b, p), dihedral(r, a, b, p)];
-        let mean = |[p, q, r]: [f64; 3]| p + (q + r) / 3.0;
-        let from_centre = |by: usize| wrap_angle(mean(torsions(turned(by))) - centre).abs();
-        let by = [1, 2].into_iter().fold(0, |best, by| if from_centre(by) < from_centre(best) { by } else { best });
-        let places = turned(by);
-        let [p, q, r] = torsions(places);
-        for ((row, place), torsion) in rows.into_iter().zip(places).zip([mean([p, q, r]), q, r]) {
-            values[3 * row + 3] = distance(place, a);
-            values[3 * row + 4] = angle(place, a, b);
-            values[3 * row + 5] = torsion;
-        }
-    }
-
-    /// That the gaps between a rotor's three atoms around its axis are all less than half a turn: whatever is the first
-    /// of them, the others are then on either side of it.
-    fn is_in_order(&self, siblings: [usize; 2], y: &[f64]) -> bool {
-        let [second, third] = siblings.map(|row| self.raw(3 * row + 5, y));
-        let gap = (wrap_angle(second) - wrap_angle(third)).abs();
-        gap > PI
     }
 }

@@ -2,17 +2,17 @@
 //!
 //! A transform carries a flow's coordinates y to positions x and back, with the log-determinant of that map in f64.
 //! Molecules use internal coordinates of a Z-matrix (`zmatrix`, `internal`), which leave out the six rigid motions and what
-//! `constraints` fix, and turn groups of equivalent atoms by a third (`rotors`); everything else uses scaled Cartesian
-//! coordinates. `choose` makes them for a system.
+//! `constraints` fix, and keep pairs of `equivalent` atoms in one order; everything else uses scaled Cartesian coordinates.
+//! `choose` makes them for a system.
 
 mod cartesian;
 mod choose;
 mod constraints;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+mod equivalent;
 mod geometry;
 mod internal;
-mod rotors;
 mod tables;
 mod target;
 mod transform;

@@ -18,9 +18,6 @@ pub struct ZMatrixRow {
     pub torsion: usize,
     /// Whether the torsion is relative to a sibling (both bonded to `bond`), and so stiff.
     pub improper: bool,
-    /// Of the first of three equivalent atoms at the end of a bond, the rows of the two others. Its torsion is then the
-    /// mean of the three: exchanging them in turn is a turn by a third.
-    pub rotor: Option<[usize; 2]>,
 }
 
 /// What a Z-matrix is built from.
@@ -135,7 +132,7 @@ impl ZMatrix {
                     (None, None) => (axis, across(centre, axis, neighbours, &placed, molecule.structure)?),
                 };
                 let improper = !siblings.is_empty();
-                rows.push(ZMatrixRow { atom, bond: centre, angle, torsion, improper, rotor: None });
+                rows.push(ZMatrixRow { atom, bond: centre, angle, torsion, improper });
                 siblings.push(atom);
                 placed[atom] = true;
                 parent[atom] = centre;
@@ -168,14 +165,6 @@ impl ZMatrix {
                 return fail();
             }
             placed[row.atom] = true;
-        }
-        for (i, row) in self.rows.iter().enumerate() {
-            let is_sibling = |&k: &usize| {
-                k > i && self.rows.get(k).is_some_and(|other| other.bond == row.bond && other.torsion == row.atom)
-            };
-            if row.rotor.is_some_and(|[j, k]| j == k || ![j, k].iter().all(is_sibling)) {
-                return fail();
-            }
         }
         Ok(())
     }

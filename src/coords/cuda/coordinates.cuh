@@ -1,8 +1,8 @@
 // The coordinate transforms of src/coords, one configuration at a time.
 //
-// integers: (kind, d, D); for internal coordinates also the three atoms of the frame, then (atom, bond, angle, torsion, second,
-// third) of each row, the last two being the rows of the other atoms of a rotor or NONE, then what each coordinate measures
-// and which of the flow's it is, NONE if it is fixed. numbers: the constant part of ladj, then (centre, scale, middle, reach)
+// integers: (kind, d, D); for internal coordinates also the three atoms of the frame, then (atom, bond, angle, torsion, other)
+// of each row, `other` being the row of an atom that it is equivalent to or NONE, then what each coordinate measures and which
+// of the flow's it is, NONE if it is fixed. numbers: the constant part of ladj, then (centre, scale, middle, reach)
 // of each coordinate, where a torsion that is not circular has to be within `reach` of `middle`.
 #pragma once
 #include "../../energy/cuda/column.cuh"
@@ -36,16 +36,11 @@ struct Transform {
     HD double reach(uint32_t k) const { return numbers[4 + 4 * (size_t)k]; }
     HD uint32_t frame(uint32_t k) const { return integers[3 + k]; }
     HD uint32_t rows() const { return integers[2] / 3 - 3; }
-    HD const uint32_t *row(uint32_t i) const { return integers + 6 + 6 * (size_t)i; }
-    HD uint32_t measure(uint32_t k) const { return integers[6 + 6 * (size_t)rows() + 2 * (size_t)k]; }
-    HD uint32_t place(uint32_t k) const { return integers[7 + 6 * (size_t)rows() + 2 * (size_t)k]; }
+    HD const uint32_t *row(uint32_t i) const { return integers + 6 + 5 * (size_t)i; }
+    HD uint32_t measure(uint32_t k) const { return integers[6 + 5 * (size_t)rows() + 2 * (size_t)k]; }
+    HD uint32_t place(uint32_t k) const { return integers[7 + 5 * (size_t)rows() + 2 * (size_t)k]; }
     HD double raw(uint32_t k, ConstColumn y) const {
         return place(k) == NONE ? centre(k) : centre(k) + scale(k) * y[place(k)];
-    }
-
-    // What a rotor's torsion, the mean of those of its three atoms, has beyond that of the first of them.
-    HD double rotor_shift(const uint32_t *row, double second, double third) const {
-        return row[4] == NONE ? 0.0 : (second + third) / 3.0;
     }
 
     // The value of an internal coordinate, or its centre if y is outside of its domain, which `inside` is then told.
@@ -107,14 +102,8 @@ HD double internal_to_positions(const Transform &transform, ConstColumn y, Colum
     double measure = r2 * r2 * r3 * r3 * sin(angle), log_measure = 0.0;
     for (uint32_t i = 0; i < transform.rows(); ++i) {
         const double r = transform.value(3 * i + 3, y, inside), theta = transform.value(3 * i + 4, y, inside);
-        double phi = transform.value(3 * i + 5, y, inside);
+        const double phi = transform.value(3 * i + 5, y, inside);
         const uint32_t *row = transform.row(i);
-        if (row[4] != NONE) {
-            const uint32_t second = 3 * row[4] + 5, third = 3 * row[5] + 5;
-            phi -= transform.rotor_shift(row, transform.value(second, y, inside), transform.value(third, y, inside));
-            const double gap = wrap_angle(transform.raw(second, y)) - wrap_angle(transform.raw(third, y));
-            inside = inside && fabs(gap) > PI_F64;
-        }
         const Placement at = placement(x, row);
         const double s = sin(theta), c = cos(theta);
         inside = inside && at.sound;
@@ -166,30 +155,21 @@ HD double internal_to_coordinates(const Transform &transform, ConstColumn x, Col
         take(k + 2, dihedral(at, a, b, c));
         ladj += 2.0 * log(take(k, r)) + log(sin(take(k + 1, bend)));
     }
-    // The atoms of a rotor are numbered, each of which may be its first, so that its torsion is in the coordinate's third of
-    // a turn. The measure is the same.
+    // Equivalent atoms in the other order are put into this one. The measure is the same.
     for (uint32_t i = 0; i < transform.rows(); ++i) {
-        const uint32_t *row = transform.row(i);
-        if (row[4] == NONE) continue;
-        const uint32_t rows[3] = {i, row[4], row[5]};
+        const uint32_t *row = transform.row(i), j = row[4];
+        if (j == NONE) continue;
         const Vec3 a = atom(x, row[1]), b = atom(x, row[2]), c = atom(x, row[3]);
-        double least = INFINITY;
-        for (uint32_t by = 0; by < 3; ++by) {
-            Vec3 at[3];
-            for (uint32_t m = 0; m < 3; ++m) at[m] = atom(x, transform.row(rows[(m + by) % 3])[0]);
-            const double second = dihedral(at[1], a, b, at[0]), third = dihedral(at[2], a, b, at[0]);
-            const double mean = dihedral(at[0], a, b, c) + (second + third) / 3.0;
-            const double from_centre = fabs(wrap_angle(mean - transform.centre(3 * i + 5)));
-            if (from_centre >= least) continue;
-            least = from_centre;
-            const double torsions[3] = {mean, second, third};
-            for (uint32_t m = 0; m < 3; ++m) {
-                const uint32_t k = 3 * rows[m] + 3;
-                take(k, distance(at[m], a));
-                take(k + 1, angle_between(at[m], a, b));
-                take(k + 2, torsions[m]);
-            }
-        }
+        const Vec3 first = atom(x, row[0]), second = atom(x, transform.row(j)[0]);
+        const double torsion = dihedral(first, a, b, c), other = dihedral(second, a, b, c);
+        if (!(torsion < 0.0 && other > 0.0)) continue;
+        const auto put_in = [&](uint32_t k, Vec3 at, double torsion) {
+            take(k, distance(at, a));
+            take(k + 1, angle_between(at, a, b));
+            take(k + 2, torsion);
+        };
+        put_in(3 * i + 3, second, other);
+        put_in(3 * j + 3, first, torsion);
     }
     return ladj;
 }
@@ -203,10 +183,7 @@ HD void internal_pull_back(const Transform &transform, ConstColumn y, ConstColum
     for (uint32_t i = transform.rows(); i-- > 0;) {
         const uint32_t *row = transform.row(i), k = 3 * i + 3;
         const double r = transform.raw(k, y), theta = transform.raw(k + 1, y);
-        double phi = transform.raw(k + 2, y);
-        if (row[4] != NONE) {
-            phi -= transform.rotor_shift(row, transform.raw(3 * row[4] + 5, y), transform.raw(3 * row[5] + 5, y));
-        }
+        const double phi = transform.raw(k + 2, y);
         const double s = sin(theta), c = cos(theta), sin_phi = sin(phi), cos_phi = cos(phi);
         const Placement at = placement(x, row);
         if (!at.sound) {
@@ -220,17 +197,9 @@ HD void internal_pull_back(const Transform &transform, ConstColumn y, ConstColum
         const double g1 = dot(g, at.e1), g2 = dot(g, at.m), g3 = dot(g, at.n);
         const double of_r = -c * g1 + s * cos_phi * g2 + s * sin_phi * g3;
         const double of_theta = r * (s * g1 + c * cos_phi * g2 + c * sin_phi * g3);
-        const double of_phi = d2 * g3 - d3 * g2;
         write(k, of_r - 2.0 / r);
         write(k + 1, of_theta - c / s);
-        write(k + 2, of_phi);
-        // The other atoms of a rotor come after its first: theirs is written already.
-        for (uint32_t sibling = 4; row[4] != NONE && sibling < 6; ++sibling) {
-            const uint32_t of_sibling = 3 * row[sibling] + 5;
-            if (transform.place(of_sibling) != NONE) {
-                gradient_y[transform.place(of_sibling)] -= transform.scale(of_sibling) * of_phi / 3.0;
-            }
-        }
+        write(k + 2, d2 * g3 - d3 * g2);
 
         // Reverse of: e1 = q/|q|, n = (p × e1)/|p × e1|, m = n × e1, atom = a + d1 e1 + d2 m + d3 n.
         const Vec3 of_m = g * d2, of_n = g * d3 + cross(at.e1, of_m);
