@@ -339,6 +339,11 @@ fn a_system_knows_its_bonds_with_and_without_constraints() {
     assert_eq!(free.bonds(), constrained.bonds());
     assert_eq!(free.bonds().len(), 41, "42 atoms of one molecule without rings");
     assert!(free.bonds().is_sorted() && free.bonds().iter().all(|(i, j)| i < j));
+
+    let nanometres = Reference::read("ace-aaa-nme").positions;
+    assert_eq!(free.unit_warning(&nanometres), None);
+    let angstroms: Vec<f64> = nanometres.iter().map(|x| 10.0 * x).collect();
+    assert!(free.unit_warning(&angstroms).unwrap().contains("are the positions in Å?"));
 }
 
 #[test]
@@ -484,10 +489,9 @@ fn errors_in_expressions_point_at_the_character() {
     }
     let long = format!("r{}", "+r".repeat(60_000));
     assert!(error_of(&custom_bond(&long, "")).contains("bytes"));
-    // Each power doubles what the derivative has to say, if nothing is shared.
-    let nested =
-        (0..40).fold("r".to_string(), |inner, _| format!("sin({inner})*{inner}")[..].chars().take(90_000).collect());
-    let _ = error_of(&custom_bond(&nested, ""));
+    // Each definition doubles what there is to say, if nothing is shared.
+    let doubled: String = (0..40).map(|k| format!("a{k}=sin(a{})*a{};", k + 1, k + 1)).collect();
+    assert_eq!(error_of(&custom_bond(&format!("a0;{doubled}a40=1+r"), "")), "no error");
     let sum: String = (1..3000).map(|k| format!("+sin({k}*r)")).collect();
     assert_eq!(error_of(&custom_bond(&format!("0{sum}"), "")), "no error");
 

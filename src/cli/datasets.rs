@@ -140,7 +140,7 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
                         Some(Topology::from_pdb(&text).map_err(|e| CliError::file(path, e))?)
                     }
                 };
-                let frames = Trajectory { atoms, positions: all, ..Trajectory::default() };
+                let frames = Trajectory { atoms, positions: all, times_ps: None, lost: None };
                 let bytes = trajectory::write(&frames, format, topology.as_ref());
                 let bytes = bytes.map_err(|e| CliError::file(&output, e))?;
                 return std::fs::write(&output, bytes).map_err(|e| CliError::file(&output, e));

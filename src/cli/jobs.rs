@@ -174,6 +174,22 @@ pub(super) fn job_json(job: &v1::Job) -> Value {
     })
 }
 
+/// Queues a job, follows it if asked to, and prints the name of what it makes.
+pub(super) async fn submit(clients: &mut Clients, task: Task, wait: bool, json: &JsonArgs) -> Result<(), CliError> {
+    let request = v1::CreateJobRequest {
+        job: Some(v1::Job { task: Some(task), ..v1::Job::default() }),
+        request_id: uuid::Uuid::now_v7().to_string(),
+        ..v1::CreateJobRequest::default()
+    };
+    let job = clients.jobs.create_job(request).await?.into_inner();
+    eprintln!("{} is queued", job.name);
+    let job = if wait { follow(clients, &job.name, 0).await? } else { job };
+    if json.write(&job_json(&job))? {
+        println!("{}", product_name(&job));
+    }
+    Ok(())
+}
+
 /// Follows a job's events to its end, with a progress bar on a terminal and lines elsewhere. A stream that breaks is
 /// taken up again where it broke.
 pub(super) async fn follow(clients: &mut Clients, name: &str, mut after: i64) -> Result<v1::Job, CliError> {
@@ -237,6 +253,15 @@ fn simulation_line(p: &v1::SimulationProgress) -> String {
 
 fn show(event: &v1::JobEvent, bar: &indicatif::ProgressBar, lines: bool) {
     let say = |text: String| if lines { eprintln!("{text}") } else { bar.println(text) };
+    let at = |step: i64, total: i64, text: String| {
+        if lines {
+            eprintln!("step {step}/{total}: {text}");
+        } else {
+            bar.set_length(total.unsigned_abs());
+            bar.set_position(step.unsigned_abs());
+            bar.set_message(text);
+        }
+    };
     match &event.event {
         Some(Event::Training(p)) => {
             let weights = p.weights.clone().unwrap_or_default();
@@ -249,24 +274,9 @@ fn show(event: &v1::JobEvent, bar: &indicatif::ProgressBar, lines: bool) {
                 p.steps_per_second,
                 duration(p.seconds_left)
             );
-            if lines {
-                eprintln!("step {}/{}: {text}", p.step, p.total_steps);
-            } else {
-                bar.set_length(p.total_steps.unsigned_abs());
-                bar.set_position(p.step.unsigned_abs());
-                bar.set_message(text);
-            }
+            at(p.step, p.total_steps, text);
         }
-        Some(Event::Simulation(p)) => {
-            let text = simulation_line(p);
-            if lines {
-                eprintln!("step {}/{}: {text}", p.step, p.total_steps);
-            } else {
-                bar.set_length(p.total_steps.unsigned_abs());
-                bar.set_position(p.step.unsigned_abs());
-                bar.set_message(text);
-            }
-        }
+        Some(Event::Simulation(p)) => at(p.step, p.total_steps, simulation_line(p)),
         Some(Event::Message(text)) => say(text.clone()),
         Some(Event::State(_)) => {
             if let Some(Event::State(number)) = event.event

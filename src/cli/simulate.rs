@@ -1,7 +1,7 @@
 //! `boltzflow simulate`
 
 use super::client::{CliError, ServerArgs};
-use super::jobs::{follow, job_json, product_name};
+use super::jobs::submit;
 use super::output::JsonArgs;
 use super::specs;
 use super::train::{send_dataset, send_system};
@@ -139,16 +139,5 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         start,
         dataset_id: args.dataset_id.unwrap_or_default(),
     };
-    let request = v1::CreateJobRequest {
-        job: Some(v1::Job { task: Some(Task::Simulation(task)), ..v1::Job::default() }),
-        request_id: uuid::Uuid::now_v7().to_string(),
-        ..v1::CreateJobRequest::default()
-    };
-    let job = clients.jobs.create_job(request).await?.into_inner();
-    eprintln!("{} is queued", job.name);
-    let job = if args.wait { follow(&mut clients, &job.name, 0).await? } else { job };
-    if args.json.write(&job_json(&job))? {
-        println!("{}", product_name(&job));
-    }
-    Ok(())
+    submit(&mut clients, Task::Simulation(task), args.wait, &args.json).await
 }

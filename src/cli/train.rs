@@ -2,7 +2,7 @@
 
 use super::arrays::{Array, read_npz, read_positions};
 use super::client::{CliError, Clients, ServerArgs};
-use super::jobs::{follow, job_json, product_name};
+use super::jobs::submit;
 use super::names::{content_id, resource};
 use super::output::JsonArgs;
 use super::specs;
@@ -75,18 +75,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         model_id: args.model_id.clone().unwrap_or_default(),
         ..v1::TrainingTask::default()
     };
-    let request = v1::CreateJobRequest {
-        job: Some(v1::Job { task: Some(Task::Training(task)), ..v1::Job::default() }),
-        request_id: uuid::Uuid::now_v7().to_string(),
-        ..v1::CreateJobRequest::default()
-    };
-    let job = clients.jobs.create_job(request).await?.into_inner();
-    eprintln!("{} is queued", job.name);
-    let job = if args.wait { follow(&mut clients, &job.name, 0).await? } else { job };
-    if args.json.write(&job_json(&job))? {
-        println!("{}", product_name(&job));
-    }
-    Ok(())
+    submit(&mut clients, Task::Training(task), args.wait, &args.json).await
 }
 
 /// The name of a system on the server; a file is sent unless it is there already.

@@ -60,6 +60,15 @@ pub enum Purpose {
     Bootstrap = 7,
     /// Which coordinates a coupling layer transforms.
     Architecture = 8,
+    /// The noise of Langevin dynamics, new velocities, and the moves of Metropolis Monte Carlo. The pilots of simulations
+    /// have the same four purposes and 8 more.
+    SimulationNoise = 32,
+    /// Velocities at the start of a simulation.
+    SimulationStart = 33,
+    /// Whether a Monte Carlo move is accepted.
+    SimulationAccept = 34,
+    /// Whether an exchange of temperatures is.
+    SimulationExchange = 35,
 }
 
 /// The random numbers of one (seed, purpose, index): an address, and a position that moves along it.

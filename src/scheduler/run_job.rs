@@ -11,6 +11,7 @@ use crate::store::{
     Artifacts, ArtifactsError, Claim, JobError, JobSpec, Lease, LeaseState, NewResource, ResourceKind, Store,
     StoreError, SystemDocument,
 };
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::sync::Arc;
@@ -26,6 +27,22 @@ pub async fn load_system(store: &dyn Store, id: &str) -> Result<System, LoadSyst
     };
     let built = tokio::task::spawn_blocking(move || System::build(definition)).await;
     built.map_err(|_| LoadSystemError::Lost)?.map_err(LoadSystemError::Energy)
+}
+
+/// The system of a job, or what the job ends with instead.
+pub(super) async fn system_of(scheduler: &Scheduler, id: &str) -> Result<System, Ended> {
+    load_system(scheduler.store.as_ref(), id).await.map_err(|error| match error {
+        LoadSystemError::Store(StoreError::Database(e)) => {
+            Ended::Deferred(format!("the system could not be read: {e}"))
+        }
+        e => failure(tonic::Code::FailedPrecondition, "UNSUITABLE_SYSTEM", e.to_string()),
+    })
+}
+
+/// The job's checkpoint, if it has one.
+pub(super) async fn checkpoint_of(scheduler: &Scheduler, claim: &Claim) -> Result<Option<Bytes>, Ended> {
+    let Some((_, path)) = &claim.job.checkpoint else { return Ok(None) };
+    scheduler.artifacts.get(path).await.map(Some).map_err(|e| unreadable("the checkpoint", &e))
 }
 
 /// Why a stored system cannot be used.

@@ -5,15 +5,13 @@
 //! goes on bit for bit, and its frames are those of a run that was never interrupted. In the end the files become one.
 
 use super::data::load_frames;
-use super::run_job::{CANCEL, CONTINUE, Ended, Keeper, LoadSystemError, failure, hex_digest, load_system, unreadable};
+use super::run_job::{CANCEL, CONTINUE, Ended, Keeper, checkpoint_of, failure, hex_digest, system_of};
 use super::worker::Scheduler;
 use crate::contract::{SimulationReport, simulation_message};
 use crate::energy::{EnergyError, System, SystemDefinition, relax};
 use crate::engine::{DeviceSlot, Priority};
 use crate::simulate::{Frames, Phase, Progress, Simulation, SimulationError, SnapshotError, Summary};
-use crate::store::{
-    ArtifactsError, Claim, DatasetDocument, NewResource, ResourceKind, SimulatedFrames, SimulationJob, StoreError,
-};
+use crate::store::{ArtifactsError, Claim, DatasetDocument, NewResource, ResourceKind, SimulatedFrames, SimulationJob};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -71,12 +69,9 @@ pub(super) async fn simulate(
     spec: &SimulationJob,
     directive: Arc<AtomicU8>,
 ) -> Ended {
-    let system = match load_system(scheduler.store.as_ref(), &spec.system).await {
+    let system = match system_of(scheduler, &spec.system).await {
         Ok(system) => system,
-        Err(LoadSystemError::Store(StoreError::Database(e))) => {
-            return Ended::Deferred(format!("the system could not be read: {e}"));
-        }
-        Err(e) => return failure(tonic::Code::FailedPrecondition, "UNSUITABLE_SYSTEM", e.to_string()),
+        Err(ended) => return ended,
     };
     let starts = match &spec.start {
         None => None,
@@ -85,12 +80,9 @@ pub(super) async fn simulate(
             Err(ended) => return ended,
         },
     };
-    let checkpoint = match &claim.job.checkpoint {
-        None => None,
-        Some((_, path)) => match scheduler.artifacts.get(path).await {
-            Ok(bytes) => Some(bytes),
-            Err(e) => return unreadable("the checkpoint", &e),
-        },
+    let checkpoint = match checkpoint_of(scheduler, claim).await {
+        Ok(checkpoint) => checkpoint,
+        Err(ended) => return ended,
     };
     let (slot, keeper) = (Arc::clone(&scheduler.engine.slot), Keeper::new(scheduler, claim));
     let (job, owner) = (claim.job.id.clone(), claim.job.owner.clone());

@@ -1,13 +1,13 @@
 //! Training jobs.
 
 use super::data::{load_frames, of_temperature};
-use super::run_job::{CANCEL, Ended, Keeper, LoadSystemError, RELEASE, failure, hex_digest, load_system, unreadable};
+use super::run_job::{CANCEL, Ended, Keeper, RELEASE, checkpoint_of, failure, hex_digest, system_of};
 use super::worker::Scheduler;
 use crate::compute::device_of_job;
 use crate::contract::progress_message;
 use crate::engine::{DeviceSlot, Priority, SlotGuard};
 use crate::sample::ModelCard;
-use crate::store::{Claim, ModelDocument, NewResource, ResourceKind, StoreError, TrainingJob};
+use crate::store::{Claim, ModelDocument, NewResource, ResourceKind, TrainingJob};
 use crate::train::{
     CheckpointError, Directive, Observer, Outcome, Progress, RunError, StopReason, TrainError, Trainer, TrainingData,
     run,
@@ -18,12 +18,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Trains a flow.
 pub(super) async fn train(scheduler: &Scheduler, claim: &Claim, spec: &TrainingJob, directive: Arc<AtomicU8>) -> Ended {
-    let system = match load_system(scheduler.store.as_ref(), &spec.system).await {
+    let system = match system_of(scheduler, &spec.system).await {
         Ok(system) => system,
-        Err(LoadSystemError::Store(StoreError::Database(e))) => {
-            return Ended::Deferred(format!("the system could not be read: {e}"));
-        }
-        Err(e) => return failure(tonic::Code::FailedPrecondition, "UNSUITABLE_SYSTEM", e.to_string()),
+        Err(ended) => return ended,
     };
     let mut notes = Vec::new();
     let data = match &spec.dataset {
@@ -48,12 +45,9 @@ pub(super) async fn train(scheduler: &Scheduler, claim: &Claim, spec: &TrainingJ
             Err(ended) => return ended,
         },
     };
-    let checkpoint = match &claim.job.checkpoint {
-        None => None,
-        Some((_, path)) => match scheduler.artifacts.get(path).await {
-            Ok(bytes) => Some(bytes),
-            Err(e) => return unreadable("the checkpoint", &e),
-        },
+    let checkpoint = match checkpoint_of(scheduler, claim).await {
+        Ok(checkpoint) => checkpoint,
+        Err(ended) => return ended,
     };
     let (slot, device) = (Arc::clone(&scheduler.engine.slot), scheduler.engine.device.clone());
     let keeper = Keeper::new(scheduler, claim);

@@ -7,10 +7,11 @@ use super::hybrid::HybridMonteCarlo;
 use super::langevin::Langevin;
 use super::mechanics::Mechanics;
 use super::metropolis::Metropolis;
-use super::noise::{Source, Stream};
+use super::noise::Source;
 use super::plan::{Method, SimulationPlan};
 use super::statistics::EnergySeries;
 use crate::energy::{Potential, System};
+use crate::math::Purpose;
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -214,7 +215,7 @@ impl Ensemble {
         if let Mover::Langevin(langevin) = &self.mover {
             let half = 0.5 * langevin.timestep;
             let State { velocities, gradients, positions, ladders, .. } = &mut self.state;
-            self.source.normals(Stream::Start, 0, 0, d, velocities);
+            self.source.normals(Purpose::SimulationStart, 0, 0, d, velocities);
             let rows = velocities.chunks_exact_mut(d).zip(gradients.chunks_exact(d)).zip(&ladders.rungs);
             for ((v, g), &rung) in rows {
                 let speed = self.kt[rung as usize].sqrt();

@@ -1,8 +1,9 @@
 //! Exchanges of temperatures (Sugita and Okamoto, Chem. Phys. Lett. 314, 141 (1999)), and the way of replicas through
 //! the ladder.
 
-use super::noise::{Source, Stream};
+use super::noise::Source;
 use crate::compute::fused::{Portable, ln};
+use crate::math::Purpose;
 
 /// Which replica has which temperature, in several ladders side by side.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,7 +76,7 @@ impl Ladders {
                 let (a, b) = (self.rows[slot] as usize, self.rows[slot + 1] as usize);
                 let exponent = (1.0 / kt[low] - 1.0 / kt[low + 1]) * (energies[a] - energies[b]);
                 self.attempts[low] = self.attempts[low].saturating_add(1);
-                if ln::<Portable>(source.uniform(Stream::Exchange, step, slot)) < exponent {
+                if ln::<Portable>(source.uniform(Purpose::SimulationExchange, step, slot)) < exponent {
                     self.accepted[low] = self.accepted[low].saturating_add(1);
                     self.rows.swap(slot, slot + 1);
                     self.rungs.swap(a, b);

@@ -1,8 +1,8 @@
 //! Hybrid Monte Carlo: dynamics of constant energy from new velocities, accepted as a whole.
 
 use super::cell::{Cell, Failure, Setting};
-use super::noise::Stream;
 use crate::compute::fused::{Number, Portable, ln};
+use crate::math::Purpose;
 
 /// ΔH/kT from which a trajectory counts as diverged: its error says nothing of the others'.
 const DIVERGED: f64 = 500.0;
@@ -33,7 +33,7 @@ impl HybridMonteCarlo {
     /// Velocities of the temperatures, and their kinetic energies.
     fn draw_velocities(&self, cell: &mut Cell, setting: &Setting, step: u64) {
         let d = setting.mechanics.dimension;
-        setting.source.normals(Stream::Noise, step, cell.first_row, d, cell.velocities);
+        setting.source.normals(Purpose::SimulationNoise, step, cell.first_row, d, cell.velocities);
         for (v, &rung) in cell.velocities.chunks_exact_mut(d).zip(cell.rungs) {
             let speed = setting.kt[rung as usize].sqrt();
             v.iter_mut().zip(&setting.mechanics.root_inverse_mass).for_each(|(v, w)| *v *= speed * w);
@@ -79,7 +79,7 @@ fn accept(cell: &mut Cell, setting: &Setting, step: u64) {
             tally.error += error;
             tally.weight += (-error).exponential::<Portable>();
         }
-        let u = setting.source.uniform(Stream::Accept, step, cell.first_row + r);
+        let u = setting.source.uniform(Purpose::SimulationAccept, step, cell.first_row + r);
         if usable && ln::<Portable>(u) < -error {
             tally.accepted += 1.0;
         } else {

@@ -5,8 +5,9 @@
 //! the constraints after the drift (A) that follows takes it out too.
 
 use super::cell::{Cell, Failure, Setting};
-use super::noise::{Stream, fill_normals};
+use super::noise::fill_normals;
 use crate::compute::fused::{InstructionSet, Kernel, Number, Portable, dispatch};
+use crate::math::Purpose;
 
 /// Coordinates that are moved together.
 const WIDTH: usize = 8;
@@ -58,7 +59,7 @@ impl Langevin {
     fn constrained(&self, cell: &mut Cell, setting: &Setting, step: u64) {
         let (mechanics, d) = (setting.mechanics, setting.mechanics.dimension);
         let noise = &mut cell.scratch.noise[..cell.velocities.len()];
-        setting.source.normals(Stream::Noise, step, cell.first_row, d, noise);
+        setting.source.normals(Purpose::SimulationNoise, step, cell.first_row, d, noise);
         let rows = cell.velocities.chunks_exact_mut(d).zip(cell.gradients.chunks_exact(d));
         for ((v, g), (tally, &rung)) in rows.zip(cell.tallies.iter_mut().zip(cell.rungs)) {
             tally.looks += 1.0;
@@ -101,7 +102,7 @@ impl Kernel for Fused<'_, '_, '_> {
         let mechanics = setting.mechanics;
         let d = mechanics.dimension;
         let noise = &mut cell.scratch.noise[..cell.velocities.len()];
-        fill_normals(&setting.source, Stream::Noise, step, cell.first_row, d, noise);
+        fill_normals(&setting.source, Purpose::SimulationNoise, step, cell.first_row, d, noise);
         let rows = cell.positions.chunks_exact_mut(d).zip(cell.velocities.chunks_exact_mut(d));
         let rows = rows.zip(cell.gradients.chunks_exact(d).zip(noise.chunks_exact(d)));
         let tallies = cell.heat.iter_mut().zip(cell.tallies.iter_mut()).zip(cell.rungs);

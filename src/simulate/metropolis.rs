@@ -2,8 +2,8 @@
 //! moves of all coordinates.
 
 use super::cell::{Cell, Failure, Scratch, Setting};
-use super::noise::Stream;
 use crate::compute::fused::{Portable, ln};
+use crate::math::Purpose;
 
 #[derive(Debug)]
 pub struct Metropolis {
@@ -19,7 +19,7 @@ impl Metropolis {
         for step in first..first.saturating_add(moves) {
             let Scratch { noise, energies, .. } = &mut *cell.scratch;
             let (proposed, energies) = (&mut noise[..n], &mut energies[..cell.rungs.len()]);
-            setting.source.normals(Stream::Noise, step, cell.first_row, d, proposed);
+            setting.source.normals(Purpose::SimulationNoise, step, cell.first_row, d, proposed);
             let rows = proposed.chunks_exact_mut(d).zip(cell.positions.chunks_exact(d));
             for ((to, from), &rung) in rows.zip(cell.rungs) {
                 let size = self.steps[rung as usize];
@@ -31,7 +31,7 @@ impl Metropolis {
                 let rise = (*energy - cell.energies[r]) / setting.kt[cell.rungs[r] as usize];
                 let tally = &mut cell.tallies[r];
                 tally.moves += 1.0;
-                let u = setting.source.uniform(Stream::Accept, step, cell.first_row + r);
+                let u = setting.source.uniform(Purpose::SimulationAccept, step, cell.first_row + r);
                 if energy.is_finite() && ln::<Portable>(u) < -rise {
                     tally.accepted += 1.0;
                     from.copy_from_slice(to);

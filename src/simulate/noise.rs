@@ -1,9 +1,9 @@
-//! Random numbers of a simulation, by their address: a pure function of (seed, stream, step, place).
+//! Random numbers of a simulation, by their address: a pure function of (seed, purpose, step, place).
 //!
 //! Eight blocks of Philox go side by side. No product and sum is fused, so that every processor draws the same bits.
 
 use crate::compute::fused::{InstructionSet, Kernel, Portable, dispatch, ln, quadrant_sin_cos};
-use crate::math::Philox;
+use crate::math::{Philox, Purpose};
 use std::f64::consts::FRAC_PI_2;
 
 /// Rows whose normal numbers are drawn together. A cell has whole units of them, so that numbers do not depend on how
@@ -14,20 +14,6 @@ const LANES: usize = 8;
 /// Normal numbers of [`LANES`] blocks.
 const GROUP: usize = 2 * LANES;
 type Words = [u64; LANES];
-
-/// What random numbers are for. Each has a stream of its own; the project's purposes end far below.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Stream {
-    /// The noise of Langevin dynamics, new velocities, and the moves of Metropolis Monte Carlo.
-    Noise = 32,
-    /// Velocities at the start.
-    Start = 33,
-    /// Whether a Monte Carlo move is accepted.
-    Accept = 34,
-    /// Whether an exchange is.
-    Exchange = 35,
-}
 
 /// The seed, and whether the random numbers are those of the pilot or of the run.
 #[derive(Clone, Copy, Debug)]
@@ -42,23 +28,23 @@ impl Source {
     }
 
     /// A uniform number in (0, 1) for a place in a step.
-    pub fn uniform(&self, stream: Stream, step: u64, place: usize) -> f64 {
-        let counter = [place as u32, stream as u32 + self.offset, step as u32, (step >> 32) as u32];
+    pub fn uniform(&self, purpose: Purpose, step: u64, place: usize) -> f64 {
+        let counter = [place as u32, purpose as u32 + self.offset, step as u32, (step >> 32) as u32];
         let words = Philox::new(self.key).block(counter);
         uniform(u64::from(words[0]), u64::from(words[1]))
     }
 
     /// Standard normal numbers for rows of d coordinates, the first of which is a multiple of [`UNIT`].
-    pub fn normals(&self, stream: Stream, step: u64, first_row: usize, d: usize, out: &mut [f64]) {
-        dispatch(Normals { source: *self, stream, step, first_row, d, out });
+    pub fn normals(&self, purpose: Purpose, step: u64, first_row: usize, d: usize, out: &mut [f64]) {
+        dispatch(Normals { source: *self, purpose, step, first_row, d, out });
     }
 }
 
 /// As a kernel calls it: see [`Source::normals`].
 #[inline(always)]
-pub fn fill_normals(source: &Source, stream: Stream, step: u64, first_row: usize, d: usize, out: &mut [f64]) {
+pub fn fill_normals(source: &Source, purpose: Purpose, step: u64, first_row: usize, d: usize, out: &mut [f64]) {
     let groups = (UNIT * d).div_ceil(GROUP);
-    let last = [u64::from(stream as u32 + source.offset), u64::from(step as u32), step >> 32];
+    let last = [u64::from(purpose as u32 + source.offset), u64::from(step as u32), step >> 32];
     for (unit, rows) in out.chunks_mut(UNIT * d).enumerate() {
         let first = (first_row / UNIT + unit) * groups * LANES;
         for (group, out) in rows.chunks_mut(GROUP).enumerate() {
@@ -73,7 +59,7 @@ pub fn fill_normals(source: &Source, stream: Stream, step: u64, first_row: usize
 
 struct Normals<'a> {
     source: Source,
-    stream: Stream,
+    purpose: Purpose,
     step: u64,
     first_row: usize,
     d: usize,
@@ -85,7 +71,7 @@ impl Kernel for Normals<'_> {
 
     #[inline(always)]
     fn run<I: InstructionSet>(self) {
-        fill_normals(&self.source, self.stream, self.step, self.first_row, self.d, self.out);
+        fill_normals(&self.source, self.purpose, self.step, self.first_row, self.d, self.out);
     }
 }
 
@@ -163,9 +149,9 @@ mod tests {
         let source = Source::new(5, false);
         for d in [1, 2, 3, 66, 67] {
             let mut all = vec![0.0; 40 * d];
-            source.normals(Stream::Noise, 9, 0, d, &mut all);
+            source.normals(Purpose::SimulationNoise, 9, 0, d, &mut all);
             let mut part = vec![0.0; 13 * d];
-            source.normals(Stream::Noise, 9, 16, d, &mut part);
+            source.normals(Purpose::SimulationNoise, 9, 16, d, &mut part);
             assert_eq!(part, all[16 * d..29 * d]);
         }
     }
@@ -177,7 +163,7 @@ mod tests {
         let (n, mut sums, mut along) = ((rows * d * steps) as f64, [0.0f64; 4], 0.0);
         let mut z = vec![0.0; rows * d];
         for step in 0..steps as u64 {
-            Source::new(1, false).normals(Stream::Noise, step, 0, d, &mut z);
+            Source::new(1, false).normals(Purpose::SimulationNoise, step, 0, d, &mut z);
             z.iter().for_each(|z| (1..=4).for_each(|k| sums[k - 1] += z.powi(k as i32)));
             along += z.windows(2).map(|z| z[0] * z[1]).sum::<f64>();
         }

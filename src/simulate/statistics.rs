@@ -251,7 +251,8 @@ pub fn ratios(tally: &Tally, degrees_of_freedom: usize) -> [Option<f64>; 5] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simulate::noise::{Source, Stream};
+    use crate::math::Purpose;
+    use crate::simulate::noise::Source;
 
     /// First-order autoregression: 1 + 2·Σρ = (1 + a)/(1 − a). Blocks must not change what comes out by more than noise;
     /// the bounds are about four standard errors of the estimate at this length.
@@ -262,7 +263,7 @@ mod tests {
         let mut chains = vec![Vec::new(); series];
         let (mut x, mut z) = (vec![0.0; series], vec![0.0; series]);
         for t in 0..frames {
-            Source::new(3, false).normals(Stream::Noise, t, 0, series, &mut z);
+            Source::new(3, false).normals(Purpose::SimulationNoise, t, 0, series, &mut z);
             for s in 0..series {
                 x[s] = a * x[s] + (1.0 - a * a).sqrt() * z[s];
                 chains[s].push(x[s]);
@@ -282,7 +283,7 @@ mod tests {
         let mut energies = EnergySeries::new(2);
         let mut z = [0.0; 2];
         for t in 0..4000 {
-            Source::new(4, false).normals(Stream::Noise, t, 0, 2, &mut z);
+            Source::new(4, false).normals(Purpose::SimulationNoise, t, 0, 2, &mut z);
             energies.add(&[z[0], z[1] + 10.0]);
         }
         assert!(energies.effective_samples(0..2) < 20.0);

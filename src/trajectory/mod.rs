@@ -1,132 +1,137 @@
-//! Files of molecular trajectories.
-//!
-//! Positions are in nm and times in ps, whatever a format has: XTC has these, DCD, PDB and Amber's NetCDF have ångström. A
-//! file that was cut off while a frame was written has the frames before it, and says what is lost. Nothing here trusts a
-//! number of the file: what is read is bounded by what is there.
+//! Trajectories of molecules in the files of other programs. Positions are in nm and times in ps here, whatever a file
+//! has them in.
 
-mod cursor;
+mod amber_netcdf;
+mod bytes;
 mod dcd;
-mod netcdf;
+mod error;
 mod pdb;
 mod xtc;
 
 use crate::energy::openmm::Topology;
+pub use error::TrajectoryError;
+use std::fmt;
 use std::path::Path;
 
-/// nm in an ångström.
-const ANGSTROM: f64 = 0.1;
+/// Frames of one molecule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trajectory {
+    pub atoms: usize,
+    /// Rows of 3N coordinates in nm, one a frame.
+    pub positions: Vec<f64>,
+    /// The time of each frame in ps; none where a file has no times, or times that are not numbers.
+    pub times_ps: Option<Vec<f64>>,
+    /// What the file's end, where it was cut off, says of frames that are not here; in words.
+    pub lost: Option<String>,
+}
 
-/// The formats.
+/// The kinds of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// GROMACS, compressed to a precision that the file states; nm and ps.
+    /// GROMACS: compressed, nm and ps.
     Xtc,
-    /// CHARMM, NAMD and OpenMM, float32; Å.
+    /// CHARMM, NAMD and OpenMM: f32, Å, steps of AKMA time.
     Dcd,
-    /// The Protein Data Bank's text, one model a frame, to 0.001 Å.
+    /// Text, Å, no times; frames are models.
     Pdb,
-    /// Amber's NetCDF convention, to read only; Å and ps.
-    NetCdf,
+    /// Amber: classic NetCDF, Å and ps. It is read only.
+    AmberNetCdf,
 }
 
 impl Format {
-    /// The format of a file by the end of its name.
+    /// The format that a file's name says it has.
     pub fn of_path(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "xtc" => Some(Self::Xtc),
             "dcd" => Some(Self::Dcd),
-            "pdb" | "ent" => Some(Self::Pdb),
-            "nc" | "ncdf" | "netcdf" => Some(Self::NetCdf),
+            "pdb" => Some(Self::Pdb),
+            "nc" | "ncdf" => Some(Self::AmberNetCdf),
             _ => None,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Xtc => "XTC",
-            Self::Dcd => "DCD",
-            Self::Pdb => "PDB",
-            Self::NetCdf => "NetCDF",
         }
     }
 }
 
-/// Frames of the same atoms.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Trajectory {
-    pub atoms: usize,
-    /// (frames, atoms, 3) in nm.
-    pub positions: Vec<f64>,
-    /// Of each frame, in ps, if the file has them.
-    pub times: Option<Vec<f64>>,
-    /// What is missing at the file's end, in a sentence.
-    pub lost: Option<String>,
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Xtc => "XTC",
+            Self::Dcd => "DCD",
+            Self::Pdb => "PDB",
+            Self::AmberNetCdf => "Amber NetCDF",
+        })
+    }
 }
 
 impl Trajectory {
     pub fn frames(&self) -> usize {
-        self.positions.len() / (3 * self.atoms).max(1)
+        self.rows().len()
+    }
+
+    fn rows(&self) -> std::slice::ChunksExact<'_, f64> {
+        self.positions.chunks_exact(self.atoms.saturating_mul(3).max(1))
+    }
+
+    /// What every format needs of frames: at least one, of at least one atom, of finite numbers.
+    fn check(&self, format: Format) -> Result<(), TrajectoryError> {
+        if self.atoms == 0 || self.positions.is_empty() || !self.rows().remainder().is_empty() {
+            return Err(TrajectoryError::Shape { atoms: self.atoms, numbers: self.positions.len() });
+        }
+        if let Some(times) = &self.times_ps
+            && times.len() != self.frames()
+        {
+            return Err(TrajectoryError::Times { frames: self.frames(), times: times.len() });
+        }
+        for (frame, row) in self.rows().enumerate() {
+            if let Some(atom) = row.chunks_exact(3).position(|x| x.iter().any(|x| !x.is_finite())) {
+                return Err(TrajectoryError::NotFinite { format, frame: frame + 1, atom: atom + 1 });
+            }
+        }
+        Ok(())
     }
 }
 
-/// Why a trajectory cannot be read or written.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum TrajectoryError {
-    #[error("the file is empty; was the program that wrote it stopped before its first frame?")]
-    Empty,
-    #[error("this is no {format} file: {reason}")]
-    Foreign { format: &'static str, reason: String },
-    #[error("frame {frame} of the {format} file: {reason}")]
-    Frame { format: &'static str, frame: usize, reason: String },
-    #[error("{format} files {reason}")]
-    Unsupported { format: &'static str, reason: &'static str },
-    #[error("{0}")]
-    Topology(String),
-}
-
-/// Reads a file's bytes.
+/// Reads a whole file. What is needed of memory is bounded by the file's size, not by what it claims to hold.
 ///
 /// # Errors
-/// When there is no whole frame, or one that is not what it should be: another number of atoms, positions that are not
-/// finite. A frame that is not all there is no error: [`Trajectory::lost`] speaks of it.
+/// [`TrajectoryError`] when there is no whole frame, or one that is damaged, not finite, or of another number of atoms.
+/// A frame that the file's end cuts off is not an error: `lost` speaks of it.
 pub fn read(bytes: &[u8], format: Format) -> Result<Trajectory, TrajectoryError> {
     if bytes.is_empty() {
         return Err(TrajectoryError::Empty);
     }
-    let trajectory = match format {
+    let mut trajectory = match format {
         Format::Xtc => xtc::read(bytes)?,
         Format::Dcd => dcd::read(bytes)?,
         Format::Pdb => pdb::read(bytes)?,
-        Format::NetCdf => netcdf::read(bytes)?,
+        Format::AmberNetCdf => amber_netcdf::read(bytes)?,
     };
-    let row = (3 * trajectory.atoms).max(1);
-    if let Some(i) = trajectory.positions.iter().position(|x| !x.is_finite()) {
-        let reason = format!("atom {} has the coordinate {}; it must be finite", i % row / 3, trajectory.positions[i]);
-        return Err(TrajectoryError::Frame { format: format.name(), frame: i / row, reason });
-    }
     if trajectory.positions.is_empty() {
-        let reason = trajectory.lost.unwrap_or_else(|| "it has no frames".into());
-        return Err(TrajectoryError::Foreign { format: format.name(), reason });
+        return Err(TrajectoryError::NoFrame { format, lost: trajectory.lost.unwrap_or_default() });
     }
+    trajectory.times_ps.take_if(|times| times.iter().any(|t| !t.is_finite()));
+    trajectory.check(format)?;
     Ok(trajectory)
 }
 
-/// The bytes of a file. PDB files need the topology of the atoms.
+/// Writes a whole file; a PDB file has the names and bonds of `topology`, which others do not need.
+///
+/// XTC rounds positions to 0.001 nm; DCD and, for nine atoms or less, XTC to f32; PDB to 0.0001 nm. XTC has the
+/// numbers of frames as times where there are none. DCD holds times that are a whole number of equal intervals; others
+/// are left out. PDB holds none.
+///
+/// # Errors
+/// [`TrajectoryError`] when the frames are not rows of finite positions, or are not what the format can hold.
 pub fn write(trajectory: &Trajectory, format: Format, topology: Option<&Topology>) -> Result<Vec<u8>, TrajectoryError> {
-    match format {
-        Format::Xtc => xtc::write(trajectory),
-        Format::Dcd => dcd::write(trajectory),
-        Format::Pdb => match topology {
-            Some(topology) if topology.atoms.len() == trajectory.atoms => pdb::write(trajectory, topology),
-            Some(topology) => Err(TrajectoryError::Topology(format!(
-                "the topology has {} atoms and the trajectory {}; give the topology of the same system",
-                topology.atoms.len(),
-                trajectory.atoms
-            ))),
-            None => Err(TrajectoryError::Topology("a PDB file needs the names of atoms; give a topology".into())),
-        },
-        Format::NetCdf => {
-            Err(TrajectoryError::Unsupported { format: "NetCDF", reason: "are not written; use XTC or DCD" })
+    trajectory.check(format)?;
+    match (format, topology) {
+        (Format::Xtc, _) => xtc::write(trajectory),
+        (Format::Dcd, _) => dcd::write(trajectory),
+        (Format::Pdb, Some(topology)) => pdb::write(trajectory, topology),
+        (Format::Pdb, None) => {
+            Err(error::unwritable(format, "it names the atoms, and no names were given", "give a topology"))
+        }
+        (Format::AmberNetCdf, _) => {
+            Err(error::unwritable(format, "this program only reads it", "write XTC, DCD or PDB"))
         }
     }
 }

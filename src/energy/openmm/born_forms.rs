@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 /// An expression and the definitions that follow it, without white space.
 #[derive(Debug)]
-pub(super) struct Expression<'a> {
-    text: &'a str,
+pub(super) struct Expression {
     main: String,
     definitions: BTreeMap<String, String>,
 }
@@ -23,9 +22,9 @@ const CONSTANTS: [&str; 5] = ["solventDielectric", "soluteDielectric", "kappa", 
 /// The longest expression that is looked at, in bytes; those of OBC1 and OBC2 are far shorter.
 const LONGEST: usize = 2_000;
 
-impl<'a> Expression<'a> {
+impl Expression {
     /// Splits the text of an expression. None where it is too long to be one of those known, or defines a name twice.
-    pub fn parse(text: &'a str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         if text.len() > LONGEST {
             return None;
         }
@@ -39,15 +38,11 @@ impl<'a> Expression<'a> {
                 return None;
             }
         }
-        Some(Self { text, main, definitions })
-    }
-
-    pub fn text(&self) -> &'a str {
-        self.text
+        Some(Self { main, definitions })
     }
 
     /// The number that a name is defined as.
-    pub fn number(&self, name: &str) -> Option<f64> {
+    fn number(&self, name: &str) -> Option<f64> {
         match numbers(self.definitions.get(name)?, "#")?.as_slice() {
             [number] => Some(*number),
             _ => None,

@@ -3,9 +3,9 @@
 
 use super::born::{Atom, Cutoff, GeneralizedBorn};
 use super::born_forms::Expression;
-use super::custom_reader::cutoff;
+use super::custom_reader::{cutoff, parameter_names};
 use super::nonbonded::COULOMB;
-use super::xml::{Element, quoted};
+use super::xml::Element;
 use crate::energy::potential::EnergyError;
 use std::f64::consts::PI;
 
@@ -71,9 +71,9 @@ pub(super) fn read_obc2(force: &Element, atoms: usize) -> Result<GeneralizedBorn
     })
 }
 
-/// Reads a CustomGBForce whose expressions are those of OBC1 or OBC2; others are unsupported here.
-pub(super) fn read_custom(force: &Element, atoms: usize) -> Result<GeneralizedBorn, EnergyError> {
-    let model = custom_model(force)?;
+/// Reads a CustomGBForce whose expressions are those of OBC1 or OBC2; nothing if they are others.
+pub(super) fn read_custom(force: &Element, atoms: usize) -> Result<Option<GeneralizedBorn>, EnergyError> {
+    let Some(model) = custom_model(force)? else { return Ok(None) };
     let [charge, offset_radius, scaled_radius] = &model.parameters;
     let atom = |particle: Element| {
         let (charge, offset_radius) = (particle.number(charge)?, particle.number(offset_radius)?);
@@ -92,44 +92,33 @@ pub(super) fn read_custom(force: &Element, atoms: usize) -> Result<GeneralizedBo
         })
     };
     let particles = force.particles_of("Particles", "Particle", atoms)?;
-    Ok(GeneralizedBorn {
+    Ok(Some(GeneralizedBorn {
         atoms: particles.into_iter().map(atom).collect::<Result<_, _>>()?,
         rescaling: model.rescaling,
         pair_energy: model.pair_energy,
         cutoff: cutoff(force)?.map(|distance| Cutoff { distance, shift: model.shift }),
         engulfed_term: false,
-    })
+    }))
 }
 
-fn custom_model(force: &Element) -> Result<CustomModel, EnergyError> {
-    for list in ["GlobalParameters", "EnergyParameterDerivatives", "Functions"] {
+fn custom_model(force: &Element) -> Result<Option<CustomModel>, EnergyError> {
+    for list in ["GlobalParameters", "Functions"] {
         if force.has_any(list)? {
-            return Err(force.unsupported(format!("it has {list}, which the OBC1 and OBC2 models do not")));
+            return Ok(None);
         }
     }
-    let parameters = parameters(force)?;
+    let Some(parameters) = parameters(force)? else { return Ok(None) };
     let values = force.child("ComputedValues")?.children("Value").collect::<Result<Vec<_>, _>>()?;
-    let [integral, radius] = values.as_slice() else {
-        return Err(force.unsupported(format!("it has {} computed values; OBC1 and OBC2 have I and B", values.len())));
-    };
-    let integral = expression(force, integral, Some("I"), "2")?;
-    integral.is_descreening().then_some(()).ok_or_else(|| unknown(force, &integral))?;
-    let radius = expression(force, radius, Some("B"), "0")?;
-    let (rescaling, offset) = radius.born_radius().ok_or_else(|| unknown(force, &radius))?;
+    let [integral, radius] = values.as_slice() else { return Ok(None) };
+    let is_integral = expression(integral, Some("I"), "2")?.is_some_and(|integral| integral.is_descreening());
+    let radius = expression(radius, Some("B"), "0")?.and_then(|radius| radius.born_radius());
+    let (true, Some((rescaling, offset))) = (is_integral, radius) else { return Ok(None) };
 
     let (mut self_energy, mut pair_energy, mut surface) = (None, None, None);
     for term in force.child("EnergyTerms")?.children("Term") {
         let term = term?;
         let kind = term.required("type")?;
-        let expression = expression(force, &term, None, kind)?;
-        if expression.number("kappa").is_some_and(|kappa| kappa != 0.0) {
-            let reason = format!(
-                "its term \"{}\" has kappa other than 0; salt is not supported, so create the system without \
-                 implicitSolventKappa",
-                quoted(expression.text())
-            );
-            return Err(force.unsupported(reason));
-        }
+        let Some(expression) = expression(&term, None, kind)? else { return Ok(None) };
         let repeated = if let ("0", Some(energy)) = (kind, expression.self_energy()) {
             self_energy.replace(energy.prefactor * contrast(&term, energy.solute, energy.solvent)?).is_some()
         } else if let ("2", Some((energy, shift))) = (kind, expression.pair_energy()) {
@@ -138,62 +127,32 @@ fn custom_model(force: &Element) -> Result<CustomModel, EnergyError> {
         } else if let ("0", Some([prefactor, probe, offset])) = (kind, expression.surface_energy()) {
             surface.replace(Surface { prefactor, probe, offset }).is_some()
         } else {
-            return Err(unknown(force, &expression));
+            return Ok(None);
         };
         if repeated {
-            return Err(force.unsupported(format!("it has the term \"{}\" twice", quoted(expression.text()))));
+            return Ok(None);
         }
     }
-    let missing = |what: &str| force.unsupported(format!("it has no energy term for {what}, which OBC1 and OBC2 have"));
-    let (pair_energy, shift) = pair_energy.ok_or_else(|| missing("pairs of atoms"))?;
-    Ok(CustomModel {
-        rescaling,
-        offset,
-        self_energy: self_energy.ok_or_else(|| missing("single atoms"))?,
-        pair_energy,
-        shift,
-        surface,
-        parameters,
-    })
+    let (Some(self_energy), Some((pair_energy, shift))) = (self_energy, pair_energy) else { return Ok(None) };
+    Ok(Some(CustomModel { rescaling, offset, self_energy, pair_energy, shift, surface, parameters }))
 }
 
 /// The attributes of particles that hold the parameters charge, or, and sr.
-fn parameters(force: &Element) -> Result<[String; 3], EnergyError> {
-    let list = force.child("PerParticleParameters")?;
-    let names =
-        list.children("Parameter").map(|parameter| parameter?.required("name")).collect::<Result<Vec<_>, _>>()?;
+fn parameters(force: &Element) -> Result<Option<[String; 3]>, EnergyError> {
+    let names = parameter_names(force, "PerParticleParameters")?;
     let place = |name: &str| names.iter().position(|n| *n == name).map(|i| format!("param{}", i + 1));
-    match (names.len(), place("charge"), place("or"), place("sr")) {
-        (3, Some(charge), Some(or), Some(sr)) => Ok([charge, or, sr]),
-        _ => Err(force.unsupported("its parameters of particles are not charge, or and sr, as those of OBC1 and OBC2")),
-    }
+    Ok(match (names.len(), place("charge"), place("or"), place("sr")) {
+        (3, Some(charge), Some(or), Some(sr)) => Some([charge, or, sr]),
+        _ => None,
+    })
 }
 
-/// The expression of a computed value or energy term, which must have the name and type.
-fn expression<'a>(
-    force: &Element,
-    element: &Element<'a, '_>,
-    name: Option<&str>,
-    kind: &str,
-) -> Result<Expression<'a>, EnergyError> {
+/// The expression of a computed value or energy term, if it has the name and type.
+fn expression(element: &Element, name: Option<&str>, kind: &str) -> Result<Option<Expression>, EnergyError> {
     let text = element.required("expression")?;
     let actual_name = name.map(|_| element.required("name")).transpose()?;
-    let expression = Expression::parse(text);
-    match expression {
-        Some(expression) if actual_name == name && element.required("type")? == kind => Ok(expression),
-        _ => Err(unknown_text(force, text)),
-    }
-}
-
-fn unknown(force: &Element, expression: &Expression) -> EnergyError {
-    unknown_text(force, expression.text())
-}
-
-fn unknown_text(force: &Element, text: &str) -> EnergyError {
-    force.unsupported(format!(
-        "its expression \"{}\" is not one of those that OpenMM writes for OBC1 and OBC2 without salt",
-        quoted(text)
-    ))
+    let fits = actual_name == name && element.required("type")? == kind;
+    Ok(Expression::parse(text).filter(|_| fits))
 }
 
 /// 1/ε_solute − 1/ε_solvent.

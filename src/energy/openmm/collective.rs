@@ -9,6 +9,9 @@ use super::xml::Element;
 use crate::compute::fused::dispatch;
 use crate::energy::potential::EnergyError;
 
+/// The most variables of one force.
+const MOST_VARIABLES: usize = 256;
+
 /// OpenMM's CustomCVForce.
 #[derive(Debug)]
 pub(super) struct CollectiveVariables {
@@ -22,8 +25,15 @@ pub(super) struct CollectiveVariables {
 #[derive(Debug)]
 pub(super) struct CollectiveScratch {
     registers: EnergyRegisters,
-    /// Of each variable, its own scratch space and its gradient.
-    variables: Vec<(Scratch, Vec<Vector>)>,
+    variables: Vec<Variable>,
+}
+
+/// What one thread needs for one variable.
+#[derive(Debug)]
+struct Variable {
+    scratch: Scratch,
+    gradient: Vec<Vector>,
+    value: Lanes,
 }
 
 impl CollectiveVariables {
@@ -37,6 +47,9 @@ impl CollectiveVariables {
         let mut variables = Vec::new();
         for (k, variable) in force.child("CollectiveVariables")?.children("CollectiveVariable").enumerate() {
             let variable = variable?;
+            if k == MOST_VARIABLES {
+                return Err(force.unsupported(format!("it has more than {MOST_VARIABLES} collective variables")));
+            }
             definitions.name(&variable, variable.required("name")?, |graph| graph.variable(k))?;
             variables.push(read_force(&variable.child("Force")?)?);
         }
@@ -46,7 +59,11 @@ impl CollectiveVariables {
     }
 
     pub fn scratch(&self) -> CollectiveScratch {
-        let of_variable = |force: &Force| (force.scratch(), vec![[Lanes::ZERO; 3]; self.atoms]);
+        let of_variable = |force: &Force| Variable {
+            scratch: force.scratch(),
+            gradient: vec![[Lanes::ZERO; 3]; self.atoms],
+            value: Lanes::ZERO,
+        };
         CollectiveScratch {
             registers: self.program.registers(),
             variables: self.variables.iter().map(of_variable).collect(),
@@ -64,21 +81,21 @@ impl CollectiveVariables {
         gradient: &mut [Vector],
         scratch: &mut CollectiveScratch,
     ) -> Lanes {
-        let mut values = Vec::with_capacity(self.variables.len());
-        for (force, (scratch, own)) in self.variables.iter().zip(&mut scratch.variables) {
+        for (force, variable) in self.variables.iter().zip(&mut scratch.variables) {
+            let Variable { scratch, gradient, value } = variable;
             if GRADIENT {
-                own.fill([Lanes::ZERO; 3]);
+                gradient.fill([Lanes::ZERO; 3]);
             }
-            values.push(dispatch(ForceKernel::<GRADIENT> { force, at, gradient: own, scratch }));
+            *value = dispatch(ForceKernel::<GRADIENT> { force, at, gradient, scratch });
         }
-        let registers = &mut scratch.registers;
+        let CollectiveScratch { registers, variables } = scratch;
         self.program.run::<GRADIENT>(registers, &self.tables, 1, |registers, slot, _| {
-            values.iter().enumerate().for_each(|(k, value)| registers.set_variable(k, slot, *value));
+            variables.iter().enumerate().for_each(|(k, variable)| registers.set_variable(k, slot, variable.value));
         });
         if GRADIENT {
-            for (k, (_, own)) in scratch.variables.iter().enumerate() {
+            for (k, variable) in variables.iter().enumerate() {
                 let slope = self.program.slope(registers, k, 0);
-                for (to, from) in gradient.iter_mut().zip(own) {
+                for (to, from) in gradient.iter_mut().zip(&variable.gradient) {
                     add(to, &scaled(from, slope));
                 }
             }

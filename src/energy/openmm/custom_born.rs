@@ -81,6 +81,7 @@ impl CustomBorn {
     pub fn read(force: &Element, atoms: usize) -> Result<Self, EnergyError> {
         let names = parameter_names(force, "PerParticleParameters")?;
         let cutoff = cutoff(force)?;
+        let shared = Definitions::read(force)?;
         let listed = force.child("ComputedValues")?.children("Value").collect::<Result<Vec<_>, _>>()?;
         if listed.len() > MOST_VALUES {
             return Err(force.unsupported(format!("it has {} computed values; {MOST_VALUES} may be", listed.len())));
@@ -90,12 +91,12 @@ impl CustomBorn {
         for value in &listed {
             match kind(value)? {
                 Kind::Single => {
-                    let mut own = own_definitions(force, &names, &value_names)?;
+                    let mut own = own_definitions(&shared, force, &names, &value_names)?;
                     let node = own.expression(value, "expression")?;
                     own_values.push(own.program(value, node, names.len(), COORDINATES + value_names.len())?);
                 }
                 kind if value_names.is_empty() => {
-                    pair_value = Some(PairValue::read(force, value, kind == Kind::Pair, &names, cutoff)?);
+                    pair_value = Some(PairValue::read(&shared, force, value, kind == Kind::Pair, &names, cutoff)?);
                 }
                 _ => {
                     return Err(force.unsupported(format!(
@@ -106,13 +107,13 @@ impl CustomBorn {
             }
             value_names.push(value.required("name")?);
         }
-        let (own_energy, pair_energies) = energies(force, &names, &value_names, cutoff)?;
+        let (own_energy, pair_energies) = energies(&shared, force, &names, &value_names, cutoff)?;
         let mut values = Vec::new();
         for particle in force.particles_of("Particles", "Particle", atoms)? {
             values.extend(parameter_values(&particle, names.len())?);
         }
         Ok(Self {
-            tables: Definitions::read(force)?.tables,
+            tables: shared.tables,
             parameters: names.len(),
             values,
             atoms,
@@ -192,35 +193,61 @@ impl CustomBorn {
         }
     }
 
+    /// Runs a program of single atoms over all of them, and shows `see` the slot and the number of each.
+    #[inline(always)]
+    fn for_each_atom<const GRADIENT: bool>(
+        &self,
+        program: &EnergyProgram,
+        registers: &mut EnergyRegisters,
+        at: &[Vector],
+        known: &[Vec<Lanes>],
+        mut see: impl FnMut(&EnergyRegisters, usize, usize),
+    ) {
+        for start in (0..self.atoms).step_by(SLOTS) {
+            let terms = SLOTS.min(self.atoms - start);
+            program.run::<GRADIENT>(registers, &self.tables, terms, |registers, slot, term| {
+                self.set_own(registers, slot, start + term, at, known);
+            });
+            (0..terms).for_each(|term| see(registers, term, start + term));
+        }
+    }
+
+    /// Runs a program of the first value over all pairs, and shows `see` the slot and the atoms of each.
+    #[inline(always)]
+    fn for_each_pair(
+        &self,
+        excludes: bool,
+        program: &Program,
+        registers: &mut Registers,
+        at: &[Vector],
+        mut see: impl FnMut(&Registers, usize, (usize, usize)),
+    ) {
+        self.pairs(excludes).for_each_block(|block| {
+            for slot in 0..SLOTS {
+                self.set_pair(registers, slot, block[slot.min(block.len() - 1)], at);
+            }
+            program.run(registers, &self.tables);
+            block.iter().enumerate().for_each(|(slot, &pair)| see(registers, slot, pair));
+        });
+    }
+
     #[inline(always)]
     fn compute_values(&self, at: &[Vector], scratch: &mut CustomBornScratch) {
         if let (Some(pair), Some([registers, _])) = (&self.pair_value, &mut scratch.pair_values) {
             let sum = &mut scratch.computed[0];
             sum.fill(Lanes::ZERO);
-            self.pairs(pair.excludes).for_each_block(|block| {
-                for slot in 0..SLOTS {
-                    self.set_pair(registers, slot, block[slot.min(block.len() - 1)], at);
-                }
-                pair.values.run(registers, &self.tables);
-                for (slot, &(i, j)) in block.iter().enumerate() {
-                    sum[i] += pair.values.output(registers, 0, slot);
-                    sum[j] += pair.values.output(registers, 1, slot);
-                }
+            self.for_each_pair(pair.excludes, &pair.values, registers, at, |registers, slot, (i, j)| {
+                sum[i] += pair.values.output(registers, 0, slot);
+                sum[j] += pair.values.output(registers, 1, slot);
             });
         }
         let first = usize::from(self.pair_value.is_some());
         for (k, (program, registers)) in self.own_values.iter().zip(&mut scratch.own_values).enumerate() {
             let (known, rest) = scratch.computed.split_at_mut(first + k);
             let Some(value) = rest.first_mut() else { continue };
-            for start in (0..self.atoms).step_by(SLOTS) {
-                let terms = SLOTS.min(self.atoms - start);
-                program.run::<false>(registers, &self.tables, terms, |registers, slot, term| {
-                    self.set_own(registers, slot, start + term, at, known);
-                });
-                for term in 0..terms {
-                    value[start + term] = program.value::<false>(registers, term);
-                }
-            }
+            self.for_each_atom::<false>(program, registers, at, known, |registers, slot, i| {
+                value[i] = program.value::<false>(registers, slot);
+            });
         }
     }
 
@@ -233,19 +260,12 @@ impl CustomBorn {
     ) -> Lanes {
         let mut energy = Lanes::ZERO;
         let (Some(program), Some(registers)) = (&self.own_energy, &mut scratch.own_energy) else { return energy };
-        for start in (0..self.atoms).step_by(SLOTS) {
-            let terms = SLOTS.min(self.atoms - start);
-            program.run::<GRADIENT>(registers, &self.tables, terms, |registers, slot, term| {
-                self.set_own(registers, slot, start + term, at, &scratch.computed);
-            });
-            for term in 0..terms {
-                energy += program.value::<GRADIENT>(registers, term);
-                if GRADIENT {
-                    let one = Lanes::all(1.0);
-                    back_to_atom(program, registers, (term, start + term), one, gradient, &mut scratch.adjoint);
-                }
+        self.for_each_atom::<GRADIENT>(program, registers, at, &scratch.computed, |registers, slot, i| {
+            energy += program.value::<GRADIENT>(registers, slot);
+            if GRADIENT {
+                back_to_atom(program, registers, (slot, i), Lanes::all(1.0), gradient, &mut scratch.adjoint);
             }
-        }
+        });
         energy
     }
 
@@ -292,29 +312,16 @@ impl CustomBorn {
             let known = &scratch.computed[..first + k];
             let (earlier, rest) = scratch.adjoint.split_at_mut(first + k);
             let Some(own) = rest.first() else { continue };
-            for start in (0..self.atoms).step_by(SLOTS) {
-                let terms = SLOTS.min(self.atoms - start);
-                program.run::<true>(registers, &self.tables, terms, |registers, slot, term| {
-                    self.set_own(registers, slot, start + term, at, known);
-                });
-                for term in 0..terms {
-                    let i = start + term;
-                    back_to_atom(program, registers, (term, i), own[i], gradient, earlier);
-                }
-            }
+            self.for_each_atom::<true>(program, registers, at, known, |registers, slot, i| {
+                back_to_atom(program, registers, (slot, i), own[i], gradient, earlier);
+            });
         }
         if let (Some(pair), Some([_, registers])) = (&self.pair_value, &mut scratch.pair_values) {
             let adjoint = &scratch.adjoint[0];
-            self.pairs(pair.excludes).for_each_block(|block| {
-                for slot in 0..SLOTS {
-                    self.set_pair(registers, slot, block[slot.min(block.len() - 1)], at);
-                }
-                pair.slopes.run(registers, &self.tables);
-                for (slot, &(i, j)) in block.iter().enumerate() {
-                    let of_i = pair.slopes.output(registers, 0, slot) * adjoint[i];
-                    let of_j = pair.slopes.output(registers, 1, slot) * adjoint[j];
-                    pull_together(at, gradient, i, j, of_i + of_j);
-                }
+            self.for_each_pair(pair.excludes, &pair.slopes, registers, at, |registers, slot, (i, j)| {
+                let of_i = pair.slopes.output(registers, 0, slot) * adjoint[i];
+                let of_j = pair.slopes.output(registers, 1, slot) * adjoint[j];
+                pull_together(at, gradient, i, j, of_i + of_j);
             });
         }
     }
@@ -343,9 +350,14 @@ fn back_to_atom(
 }
 
 /// What the expression of a single atom may use.
-fn own_definitions(force: &Element, names: &[&str], values: &[&str]) -> Result<Definitions, EnergyError> {
-    let mut own = Definitions::read(force)?;
-    own.parameters(force, names, "", 0)?;
+fn own_definitions(
+    shared: &Definitions,
+    force: &Element,
+    names: &[&str],
+    values: &[&str],
+) -> Result<Definitions, EnergyError> {
+    let mut own = shared.again();
+    own.of_one(force, names, 0)?;
     for (variable, name) in ["x", "y", "z"].iter().chain(values).enumerate() {
         own.name(force, *name, |graph| graph.variable(variable))?;
     }
@@ -367,13 +379,14 @@ fn name_pair(
 
 impl PairValue {
     fn read(
+        shared: &Definitions,
         force: &Element,
         value: &Element,
         excludes: bool,
         names: &[&str],
         cutoff: Option<f64>,
     ) -> Result<Self, EnergyError> {
-        let mut definitions = Definitions::read(force)?;
+        let mut definitions = shared.again();
         let mut both: Vec<Node> = Vec::new();
         // The same expression for the first atom's value and, the other way round, for the second's.
         for suffixes in [["1", "2"], ["2", "1"]] {
@@ -396,9 +409,15 @@ impl PairValue {
 type Energies = (Option<EnergyProgram>, Vec<(EnergyProgram, bool)>);
 
 /// The energy of single atoms, and those of pairs with and without the excluded ones: each kind's terms in one program.
-fn energies(force: &Element, names: &[&str], values: &[&str], cutoff: Option<f64>) -> Result<Energies, EnergyError> {
+fn energies(
+    shared: &Definitions,
+    force: &Element,
+    names: &[&str],
+    values: &[&str],
+    cutoff: Option<f64>,
+) -> Result<Energies, EnergyError> {
     let terms = force.child("EnergyTerms")?.children("Term").collect::<Result<Vec<_>, _>>()?;
-    let mut own = own_definitions(force, names, values)?;
+    let mut own = own_definitions(shared, force, names, values)?;
     let (mut own_energy, mut pair_energies) = (None, Vec::new());
     for term in &terms {
         if kind(term)? == Kind::Single {
@@ -409,8 +428,7 @@ fn energies(force: &Element, names: &[&str], values: &[&str], cutoff: Option<f64
     let own_energy =
         own_energy.map(|energy| own.program(force, energy, names.len(), COORDINATES + values.len())).transpose()?;
     for wanted in [Kind::Pair, Kind::PairWithExcluded] {
-        let mut definitions = Definitions::read(force)?;
-        definitions.scope.names.clear();
+        let mut definitions = shared.again();
         name_pair(&mut definitions, force, names, ["1", "2"])?;
         for (suffix, first) in [("1", 1), ("2", 1 + values.len())] {
             for (k, name) in values.iter().enumerate() {

@@ -91,10 +91,12 @@ fn pairs(force: &Element, atoms: usize) -> Result<Pairs, EnergyError> {
         check_all_pairs(force, atoms)?;
         return Ok(Pairs::all_but(&excluded));
     };
-    let between = |group: Element| {
+    let mut most = 0usize;
+    let mut between = |group: Element| {
         let (first, second) = (particles(&group, "Set1", atoms)?, particles(&group, "Set2", atoms)?);
-        // As many pairs as all atoms of the largest system have are enough for a group too.
-        check_all_pairs(force, first.len().saturating_mul(second.len()).isqrt())?;
+        // As many pairs as all atoms of the largest system have are enough for all groups too.
+        most = most.saturating_add(first.len().saturating_mul(second.len()));
+        check_all_pairs(force, most.isqrt())?;
         Ok::<_, EnergyError>(Pairs::between(&first, &second, &excluded))
     };
     let mut pairs = between(first)?;

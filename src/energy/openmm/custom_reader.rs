@@ -26,6 +26,11 @@ impl Definitions {
         Ok(definitions)
     }
 
+    /// Definitions with the same functions, and no names yet, for another program of the force.
+    pub fn again(&self) -> Self {
+        Self { scope: Scope { tables: self.scope.tables.clone(), ..Scope::default() }, ..Self::default() }
+    }
+
     /// Gives a name to an expression.
     pub fn name(
         &mut self,

@@ -240,10 +240,9 @@ fn read_force<'a>(
         }
         "CustomGBForce" => {
             check_all_pairs(element, atoms)?;
-            match born_reader::read_custom(element, atoms) {
-                Ok(born) => Force::Born(born),
-                Err(EnergyError::Unsupported { .. }) => Force::CustomBorn(Box::new(CustomBorn::read(element, atoms)?)),
-                Err(error) => return Err(error),
+            match born_reader::read_custom(element, atoms)? {
+                Some(born) => Force::Born(born),
+                None => Force::CustomBorn(Box::new(CustomBorn::read(element, atoms)?)),
             }
         }
         "CustomBondForce"

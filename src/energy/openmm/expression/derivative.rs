@@ -8,31 +8,31 @@ impl Graph {
     pub fn derivative(&mut self, node: Node, with: Node) -> Node {
         // A node's parts have lower numbers, so that their derivatives are known when its own is made.
         let size = (node.0 as usize + 1).min(self.len());
-        let needed = self.needed(node, size);
+        let needed = self.needed(&[node], size);
         let zero = self.constant(0.0);
+        if !needed.get(with.0 as usize).is_some_and(|needed| *needed) {
+            return zero;
+        }
         let mut derivatives = vec![zero; size];
-        for k in 0..size {
-            if needed[k] {
-                let of = |part: Node| derivatives.get(part.0 as usize).copied().unwrap_or(zero);
-                derivatives[k] = self.differentiate(Node(k as u32), with, of);
-            }
+        for k in (0..size).filter(|&k| needed[k]) {
+            let of = |part: Node| derivatives.get(part.0 as usize).copied().unwrap_or(zero);
+            derivatives[k] = self.differentiate(Node(k as u32), with, of);
         }
         derivatives.get(node.0 as usize).copied().unwrap_or(zero)
     }
 
-    /// Which of the first nodes an expression is made of.
-    pub(super) fn needed(&self, node: Node, size: usize) -> Vec<bool> {
+    /// Which of the first nodes some expressions are made of.
+    pub(super) fn needed(&self, nodes: &[Node], size: usize) -> Vec<bool> {
         let mut needed = vec![false; size];
-        if let Some(last) = needed.get_mut(node.0 as usize) {
-            *last = true;
-        }
+        let mark = |needed: &mut Vec<bool>, node: Node| {
+            if let Some(flag) = needed.get_mut(node.0 as usize) {
+                *flag = true;
+            }
+        };
+        nodes.iter().for_each(|&node| mark(&mut needed, node));
         for k in (0..size).rev() {
             if needed[k] {
-                self.operation(Node(k as u32)).for_each_part(|part| {
-                    if let Some(flag) = needed.get_mut(part.0 as usize) {
-                        *flag = true;
-                    }
-                });
+                self.operation(Node(k as u32)).for_each_part(|part| mark(&mut needed, part));
             }
         }
         needed

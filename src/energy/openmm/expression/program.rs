@@ -116,11 +116,7 @@ struct Compiler<'a> {
 impl<'a> Compiler<'a> {
     fn new(graph: &'a Graph, outputs: &[Node], parameters: usize, variables: usize) -> Self {
         let size = graph.len();
-        let mut needed = vec![false; size];
-        for &output in outputs {
-            let of_output = graph.needed(output, size);
-            needed.iter_mut().zip(of_output).for_each(|(flag, other)| *flag |= other);
-        }
+        let needed = graph.needed(outputs, size);
         let (mut varies, mut last_use) = (vec![false; size], vec![0; size]);
         let mut constants = Vec::new();
         let mut place = vec![None; size];
