@@ -2,7 +2,10 @@
 
 use super::v1::{self, analytic_potential as proto, system::Definition};
 use super::{FieldError, numbers};
-use crate::energy::analytic::{AnalyticPotential, DoubleWell, GaussianMixture, Harmonic, ManyWell, MullerBrown};
+use crate::energy::analytic::{
+    AnalyticPotential, DoubleWell, DoubleWellCluster, GaussianMixture, Harmonic, LennardJonesCluster, ManyWell,
+    MullerBrown, ParticleDimer,
+};
 use crate::energy::{EnergyScale, SystemDefinition};
 
 pub fn energy_unit(scale: EnergyScale) -> v1::EnergyUnit {
@@ -51,18 +54,18 @@ fn analytic_potential(message: &v1::AnalyticPotential) -> Result<AnalyticPotenti
                 a2: p.a2.unwrap_or(default.a2),
                 a1: p.a1.unwrap_or(default.a1),
                 k: p.k.unwrap_or(default.k),
-                dimension: dimension("analytic.double_well", p.dimension, default.dimension)?,
+                dimension: count("analytic.double_well.dimension", p.dimension, default.dimension)?,
             })
         }
         Potential::MullerBrown(p) => {
             let default = MullerBrown::default();
             AnalyticPotential::MullerBrown(MullerBrown {
                 scale: p.scale.unwrap_or(default.scale),
-                dimension: dimension("analytic.muller_brown", p.dimension, default.dimension)?,
+                dimension: count("analytic.muller_brown.dimension", p.dimension, default.dimension)?,
             })
         }
         Potential::ManyWell(p) => AnalyticPotential::ManyWell(ManyWell {
-            dimension: dimension("analytic.many_well", p.dimension, ManyWell::default().dimension)?,
+            dimension: count("analytic.many_well.dimension", p.dimension, ManyWell::default().dimension)?,
         }),
         Potential::GaussianMixture(p) => {
             let default = GaussianMixture::forty();
@@ -80,14 +83,37 @@ fn analytic_potential(message: &v1::AnalyticPotential) -> Result<AnalyticPotenti
             let standard_deviation = p.standard_deviation.unwrap_or(default.standard_deviation);
             AnalyticPotential::GaussianMixture(GaussianMixture { means, standard_deviation })
         }
+        Potential::DoubleWellCluster(p) => {
+            let default = DoubleWellCluster::default();
+            AnalyticPotential::DoubleWellCluster(DoubleWellCluster {
+                particles: count("analytic.double_well_cluster.particles", p.particles, default.particles)?,
+                space: count("analytic.double_well_cluster.space", p.space, default.space)?,
+                a: p.a.unwrap_or(default.a),
+                b: p.b.unwrap_or(default.b),
+                c: p.c.unwrap_or(default.c),
+                offset: p.offset.unwrap_or(default.offset),
+            })
+        }
+        Potential::LennardJonesCluster(p) => {
+            let default = LennardJonesCluster::default();
+            AnalyticPotential::LennardJonesCluster(LennardJonesCluster {
+                particles: count("analytic.lennard_jones_cluster.particles", p.particles, default.particles)?,
+                space: count("analytic.lennard_jones_cluster.space", p.space, default.space)?,
+                epsilon: p.epsilon.unwrap_or(default.epsilon),
+                r_m: p.r_m.unwrap_or(default.r_m),
+                k: p.k.unwrap_or(default.k),
+            })
+        }
+        Potential::ParticleDimer(p) => {
+            AnalyticPotential::ParticleDimer(ParticleDimer { slope: p.slope.unwrap_or(ParticleDimer::default().slope) })
+        }
     })
 }
 
-fn dimension(field: &str, value: i64, default: usize) -> Result<usize, FieldError> {
+fn count(field: &str, value: i64, default: usize) -> Result<usize, FieldError> {
     match value {
         0 => Ok(default),
-        _ => usize::try_from(value)
-            .map_err(|_| FieldError::invalid(format!("{field}.dimension"), format!("{value} is negative"))),
+        _ => usize::try_from(value).map_err(|_| FieldError::invalid(field, format!("{value} is negative"))),
     }
 }
 
@@ -116,6 +142,26 @@ pub fn analytic_message(potential: &AnalyticPotential) -> v1::AnalyticPotential 
             }),
             standard_deviation: Some(p.standard_deviation),
         }),
+        AnalyticPotential::DoubleWellCluster(p) => proto::Potential::DoubleWellCluster(proto::DoubleWellCluster {
+            particles: p.particles as i64,
+            space: p.space as i64,
+            a: Some(p.a),
+            b: Some(p.b),
+            c: Some(p.c),
+            offset: Some(p.offset),
+        }),
+        AnalyticPotential::LennardJonesCluster(p) => {
+            proto::Potential::LennardJonesCluster(proto::LennardJonesCluster {
+                particles: p.particles as i64,
+                space: p.space as i64,
+                epsilon: Some(p.epsilon),
+                r_m: Some(p.r_m),
+                k: Some(p.k),
+            })
+        }
+        AnalyticPotential::ParticleDimer(p) => {
+            proto::Potential::ParticleDimer(proto::ParticleDimer { slope: Some(p.slope) })
+        }
     };
     v1::AnalyticPotential { potential: Some(potential) }
 }

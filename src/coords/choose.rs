@@ -4,9 +4,13 @@ use super::cartesian::CartesianCoordinates;
 use super::constraints::{across_angles, fixed_coordinates};
 use super::equivalent::{equivalent_pairs, put_in_order};
 use super::internal::{InternalCoordinate, InternalCoordinates, InternalQuantity};
+use super::mean_free::MeanFreeCoordinates;
+use super::pilot::pilot;
+use super::relabelled::RelabelledCoordinates;
 use super::transform::{CoordinateKind, CoordinateTransform, CoordinatesError};
 use super::zmatrix::{Molecule, ZMatrix};
-use crate::energy::{System, SystemDefinition, relax};
+use crate::energy::analytic::{AnalyticPotential, ParticleSymmetry};
+use crate::energy::{System, SystemDefinition, has_start, relax};
 use crate::math::special::wrap_angle;
 use std::f64::consts::PI;
 use std::sync::Arc;
@@ -34,30 +38,93 @@ fn plausible_scale(quantity: InternalQuantity) -> (f64, f64) {
 }
 
 /// Coordinates for a system at a temperature, scaled to `data` (configurations, rows of the system's dimension) if there
-/// are any, else to the potential: its extent, or the curvature of its minimum-energy structure.
+/// are any, else to the potential: its extent, the curvature of its minimum-energy structure, or a pilot simulation.
 pub fn choose_coordinates(
     system: &System,
     data: Option<&[f64]>,
     temperature: f64,
 ) -> Result<Arc<dyn CoordinateTransform>, CoordinatesError> {
-    if system.atoms().is_some() && system.potential().is_rigid_invariant() {
+    if is_molecule(system) {
         return Ok(Arc::new(internal(system, data, temperature)?));
     }
-    let extent = match (data, system.definition()) {
-        (Some(data), _) => moments(data, system.dimension())?,
-        (None, SystemDefinition::Analytic(potential)) => potential.extent(),
-        (None, SystemDefinition::OpenMm { .. }) => {
-            return Err(CoordinatesError::Unsuitable("this system needs a dataset to scale its coordinates to".into()));
-        }
+    check_unconstrained(system)?;
+    let d = system.dimension();
+    let analytic = match system.definition() {
+        SystemDefinition::Analytic(potential) => Some(potential),
+        SystemDefinition::OpenMm { .. } => None,
     };
-    Ok(Arc::new(CartesianCoordinates::new(&extent)?))
+    match (analytic.and_then(AnalyticPotential::particle_symmetry), analytic) {
+        (Some(ParticleSymmetry::Translation { space }), Some(potential)) => {
+            let scale = match data {
+                Some(data) => {
+                    let unscaled = MeanFreeCoordinates::new(d / space, space, 1.0)?;
+                    let mut y = vec![0.0; unscaled.kinds().len()];
+                    let square = |x: &[f64]| {
+                        unscaled.to_coordinates(x, &mut y);
+                        y.iter().map(|y| y * y).sum::<f64>() / y.len() as f64
+                    };
+                    (data.chunks_exact(d).map(square).sum::<f64>() / (data.len() / d) as f64).sqrt()
+                }
+                None => potential.extent().first().map_or(1.0, |e| e.1),
+            };
+            Ok(Arc::new(MeanFreeCoordinates::new(d / space, space, scale)?))
+        }
+        (Some(ParticleSymmetry::Exchange { space, identical }), Some(potential)) => {
+            let relabelled = |extent: &[(f64, f64)]| {
+                let cartesian = CartesianCoordinates::new(extent)?;
+                RelabelledCoordinates::new(cartesian, space, identical.clone(), potential.start())
+            };
+            let mut transform = relabelled(&potential.extent())?;
+            if let Some(data) = data {
+                let mut data = data.to_vec();
+                data.chunks_exact_mut(d).for_each(|x| transform.put_in_order(x));
+                transform = relabelled(&moments(&data, d)?)?;
+            }
+            Ok(Arc::new(transform))
+        }
+        _ => {
+            let extent = match (data, analytic) {
+                (Some(data), _) => moments(data, d)?,
+                (None, Some(potential)) => potential.extent(),
+                (None, None) => moments(&pilot(system, temperature)?, d)?,
+            };
+            Ok(Arc::new(CartesianCoordinates::new(&extent)?))
+        }
+    }
+}
+
+/// Whether a system's coordinates are those within a molecule.
+fn is_molecule(system: &System) -> bool {
+    system.atoms().is_some() && system.potential().is_rigid_invariant()
+}
+
+fn check_unconstrained(system: &System) -> Result<(), CoordinatesError> {
+    if system.constraints().is_empty() {
+        return Ok(());
+    }
+    Err(CoordinatesError::Unsuitable(
+        "forces hold the molecule in space, so that its coordinates are Cartesian, in which constraints cannot be held; \
+         write the system with constraints=None"
+            .into(),
+    ))
 }
 
 /// The kinds of coordinates that a system will have, without the work of scaling them; or why it cannot have any. Data
 /// may later turn a torsion that never goes round into a real coordinate.
 pub fn preview_kinds(system: &System, has_data: bool) -> Result<Vec<CoordinateKind>, CoordinatesError> {
-    if system.atoms().is_none() || !system.potential().is_rigid_invariant() {
-        return Ok(vec![CoordinateKind::Real; system.dimension()]);
+    if !is_molecule(system) {
+        check_unconstrained(system)?;
+        let d = system.dimension();
+        let symmetry = match system.definition() {
+            SystemDefinition::Analytic(potential) => potential.particle_symmetry(),
+            SystemDefinition::OpenMm { .. } if !has_data && !has_start(system) => return Err(no_structure()),
+            SystemDefinition::OpenMm { .. } => None,
+        };
+        let free = match symmetry {
+            Some(ParticleSymmetry::Translation { space }) => d - space,
+            _ => d,
+        };
+        return Ok(vec![CoordinateKind::Real; free]);
     }
     if !has_data && system.topology().is_none() {
         return Err(no_structure());

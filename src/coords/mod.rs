@@ -2,8 +2,9 @@
 //!
 //! A transform carries a flow's coordinates y to positions x and back, with the log-determinant of that map in f64.
 //! Molecules use internal coordinates of a Z-matrix (`zmatrix`, `internal`), which leave out the six rigid motions and what
-//! `constraints` fix, and keep pairs of `equivalent` atoms in one order; everything else uses scaled Cartesian coordinates.
-//! `choose` makes them for a system.
+//! `constraints` fix, and keep pairs of `equivalent` atoms in one order; everything else uses scaled Cartesian coordinates,
+//! without the motion of all particles where nothing holds them (`mean_free`), and with identical particles in one order
+//! (`relabelled`). `choose` makes them for a system, by a `pilot` simulation where nothing else says how far it reaches.
 
 mod cartesian;
 mod choose;
@@ -13,6 +14,9 @@ pub mod cuda;
 mod equivalent;
 mod geometry;
 mod internal;
+mod mean_free;
+mod pilot;
+mod relabelled;
 mod tables;
 mod target;
 mod transform;
@@ -22,6 +26,8 @@ pub use cartesian::CartesianCoordinates;
 pub use choose::{choose_coordinates, preview_kinds};
 pub use geometry::{angle, dihedral, distance};
 pub use internal::{InternalCoordinate, InternalCoordinates, InternalQuantity};
+pub use mean_free::MeanFreeCoordinates;
+pub use relabelled::RelabelledCoordinates;
 pub use tables::TransformTables;
 pub use target::{ReducedTarget, TargetBatch};
 pub use transform::{CoordinateKind, CoordinateTransform, CoordinatesError, CoordinatesSpec};

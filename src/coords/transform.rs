@@ -2,6 +2,8 @@
 
 use super::cartesian::CartesianCoordinates;
 use super::internal::InternalCoordinates;
+use super::mean_free::MeanFreeCoordinates;
+use super::relabelled::RelabelledCoordinates;
 use super::tables::TransformTables;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -64,6 +66,8 @@ pub trait CoordinateTransform: Debug + Send + Sync {
 pub enum CoordinatesSpec {
     Cartesian(CartesianCoordinates),
     Internal(InternalCoordinates),
+    MeanFree(MeanFreeCoordinates),
+    Relabelled(RelabelledCoordinates),
 }
 
 impl CoordinatesSpec {
@@ -72,6 +76,8 @@ impl CoordinatesSpec {
         let transform: Arc<dyn CoordinateTransform> = match self {
             Self::Cartesian(cartesian) => Arc::new(cartesian.checked()?),
             Self::Internal(internal) => Arc::new(internal.checked()?),
+            Self::MeanFree(mean_free) => Arc::new(mean_free.checked()?),
+            Self::Relabelled(relabelled) => Arc::new(relabelled.checked()?),
         };
         if transform.position_dimension() != position_dimension {
             return Err(CoordinatesError::Stored(format!(

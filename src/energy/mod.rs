@@ -12,6 +12,7 @@ mod minimise;
 pub mod openmm;
 mod potential;
 mod relax;
+mod start;
 mod system;
 mod tables;
 
@@ -19,5 +20,6 @@ pub use lanewise::Lanewise;
 pub use minimise::minimise;
 pub use potential::{EnergyError, EnergyScale, MOLAR_GAS_CONSTANT, Potential};
 pub use relax::relax;
+pub use start::{has_start, own_start};
 pub use system::{System, SystemDefinition};
 pub use tables::PotentialTables;

@@ -1,10 +1,13 @@
-//! Numbers without physics: the counter-based random generator, sums of exponentials, linear equations, special functions.
+//! Numbers without physics: the counter-based random generator, sums of exponentials, linear equations, assignments, special
+//! functions.
 
+mod assignment;
 pub mod linear;
 pub mod logsumexp;
 pub mod philox;
 pub mod special;
 
+pub use assignment::{assign, is_own_best};
 pub use linear::solve_linear;
 pub use logsumexp::{LogSumExp, log_sum_exp};
 pub use philox::{Philox, Purpose, Randoms};

@@ -11,5 +11,4 @@ mod train_job;
 mod worker;
 
 pub use run_job::{LoadSystemError, load_system};
-pub use simulate_job::has_start;
 pub use worker::{Scheduler, SchedulerSettings};

@@ -8,7 +8,7 @@ use super::data::load_frames;
 use super::run_job::{CANCEL, CONTINUE, Ended, Keeper, checkpoint_of, failure, hex_digest, system_of};
 use super::worker::Scheduler;
 use crate::contract::{SimulationReport, simulation_message};
-use crate::energy::{EnergyError, System, SystemDefinition, relax};
+use crate::energy::{EnergyError, System, own_start};
 use crate::engine::{DeviceSlot, Priority};
 use crate::simulate::{Frames, Phase, Progress, Simulation, SimulationError, SnapshotError, Summary};
 use crate::store::{ArtifactsError, Claim, DatasetDocument, NewResource, ResourceKind, SimulatedFrames, SimulationJob};
@@ -29,13 +29,6 @@ const RELAXED: f64 = 10.0;
 const POOR_EXCHANGE: f64 = 0.05;
 /// Fewer independent frames of a temperature are worth a warning.
 const FEW_SAMPLES: f64 = 50.0;
-
-/// Whether a system has a configuration to start from by itself.
-pub fn has_start(system: &System) -> bool {
-    matches!(system.definition(), SystemDefinition::Analytic(_))
-        || system.topology().is_some()
-        || system.atoms() == Some(1)
-}
 
 /// Why a simulation's thread ended early.
 #[derive(Debug, thiserror::Error)]
@@ -161,7 +154,7 @@ impl Run {
         let starts = match starts {
             Some(starts) => starts,
             None => {
-                let (start, how) = own_start(system)?;
+                let (start, how) = own_start(system, RELAXED)?;
                 keeper.note(format!("walkers start from {how}"));
                 start
             }
@@ -338,19 +331,6 @@ impl Run {
         writer.finish().await.map_err(ArtifactsError::from)?;
         Ok(hex_digest(hash))
     }
-}
-
-/// A configuration that a system has by itself, and what it is.
-fn own_start(system: &System) -> Result<(Vec<f64>, &'static str), EnergyError> {
-    let (mut start, how) = match (system.definition(), system.topology()) {
-        (SystemDefinition::Analytic(potential), _) => {
-            return Ok((potential.extent().iter().map(|e| e.0).collect(), "the centre of the potential"));
-        }
-        (_, Some(topology)) => (topology.positions.clone(), "the structure of the topology, relaxed"),
-        (_, None) => (vec![0.0; system.dimension()], "the origin, relaxed"),
-    };
-    relax(system, &mut start, RELAXED)?;
-    Ok((start, how))
 }
 
 /// What whoever uses the frames should know.

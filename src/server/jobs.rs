@@ -8,8 +8,9 @@ use crate::contract::v1;
 use crate::contract::v1::job_service_server::JobService;
 use crate::contract::{FieldError, encode_state_event, id_of, job_event, simulation_plan, training_plan};
 use crate::coords::preview_kinds;
+use crate::energy::has_start;
 use crate::energy::{EnergyScale, System};
-use crate::scheduler::{has_start, load_system};
+use crate::scheduler::load_system;
 use crate::simulate::Method;
 use crate::store::{
     DatasetDocument, JobFilter, JobSpec, JobState, NewJob, ResourceKind, SimulationJob, StoreError, TrainingJob,

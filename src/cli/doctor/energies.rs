@@ -3,7 +3,9 @@
 use super::super::alanine_dipeptide::{REFERENCE, array, system};
 use super::super::client::CliError;
 use super::check::{Check, relative_deviation};
-use crate::energy::analytic::{AnalyticPotential, DoubleWell, GaussianMixture, Harmonic, ManyWell, MullerBrown};
+use crate::energy::analytic::{
+    AnalyticPotential, DoubleWell, GaussianMixture, Harmonic, LennardJonesCluster, ManyWell, MullerBrown,
+};
 use crate::energy::{Potential, System, SystemDefinition};
 use std::f64::consts::PI;
 
@@ -105,6 +107,17 @@ fn exact_values() -> Vec<Exact> {
             position: vec![2.0, -2.5],
             energy: 0.5 * (1.0 + 0.25) / 0.25 + (2.0 * PI * 0.25).ln(),
             gradient: vec![4.0, -2.0],
+            tolerance: EXACT,
+        },
+        Exact {
+            name: "Lennard-Jones pair",
+            potential: AnalyticPotential::LennardJonesCluster(LennardJonesCluster {
+                particles: 2,
+                ..Default::default()
+            }),
+            position: vec![0.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+            energy: -0.75,
+            gradient: vec![0.0, -0.5, 0.0, 0.0, 0.5, 0.0],
             tolerance: EXACT,
         },
     ]

@@ -1,16 +1,22 @@
 //! Benchmark potentials with known answers, in reduced units.
 
+mod clusters;
 mod double_well;
 mod gaussian_mixture;
 mod harmonic;
 mod many_well;
 mod muller_brown;
+mod particle_dimer;
+mod particles;
 
+pub use clusters::{DoubleWellCluster, LennardJonesCluster};
 pub use double_well::DoubleWell;
 pub use gaussian_mixture::GaussianMixture;
 pub use harmonic::Harmonic;
 pub use many_well::ManyWell;
 pub use muller_brown::MullerBrown;
+pub use particle_dimer::ParticleDimer;
+pub use particles::ParticleSymmetry;
 
 use super::potential::{EnergyError, Potential};
 use std::sync::Arc;
@@ -24,6 +30,9 @@ pub enum AnalyticPotential {
     MullerBrown(MullerBrown),
     ManyWell(ManyWell),
     GaussianMixture(GaussianMixture),
+    DoubleWellCluster(DoubleWellCluster),
+    LennardJonesCluster(LennardJonesCluster),
+    ParticleDimer(ParticleDimer),
 }
 
 /// The largest dimension of an analytic potential.
@@ -38,13 +47,26 @@ impl AnalyticPotential {
             "muller-brown" => Self::MullerBrown(MullerBrown::default()),
             "many-well-32" => Self::ManyWell(ManyWell::default()),
             "gaussian-mixture-40" => Self::GaussianMixture(GaussianMixture::forty()),
+            "dw4" => Self::DoubleWellCluster(DoubleWellCluster::default()),
+            "lj13" => Self::LennardJonesCluster(LennardJonesCluster::default()),
+            "lj55" => Self::LennardJonesCluster(LennardJonesCluster { particles: 55, ..Default::default() }),
+            "particle-dimer" => Self::ParticleDimer(ParticleDimer::default()),
             _ => return None,
         })
     }
 
     /// The names that [`AnalyticPotential::built_in`] knows.
-    pub const BUILT_IN: [&'static str; 5] =
-        ["double-well", "gaussian-mixture-40", "harmonic", "many-well-32", "muller-brown"];
+    pub const BUILT_IN: [&'static str; 9] = [
+        "double-well",
+        "dw4",
+        "gaussian-mixture-40",
+        "harmonic",
+        "lj13",
+        "lj55",
+        "many-well-32",
+        "muller-brown",
+        "particle-dimer",
+    ];
 
     pub(super) fn build(&self) -> Result<Arc<dyn Potential>, EnergyError> {
         Ok(match self {
@@ -53,6 +75,9 @@ impl AnalyticPotential {
             Self::MullerBrown(p) => Arc::new(p.clone().checked()?),
             Self::ManyWell(p) => Arc::new(p.clone().checked()?),
             Self::GaussianMixture(p) => Arc::new(p.clone().checked()?),
+            Self::DoubleWellCluster(p) => Arc::new(p.clone().checked()?),
+            Self::LennardJonesCluster(p) => Arc::new(p.clone().checked()?),
+            Self::ParticleDimer(p) => Arc::new(p.clone().checked()?),
         })
     }
 
@@ -65,6 +90,29 @@ impl AnalyticPotential {
             Self::MullerBrown(p) => p.extent(),
             Self::ManyWell(p) => p.extent(),
             Self::GaussianMixture(p) => p.extent(),
+            Self::DoubleWellCluster(p) => p.extent(),
+            Self::LennardJonesCluster(p) => p.extent(),
+            Self::ParticleDimer(p) => p.extent(),
+        }
+    }
+
+    /// A configuration of finite energy to start a simulation from.
+    pub fn start(&self) -> Vec<f64> {
+        match self {
+            Self::DoubleWellCluster(p) => p.start(),
+            Self::LennardJonesCluster(p) => p.start(),
+            Self::ParticleDimer(p) => p.start(),
+            _ => self.extent().iter().map(|e| e.0).collect(),
+        }
+    }
+
+    /// What can be done to the potential's particles without a change of U; nothing if it has none.
+    pub fn particle_symmetry(&self) -> Option<ParticleSymmetry> {
+        match self {
+            Self::DoubleWellCluster(p) => Some(p.symmetry()),
+            Self::LennardJonesCluster(p) => Some(p.symmetry()),
+            Self::ParticleDimer(p) => Some(p.symmetry()),
+            _ => None,
         }
     }
 }
