@@ -16,9 +16,11 @@ spline-60-train     the same, batch 1024: one maximum-likelihood step, Adam
 ala2-energy         alanine dipeptide ff96 + OBC1 (../examples/alanine-dipeptide): energy and forces of 1024 configurations
 ala2-weighted       realnvp-60, then 60 internal coordinates' worth of work replaced by the OpenMM energy of 1024
                     configurations: the cost of one weighted sample, flow and energy together
+ala2-exchange       the same molecule: steps of Langevin dynamics (1 fs), which replicas of a ladder would share
+peptide-energy      a peptide of 147 atoms, amber14 + OBC2 (../examples/peptide): energy and forces
 sgemm               2048 x 2048 x 2048 f32 matrix product, in GFLOP/s: the ceiling for everything above
 """
-import argparse, json, os, statistics, sys, time
+import argparse, json, multiprocessing, os, statistics, sys, time
 
 
 def rate(call, items, seconds=4.0):
@@ -30,6 +32,24 @@ def rate(call, items, seconds=4.0):
         call()
         times.append(time.perf_counter() - t)
     return items / statistics.median(times)
+
+
+def openmm_rate(work, threads):
+    import numpy as np, openmm as mm
+    examples = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../examples")
+    folder, file = ("alanine-dipeptide", "openmm-reference") if work == "steps" else ("peptide", "reference")
+    system = mm.XmlSerializer.deserialize(open(f"{examples}/{folder}/system.xml").read())
+    x = np.load(f"{examples}/{folder}/{file}.npz")["positions_nm"]
+    integrator = mm.LangevinMiddleIntegrator(300, 2, 0.001)
+    context = mm.Context(system, integrator, mm.Platform.getPlatformByName("CPU"), {"Threads": str(threads)})
+    context.setPositions(x[0])
+
+    def energies():
+        for i in range(64):
+            context.setPositions(x[i % len(x)])
+            s = context.getState(getEnergy=True, getForces=True)
+            s.getPotentialEnergy()._value, s.getForces(asNumpy=True)._value
+    return rate(lambda: integrator.step(200), 200) if work == "steps" else rate(energies, 64)
 
 
 def realnvp(torch, dims, layers, hidden):
@@ -186,6 +206,11 @@ def main():
                     flow(torch.randn(64, 60))
                 energies()
             put("ala2-weighted", "torch + openmm", rate(weighted, 64))
+    for workload, work in (("ala2-exchange", "steps"), ("peptide-energy", "energies")):
+        if want(workload):
+            put(workload, "openmm CPU", openmm_rate(work, a.threads))
+            with multiprocessing.Pool(a.threads) as pool:
+                put(workload, "openmm CPU, a process a thread", sum(pool.starmap(openmm_rate, a.threads * [(work, 1)])))
     if a.json:
         json.dump(dict(threads=a.threads, items_per_second=out), open(a.json, "w"), indent=1)
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
 
-const CASES: [&str; 11] = [
+const CASES: [&str; 12] = [
     "alanine-dipeptide-vacuum",
     "alanine-dipeptide-obc1",
     "alanine-dipeptide-obc2",
@@ -21,6 +21,7 @@ const CASES: [&str; 11] = [
     "alanine-dipeptide-custom",
     "tri-alanine-charmm36",
     "every-form",
+    "../../../examples/peptide",
 ];
 
 fn text(path: &str) -> String {
@@ -186,8 +187,8 @@ proptest! {
         // Without those of cutoffs and steps, where energies jump; their forces are compared with OpenMM's.
         case in prop::sample::select(CASES.iter().filter(|c| !["ace-aaa-nme-cutoff", "every-form"].contains(c)).collect::<Vec<_>>()),
         frame in 0usize..8,
-        noise in prop::collection::vec(-0.01..0.01, 186),
-        direction in prop::collection::vec(-1.0..1.0, 186),
+        noise in prop::collection::vec(-0.01..0.01, 441),
+        direction in prop::collection::vec(-1.0..1.0, 441),
     ) {
         let (potential, reference) = (potential(case), Reference::read(case));
         let d = potential.dimension();

@@ -3,6 +3,7 @@
 mod flows;
 mod free_energies;
 mod molecule;
+mod replica_exchange;
 mod report;
 mod sampling;
 mod service;
@@ -29,7 +30,8 @@ use std::io::Write;
 ///
 /// realnvp-2, realnvp-60, spline-60: samples drawn with log q, per second. realnvp-60-train, spline-60-train: samples
 /// trained on per second (reverse KL; maximum likelihood). ala2-energy: energies and forces of alanine dipeptide per second.
-/// ala2-weighted: samples of realnvp-60, and as many energies. sgemm: GFLOP/s of a product of 2048 × 2048 matrices, the
+/// ala2-weighted: samples of realnvp-60, and as many energies. ala2-exchange: steps of its replica exchange per second, summed
+/// over replicas. peptide-energy: energies and forces of a peptide of 147 atoms per second. sgemm: GFLOP/s of a product of 2048 × 2048 matrices, the
 /// ceiling of all flows. grpc-stream: weighted samples of realnvp-60 that a client receives over loopback per second.
 /// grpc-latency: streams of one sample per second, one after the other. mbar-solve: samples of 20 states per second of
 /// solving for their free energies.

@@ -4,7 +4,7 @@ use super::super::client::CliError;
 use super::flows::{REALNVP_2, REALNVP_60, SPLINE_60};
 use super::report::Measurement;
 use super::timing::Pace;
-use super::{free_energies, molecule, sampling, service, sgemm, training};
+use super::{free_energies, molecule, replica_exchange, sampling, service, sgemm, training};
 use crate::compute::{DeviceChoice, Precision};
 use candle_core::Device;
 use clap::ValueEnum;
@@ -36,6 +36,10 @@ pub(in crate::cli) enum Workload {
     Ala2Energy,
     #[value(name = "ala2-weighted")]
     Ala2Weighted,
+    #[value(name = "ala2-exchange")]
+    Ala2Exchange,
+    #[value(name = "peptide-energy")]
+    PeptideEnergy,
     #[value(name = "sgemm")]
     Sgemm,
     #[value(name = "grpc-stream")]
@@ -62,7 +66,8 @@ impl Workload {
     pub(super) fn item(self) -> &'static str {
         match self {
             Self::Sgemm => "GFLOP",
-            Self::Ala2Energy => "energies",
+            Self::Ala2Energy | Self::PeptideEnergy => "energies",
+            Self::Ala2Exchange => "steps",
             Self::GrpcLatency => "requests",
             _ => "samples",
         }
@@ -77,7 +82,12 @@ impl Workload {
             Self::Spline60 => Some(SPLINE_60.sampling_cost()),
             Self::Spline60Train => Some(SPLINE_60.training_cost()),
             Self::Sgemm => Some(sgemm::COST),
-            Self::Ala2Energy | Self::Ala2Weighted | Self::GrpcLatency | Self::MbarSolve => None,
+            Self::Ala2Energy
+            | Self::Ala2Weighted
+            | Self::Ala2Exchange
+            | Self::PeptideEnergy
+            | Self::GrpcLatency
+            | Self::MbarSolve => None,
         }
     }
 
@@ -93,6 +103,8 @@ impl Workload {
             Self::Spline60Train => |setting| training::maximum_likelihood(&SPLINE_60, setting),
             Self::Ala2Energy => molecule::energies,
             Self::Ala2Weighted => molecule::weighted,
+            Self::Ala2Exchange => replica_exchange::run,
+            Self::PeptideEnergy => molecule::peptide_energies,
             Self::Sgemm => sgemm::run,
             Self::MbarSolve => free_energies::solve,
         };
