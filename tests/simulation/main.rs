@@ -2,4 +2,5 @@
 
 mod distributions;
 mod molecules;
+mod profile;
 mod walkers;
