@@ -3,6 +3,10 @@
 use super::transform::CoordinatesError;
 use crate::energy::{System, has_start, own_start};
 use crate::simulate::{Method, Phase, Simulation, SimulationPlan, Temperatures};
+use std::time::{Duration, Instant};
+
+/// The pilot cannot be cancelled: what takes longer is refused.
+const LONGEST: Duration = Duration::from_secs(20);
 
 /// The largest component of the gradient (kJ/mol/nm) that the starting structure is relaxed to.
 const RELAXED: f64 = 10.0;
@@ -11,11 +15,11 @@ const RELAXED: f64 = 10.0;
 /// tuned.
 fn plan(temperature: f64) -> SimulationPlan {
     SimulationPlan {
-        method: Method::HybridMonteCarlo { timestep_ps: 0.001, steps: 10, target_acceptance: Some(0.8) },
+        method: Method::HybridMonteCarlo { timestep_ps: 0.001, steps: 5, target_acceptance: Some(0.8) },
         temperatures: Temperatures::Geometric { low: temperature, high: 8.0 * temperature, count: 6 },
         walkers: 16,
-        equilibration_steps: 1000,
-        production_steps: 2000,
+        equilibration_steps: 500,
+        production_steps: 1000,
         save_stride: 10,
         exchange_stride: 5,
         seed: 0,
@@ -31,12 +35,16 @@ pub(super) fn pilot(system: &System, temperature: f64) -> Result<Vec<f64>, Coord
     if !has_start(system) {
         return Err(fail("this system has neither a topology_pdb nor a dataset to start from".into()));
     }
+    let begin = Instant::now();
     let (start, _) = own_start(system, RELAXED).map_err(|e| fail(e.to_string()))?;
     let plan = plan(temperature);
     let lowest = plan.walkers * system.dimension();
     let mut simulation = Simulation::new(plan, system.clone(), &start).map_err(|e| fail(e.to_string()))?;
     let mut positions = Vec::new();
     while simulation.phase() != Phase::Finished {
+        if begin.elapsed() > LONGEST {
+            return Err(fail(format!("a short simulation of it takes more than {} s", LONGEST.as_secs())));
+        }
         let progress = simulation.advance().map_err(|e| fail(format!("a short simulation failed: {e}")))?;
         if let Some(frames) = progress.frames {
             // Frames go from the lowest temperature up.
