@@ -25,13 +25,13 @@ pub(super) enum Command {
     },
     /// Send frames; prints the dataset's name
     Upload {
-        /// An .npz file with positions_nm (and temperature_K), an .npy file, or a trajectory: .xtc, .dcd, .pdb, Amber's .nc
+        /// An .npz file with positions_nm (and temperature_K, one or one a frame), an .npy file, or a trajectory: .xtc, .dcd, .pdb, Amber's .nc
         #[arg(value_name = "D.npz")]
         file: String,
         /// systems/NAME
         #[arg(long)]
         system: String,
-        /// Temperature that the frames were sampled at
+        /// Temperature that the frames were sampled at; of a file with several, those to send
         #[arg(long, value_name = "T")]
         temperature: Option<f64>,
         #[command(flatten)]
@@ -99,7 +99,7 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
             }
             let mut clients = server.connect().await?;
             let system = resource("systems", &system);
-            println!("{}", send_dataset(&mut clients, &file, &system, temperature).await?);
+            println!("{}", send_dataset(&mut clients, &file, &system, temperature, temperature).await?);
         }
         Command::Download { name, output, topology, server } => {
             let mut clients = server.connect().await?;

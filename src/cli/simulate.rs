@@ -110,7 +110,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     let system = send_system(&mut clients, &args.system, args.topology.as_deref()).await?;
     let start = match &args.start {
         None => String::new(),
-        Some(name) => send_dataset(&mut clients, name, &system, None).await?,
+        Some(name) => send_dataset(&mut clients, name, &system, None, None).await?,
     };
     // Zero means none here, and the default in the request.
     let or_none = |steps: Option<i64>| steps.map_or(0, |steps| if steps == 0 { -1 } else { steps });

@@ -28,7 +28,7 @@ pub(super) struct Args {
     /// A PDB file of the same atoms, with a starting structure
     #[arg(long, value_name = "T.pdb")]
     topology: Option<PathBuf>,
-    /// Frames to train on: a dataset on the server (datasets/mine), or a file of frames: .npz with positions_nm (and temperature_K), .npy, .xtc, .dcd, .pdb, .nc
+    /// Frames to train on: a dataset on the server (datasets/mine), or a file of frames: .npz with positions_nm (and temperature_K, one or one a frame), .npy, .xtc, .dcd, .pdb, .nc
     #[arg(long, value_name = "NAME|D.npz")]
     dataset: Option<String>,
     /// Temperature to train at: kelvin for molecules, in units of the energy for reduced systems [default: the dataset's,
@@ -60,7 +60,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     let system = send_system(&mut clients, &args.system, args.topology.as_deref()).await?;
     let dataset = match &args.dataset {
         None => String::new(),
-        Some(name) => send_dataset(&mut clients, name, &system, None).await?,
+        Some(name) => send_dataset(&mut clients, name, &system, None, args.temperature).await?,
     };
     let task = v1::TrainingTask {
         system,
@@ -117,22 +117,21 @@ fn unless_there(created: Result<String, Status>, name: String) -> Result<String,
 }
 
 /// The name of a dataset on the server; a file is sent unless it is there already. Its frames are of the temperature that
-/// is given, else of the one that the file names.
+/// is `declared`, else of the one that the file says, else of an unknown one; of a file with several, those of the
+/// temperature `wanted` are sent.
 pub(super) async fn send_dataset(
     clients: &mut Clients,
     name: &str,
     system: &str,
-    temperature: Option<f64>,
+    declared: Option<f64>,
+    wanted: Option<f64>,
 ) -> Result<String, CliError> {
     let path = Path::new(name);
     if !path.is_file() {
         return Ok(resource("datasets", name));
     }
-    let Array { numbers, shape } = read_positions(path)?;
-    let temperature = match temperature {
-        Some(temperature) => temperature,
-        None => read_npz(path, "temperature_K").ok().flatten().and_then(|a| a.numbers.first().copied()).unwrap_or(0.0),
-    };
+    let (Array { numbers, shape }, said) = frames_of(path, wanted)?;
+    let temperature = declared.or(said).unwrap_or(0.0);
     let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
     let id = content_id(path, &[system.as_bytes(), &temperature.to_le_bytes(), &bytes]);
     let name = resource("datasets", &id);
@@ -146,6 +145,43 @@ pub(super) async fn send_dataset(
         dataset.warnings.iter().for_each(|w| eprintln!("warning: {}: {w}", dataset.name));
     }
     unless_there(created.map(|d| d.name), name)
+}
+
+/// The frames of a file and the temperature that it says they have; those of one temperature if it has several.
+fn frames_of(path: &Path, wanted: Option<f64>) -> Result<(Array, Option<f64>), CliError> {
+    let Array { mut numbers, mut shape } = read_positions(path)?;
+    if path.extension().is_none_or(|extension| extension != "npz") {
+        return Ok((Array { numbers, shape }, None));
+    }
+    let said = match read_npz(path, "temperature_K")? {
+        Some(array) => array.numbers,
+        None => read_npz(path, "temperatures")?.map(|array| array.numbers).unwrap_or_default(),
+    };
+    let frames = shape.first().copied().unwrap_or(0);
+    let mut several = said.clone();
+    several.sort_by(f64::total_cmp);
+    several.dedup();
+    match several.as_slice() {
+        [] => return Ok((Array { numbers, shape }, None)),
+        [one] => return Ok((Array { numbers, shape }, Some(*one))),
+        _ if said.len() != frames => {
+            let reason = format!("it has {} temperatures for {frames} frames; give each frame one", said.len());
+            return Err(CliError::file(path, reason));
+        }
+        _ => {}
+    }
+    let of = wanted.filter(|wanted| several.contains(wanted)).ok_or_else(|| {
+        let known: Vec<String> = several.iter().map(f64::to_string).collect();
+        CliError::file(
+            path,
+            format!("its frames are of the temperatures {}; choose with --temperature", known.join(", ")),
+        )
+    })?;
+    let width = numbers.len() / frames.max(1);
+    let kept = numbers.chunks(width.max(1)).zip(&said).filter(|(_, t)| **t == of);
+    numbers = kept.flat_map(|(frame, _)| frame.to_vec()).collect();
+    shape[0] = said.iter().filter(|t| **t == of).count();
+    Ok((Array { numbers, shape }, Some(of)))
 }
 
 /// Sends a dataset in chunks.

@@ -47,7 +47,7 @@ pub(super) async fn run(args: &Args, clients: &mut Clients, folder: &Path) -> Re
     let pdb = file("alanine-dipeptide.pdb", TOPOLOGY.as_bytes())?;
     let npz = file("alanine-dipeptide.npz", TRAJECTORY)?;
     let system = send_system(clients, &xml.to_string_lossy(), Some(&pdb)).await?;
-    let dataset = send_dataset(clients, &npz.to_string_lossy(), &system, None).await?;
+    let dataset = send_dataset(clients, &npz.to_string_lossy(), &system, None, None).await?;
     println!("sent {system} and {dataset}");
     let task = v1::TrainingTask { system, dataset, seed: args.seed, ..v1::TrainingTask::default() };
     let model = train(clients, task).await?;
