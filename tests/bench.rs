@@ -60,7 +60,7 @@ fn the_doctor_finds_this_machine_well() {
         assert!(checks.iter().any(|c| c["check"] == subject), "{subject} is not checked");
     }
     let rates = value["items_per_second"].as_object().unwrap();
-    assert_eq!(rates.len(), 11);
+    assert_eq!(rates.len(), 13);
     assert!(value["latency_ms"]["p50"].as_f64() <= value["latency_ms"]["p99"].as_f64());
     assert!(value["in_process_per_second"]["grpc-stream"].as_f64().unwrap() > 0.0);
 }
