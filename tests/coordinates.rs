@@ -4,8 +4,8 @@ mod determinant;
 mod npz;
 
 use boltzflow::coords::{
-    CoordinateKind, CoordinateTransform, CoordinatesSpec, InternalCoordinates, InternalQuantity, ReducedTarget,
-    choose_coordinates, dihedral,
+    CoordinateChoice, CoordinateKind, CoordinateTransform, CoordinatesSpec, InternalCoordinates, InternalQuantity,
+    ReducedTarget, choose_coordinates, dihedral,
 };
 use boltzflow::energy::{System, SystemDefinition};
 use boltzflow::math::{Purpose, Randoms};
@@ -35,7 +35,7 @@ fn positions_come_back_and_jacobians_cancel() {
     for case in ["alanine-dipeptide-obc1", "ace-aaa-nme", "ace-aaa-nme-hbonds"] {
         let (system, x) = molecule(case);
         let d = system.dimension();
-        let transform = choose_coordinates(&system, None, 300.0).unwrap();
+        let transform = choose_coordinates(&system, None, 300.0, &CoordinateChoice::Automatic).unwrap();
         assert_eq!(transform.kinds().len(), d - 6 - system.constraints().len());
         for (i, x) in x.chunks_exact(d).enumerate() {
             let y = perturbed(transform.as_ref(), x, i as u64);
@@ -68,7 +68,7 @@ fn positions_come_back_and_jacobians_cancel() {
 fn ladj_is_that_of_the_dense_jacobian() {
     let (system, x) = molecule("alanine-dipeptide-obc1");
     let d = system.dimension();
-    let transform = choose_coordinates(&system, None, 300.0).unwrap();
+    let transform = choose_coordinates(&system, None, 300.0, &CoordinateChoice::Automatic).unwrap();
     let y = perturbed(transform.as_ref(), &x[..d], 5);
     let mut placed = vec![0.0; d];
     let ladj = transform.to_positions(&y, &mut placed);
@@ -111,9 +111,12 @@ fn equivalent_atoms_have_one_order() {
     };
     let (one, others) = x.split_at(x.len() / d / 2 * d);
     let mixed = [one, &others.chunks_exact(d).flat_map(exchanged).collect::<Vec<_>>()].concat();
-    let transform = choose_coordinates(&system, Some(&x), 300.0).unwrap();
+    let transform = choose_coordinates(&system, Some(&x), 300.0, &CoordinateChoice::Automatic).unwrap();
     assert!(transform.description().contains("3 pairs of equivalent atoms"), "{}", transform.description());
-    assert_eq!(choose_coordinates(&system, Some(&mixed), 300.0).unwrap().spec(), transform.spec());
+    assert_eq!(
+        choose_coordinates(&system, Some(&mixed), 300.0, &CoordinateChoice::Automatic).unwrap().spec(),
+        transform.spec()
+    );
     let y_of = |x: &[f64]| {
         let mut y = vec![0.0; transform.kinds().len()];
         let ladj = transform.to_coordinates(x, &mut y);
@@ -128,7 +131,7 @@ fn equivalent_atoms_have_one_order() {
 #[test]
 fn constraints_hold_whatever_the_flow_makes() {
     let (system, x) = molecule("ace-aaa-nme-hbonds");
-    let transform = choose_coordinates(&system, Some(&x), 300.0).unwrap();
+    let transform = choose_coordinates(&system, Some(&x), 300.0, &CoordinateChoice::Automatic).unwrap();
     assert!(transform.description().contains("22 more are fixed by constraints"), "{}", transform.description());
     for (i, frame) in x.chunks_exact(system.dimension()).enumerate() {
         check_constraints(&system, transform.as_ref(), frame, i as u64);
@@ -162,14 +165,18 @@ fn constraints_hold_whatever_the_flow_makes() {
     };
     let system = build(&constraints);
     let x = start.concat();
-    let transform = choose_coordinates(&system, Some(&[x.clone(), x.clone()].concat()), 300.0).unwrap();
+    let transform =
+        choose_coordinates(&system, Some(&[x.clone(), x.clone()].concat()), 300.0, &CoordinateChoice::Automatic)
+            .unwrap();
     assert_eq!(transform.kinds().len(), 18 - 6 - held.len());
     check_constraints(&system, transform.as_ref(), &x, 1);
 
     // A distance across two bonds that stretch is no coordinate.
     let across = format!("<Constraint p1=\"0\" p2=\"5\" d=\"{}\"/>", distance(0, 5));
     let loose = build(&(constraints + &across));
-    let error = choose_coordinates(&loose, Some(&[x.clone(), x].concat()), 300.0).unwrap_err().to_string();
+    let error = choose_coordinates(&loose, Some(&[x.clone(), x].concat()), 300.0, &CoordinateChoice::Automatic)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("the constraint between atoms"), "{error}");
 }
 
@@ -211,7 +218,9 @@ fn atoms_on_a_line_have_finite_coordinates() {
     );
     let system = System::build(SystemDefinition::OpenMm { system_xml, topology_pdb: None }).unwrap();
     let bent: Vec<f64> = x.iter().enumerate().map(|(k, x)| x + 1e-3 * (k as f64).sin()).collect();
-    let transform = choose_coordinates(&system, Some(&[bent.clone(), x.clone()].concat()), 300.0).unwrap();
+    let transform =
+        choose_coordinates(&system, Some(&[bent.clone(), x.clone()].concat()), 300.0, &CoordinateChoice::Automatic)
+            .unwrap();
     let (mut y, mut placed) = (vec![0.0; 15], vec![0.0; 21]);
     for frame in [&bent, &x] {
         let ladj = transform.to_coordinates(frame, &mut y);
@@ -231,7 +240,7 @@ fn gradients_in_flow_coordinates_are_those_of_finite_differences() {
     for case in ["alanine-dipeptide-obc1", "ace-aaa-nme"] {
         let (system, x) = molecule(case);
         let (d, kt) = (system.dimension(), system.scale().kt(300.0));
-        let transform = choose_coordinates(&system, Some(&x), 300.0).unwrap();
+        let transform = choose_coordinates(&system, Some(&x), 300.0, &CoordinateChoice::Automatic).unwrap();
         let target = ReducedTarget::new(system, Arc::clone(&transform));
         let y = perturbed(transform.as_ref(), &x[d..2 * d], 9);
         let value = |y: &[f64]| {
@@ -255,7 +264,7 @@ fn gradients_in_flow_coordinates_are_those_of_finite_differences() {
 #[test]
 fn torsions_are_one_a_bond_and_there_is_no_density_out_of_the_domain() {
     let (system, x) = molecule("alanine-dipeptide-obc1");
-    let transform = choose_coordinates(&system, None, 300.0).unwrap();
+    let transform = choose_coordinates(&system, None, 300.0, &CoordinateChoice::Automatic).unwrap();
     // Rotatable bonds of the dipeptide: φ, ψ, two peptide bonds, three methyl groups. Rings and terminal atoms have none.
     let circular = transform.kinds().iter().filter(|k| **k == CoordinateKind::Circular).count();
     assert_eq!(circular, 7);
@@ -323,6 +332,6 @@ fn molecules_without_a_bond_graph_are_refused_with_the_reason() {
     ))
     .unwrap();
     let system = System::build(SystemDefinition::OpenMm { system_xml: xml, topology_pdb: None }).unwrap();
-    let error = choose_coordinates(&system, None, 300.0).unwrap_err().to_string();
+    let error = choose_coordinates(&system, None, 300.0, &CoordinateChoice::Automatic).unwrap_err().to_string();
     assert!(error.contains("topology_pdb"), "{error}");
 }

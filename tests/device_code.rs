@@ -2,7 +2,7 @@
 //! where there is one. Without a C++ compiler or a device there is nothing to test.
 
 use boltzflow::compute::adam::{Account, AdamStep, Tally, adam_step};
-use boltzflow::coords::{ReducedTarget, choose_coordinates};
+use boltzflow::coords::{CoordinateChoice, ReducedTarget, choose_coordinates};
 use boltzflow::energy::analytic::AnalyticPotential;
 use boltzflow::energy::{System, SystemDefinition};
 use boltzflow::flow::{LatentAddress, Prior, PriorComponent};
@@ -29,7 +29,7 @@ fn targets() -> Vec<(String, ReducedTarget, f64)> {
         });
     let build = |(name, definition, temperature): (String, SystemDefinition, f64)| {
         let system = System::build(definition).unwrap();
-        let coordinates = choose_coordinates(&system, None, temperature).unwrap();
+        let coordinates = choose_coordinates(&system, None, temperature, &CoordinateChoice::Automatic).unwrap();
         (name, ReducedTarget::new(system, coordinates), temperature)
     };
     analytic.chain(molecules).map(build).collect()

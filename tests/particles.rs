@@ -2,7 +2,7 @@
 
 mod determinant;
 
-use boltzflow::coords::{CoordinateTransform, ReducedTarget, choose_coordinates, preview_kinds};
+use boltzflow::coords::{CoordinateChoice, CoordinateTransform, ReducedTarget, choose_coordinates, preview_kinds};
 use boltzflow::energy::analytic::{AnalyticPotential, DoubleWellCluster, LennardJonesCluster, ParticleDimer};
 use boltzflow::energy::{System, SystemDefinition, minimise};
 use boltzflow::math::{Purpose, Randoms};
@@ -82,7 +82,7 @@ fn what_cannot_be_a_cluster_is_refused() {
 
 fn check_transform(system: &System, transform: &Arc<dyn CoordinateTransform>, y: &[f64]) {
     let d = system.dimension();
-    assert_eq!(transform.kinds(), preview_kinds(system, true).unwrap());
+    assert_eq!(transform.kinds(), preview_kinds(system, true, &CoordinateChoice::Automatic).unwrap());
     let stored = serde_json::to_string(&transform.spec()).unwrap();
     let again: boltzflow::coords::CoordinatesSpec = serde_json::from_str(&stored).unwrap();
     assert_eq!(again.build(d).unwrap().spec(), transform.spec());
@@ -114,7 +114,7 @@ fn clusters_have_coordinates_about_their_mean() {
         let d = system.dimension();
         let data: Vec<f64> = numbers(20 * d, 3).iter().map(|x| 5.0 + 1.5 * x).collect();
         for data in [None, Some(data.as_slice())] {
-            let transform = choose_coordinates(&system, data, 1.0).unwrap();
+            let transform = choose_coordinates(&system, data, 1.0, &CoordinateChoice::Automatic).unwrap();
             let y = numbers(d - space, 4);
             check_transform(&system, &transform, &y);
             let mut x = vec![0.0; d];
@@ -158,8 +158,11 @@ fn identical_particles_have_one_order() {
         order.iter().flat_map(|i| [x[2 * i], x[2 * i + 1]]).collect::<Vec<f64>>()
     };
     let mixed: Vec<f64> = frames.chunks_exact(d).zip(9..).flat_map(|(x, seed)| permuted(x, seed)).collect();
-    let transform = choose_coordinates(&system, Some(&frames), 1.0).unwrap();
-    assert_eq!(choose_coordinates(&system, Some(&mixed), 1.0).unwrap().spec(), transform.spec());
+    let transform = choose_coordinates(&system, Some(&frames), 1.0, &CoordinateChoice::Automatic).unwrap();
+    assert_eq!(
+        choose_coordinates(&system, Some(&mixed), 1.0, &CoordinateChoice::Automatic).unwrap().spec(),
+        transform.spec()
+    );
     assert!(transform.description().contains("relabelled"), "{}", transform.description());
     for (f, frame) in frames.chunks_exact(d).enumerate() {
         let (mut y, mut placed) = (vec![0.0; d], vec![0.0; d]);
@@ -195,7 +198,7 @@ fn identical_particles_have_one_order() {
         assert_eq!(transform.to_positions(&other, &mut placed), f64::NEG_INFINITY, "{i} and {j} in frame {f}");
     }
     let near: Vec<f64> = numbers(d, 50).iter().map(|z| 0.05 * z).collect();
-    let without_data = choose_coordinates(&system, None, 1.0).unwrap();
+    let without_data = choose_coordinates(&system, None, 1.0, &CoordinateChoice::Automatic).unwrap();
     check_transform(&system, &without_data, &near);
     let log_orders: f64 = 2f64.ln() + (2..=36).map(|k| f64::from(k).ln()).sum::<f64>();
     let log_scales: f64 = 4.0 * 0.3f64.ln() + 72.0 * 0.5f64.ln();

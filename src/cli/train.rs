@@ -37,6 +37,13 @@ pub(super) struct Args {
     temperature: Option<f64>,
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// The coordinates that the flow works in: automatic, or mixed, which are a molecule's core in Cartesian coordinates and
+    /// internal ones for the rest
+    #[arg(long, value_enum, default_value_t = Scheme::Automatic)]
+    coordinates: Scheme,
+    /// Atoms of the core of mixed coordinates, counted from 0 [default: the skeleton of heavy atoms]
+    #[arg(long, value_name = "I,J,…", value_delimiter = ',')]
+    core_atoms: Vec<i64>,
     /// Stop after this many seconds of training, with the model as it is then, however far its schedule has come
     #[arg(long, value_name = "SECONDS")]
     max_seconds: Option<f64>,
@@ -53,6 +60,21 @@ pub(super) struct Args {
     json: JsonArgs,
     #[command(flatten)]
     server: ServerArgs,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Scheme {
+    Automatic,
+    Mixed,
+}
+
+impl From<Scheme> for v1::CoordinateScheme {
+    fn from(scheme: Scheme) -> Self {
+        match scheme {
+            Scheme::Automatic => Self::Unspecified,
+            Scheme::Mixed => Self::Mixed,
+        }
+    }
 }
 
 pub(super) async fn run(args: Args) -> Result<(), CliError> {
@@ -73,6 +95,10 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
             ..v1::Budget::default()
         }),
         model_id: args.model_id.clone().unwrap_or_default(),
+        coordinates: Some(v1::Coordinates {
+            scheme: v1::CoordinateScheme::from(args.coordinates).into(),
+            core_atoms: args.core_atoms,
+        }),
         ..v1::TrainingTask::default()
     };
     submit(&mut clients, Task::Training(task), args.wait, &args.json).await

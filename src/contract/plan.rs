@@ -3,6 +3,7 @@
 use super::FieldError;
 use super::v1;
 use crate::compute::bias_activation::Activation;
+use crate::coords::CoordinateChoice;
 use crate::energy::System;
 use crate::flow::ArchitectureKind;
 use crate::train::{Ramp, RampShape, Stage, TrainingPlan, default_plan};
@@ -14,6 +15,9 @@ const PREFIX: &str = "job.training.";
 pub fn training_plan(task: &v1::TrainingTask, system: &System, temperature: f64) -> Result<TrainingPlan, FieldError> {
     let mut plan = default_plan(system, temperature, !task.dataset.is_empty());
     plan.seed = task.seed;
+    if let Some(coordinates) = &task.coordinates {
+        plan.coordinates = read_coordinates(coordinates)?;
+    }
     if let Some(architecture) = &task.architecture {
         read_architecture(architecture, &mut plan)?;
     }
@@ -70,6 +74,34 @@ fn count(field: &str, value: i64, target: &mut u64) -> Result<(), FieldError> {
         *target = n;
     }
     Ok(())
+}
+
+fn read_coordinates(message: &v1::Coordinates) -> Result<CoordinateChoice, FieldError> {
+    match v1::CoordinateScheme::try_from(message.scheme) {
+        Ok(v1::CoordinateScheme::Unspecified) if message.core_atoms.is_empty() => Ok(CoordinateChoice::Automatic),
+        Ok(v1::CoordinateScheme::Unspecified) => {
+            Err(invalid("coordinates.core_atoms", "a core belongs to COORDINATE_SCHEME_MIXED; set scheme to it"))
+        }
+        Ok(v1::CoordinateScheme::Mixed) => {
+            let atom = |&atom: &i64| {
+                usize::try_from(atom)
+                    .map_err(|_| invalid("coordinates.core_atoms", format!("{atom} is negative; atoms count from 0")))
+            };
+            let core_atoms = message.core_atoms.iter().map(atom).collect::<Result<_, _>>()?;
+            Ok(CoordinateChoice::Mixed { core_atoms })
+        }
+        Err(_) => Err(invalid("coordinates.scheme", format!("{} is not a value that exists", message.scheme))),
+    }
+}
+
+fn coordinates_message(choice: &CoordinateChoice) -> v1::Coordinates {
+    match choice {
+        CoordinateChoice::Automatic => v1::Coordinates::default(),
+        CoordinateChoice::Mixed { core_atoms } => v1::Coordinates {
+            scheme: v1::CoordinateScheme::Mixed.into(),
+            core_atoms: core_atoms.iter().map(|&atom| atom as i64).collect(),
+        },
+    }
 }
 
 fn read_architecture(message: &v1::FlowArchitecture, plan: &mut TrainingPlan) -> Result<(), FieldError> {
@@ -193,6 +225,7 @@ pub fn training_task(plan: &TrainingPlan, system: &str, dataset: Option<&str>, m
         validation_samples: plan.validation.samples as i64,
         checkpoint_every: plan.checkpoint_every as i64,
         model_id: model_id.to_string(),
+        coordinates: Some(coordinates_message(&plan.coordinates)),
     }
 }
 

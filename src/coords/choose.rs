@@ -1,40 +1,25 @@
 //! Choosing coordinates for a system.
 
 use super::cartesian::CartesianCoordinates;
-use super::constraints::{across_angles, fixed_coordinates};
-use super::equivalent::{equivalent_pairs, put_in_order};
-use super::internal::{InternalCoordinate, InternalCoordinates, InternalQuantity};
+use super::choose_molecule::{internal_coordinates, molecule_kinds, no_structure};
 use super::mean_free::MeanFreeCoordinates;
 use super::pilot::pilot;
 use super::relabelled::RelabelledCoordinates;
 use super::transform::{CoordinateKind, CoordinateTransform, CoordinatesError};
-use super::zmatrix::{Molecule, ZMatrix};
 use crate::energy::analytic::{AnalyticPotential, ParticleSymmetry};
-use crate::energy::{System, SystemDefinition, has_start, relax};
-use crate::math::special::wrap_angle;
-use std::f64::consts::PI;
+use crate::energy::{System, SystemDefinition, has_start};
 use std::sync::Arc;
 
-/// Atoms lighter than this (dalton) are hydrogens, even with their masses repartitioned.
-const HYDROGEN_MASS: f64 = 4.5;
-
-/// A torsion is confined if data never leave this distance (radian) from their mean direction: half a turn away, where
-/// the coordinate ends, is then out of reach.
-const CONFINED: f64 = 1.3;
-
-/// Two torsions of a four-bonded centre are on either side of the third if their sines are at least this.
-const UPRIGHT: f64 = 0.3;
-
-/// The largest component of the gradient (kJ/mol/nm) that a minimised structure may have.
-const MINIMISED: f64 = 1.0;
-
-/// Spreads outside of these are not physical: bonds in nm, angles and torsions in radian.
-fn plausible_scale(quantity: InternalQuantity) -> (f64, f64) {
-    match quantity {
-        InternalQuantity::Bond => (5e-4, 0.02),
-        InternalQuantity::Angle => (5e-3, 0.3),
-        InternalQuantity::Torsion => (1e-2, 0.5),
-    }
+/// Which coordinates are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum CoordinateChoice {
+    /// Those that suit the system: of a molecule its internal coordinates.
+    #[default]
+    Automatic,
+    /// Of a molecule: a core in whitened Cartesian coordinates and internal coordinates for the rest (Noé et al., Science 365,
+    /// eaaw1147 (2019)). They need data. Without `core_atoms`, the core is the skeleton of heavy atoms.
+    Mixed { core_atoms: Vec<usize> },
 }
 
 /// Coordinates for a system at a temperature, scaled to `data` (configurations, rows of the system's dimension) if there
@@ -43,10 +28,12 @@ pub fn choose_coordinates(
     system: &System,
     data: Option<&[f64]>,
     temperature: f64,
+    choice: &CoordinateChoice,
 ) -> Result<Arc<dyn CoordinateTransform>, CoordinatesError> {
     if is_molecule(system) {
-        return Ok(Arc::new(internal(system, data, temperature)?));
+        return Ok(Arc::new(internal_coordinates(system, data, temperature, choice)?));
     }
+    check_automatic(choice)?;
     check_unconstrained(system)?;
     let d = system.dimension();
     let analytic = match system.definition() {
@@ -98,6 +85,16 @@ fn is_molecule(system: &System) -> bool {
     system.atoms().is_some() && system.potential().is_rigid_invariant()
 }
 
+fn check_automatic(choice: &CoordinateChoice) -> Result<(), CoordinatesError> {
+    match choice {
+        CoordinateChoice::Automatic => Ok(()),
+        CoordinateChoice::Mixed { .. } => Err(CoordinatesError::Unsuitable(
+            "mixed coordinates are for molecules that nothing holds in space; leave the choice of coordinates out"
+                .into(),
+        )),
+    }
+}
+
 fn check_unconstrained(system: &System) -> Result<(), CoordinatesError> {
     if system.constraints().is_empty() {
         return Ok(());
@@ -111,43 +108,27 @@ fn check_unconstrained(system: &System) -> Result<(), CoordinatesError> {
 
 /// The kinds of coordinates that a system will have, without the work of scaling them; or why it cannot have any. Data
 /// may later turn a torsion that never goes round into a real coordinate.
-pub fn preview_kinds(system: &System, has_data: bool) -> Result<Vec<CoordinateKind>, CoordinatesError> {
-    if !is_molecule(system) {
-        check_unconstrained(system)?;
-        let d = system.dimension();
-        let symmetry = match system.definition() {
-            SystemDefinition::Analytic(potential) => potential.particle_symmetry(),
-            SystemDefinition::OpenMm { .. } if !has_data && !has_start(system) => return Err(no_structure()),
-            SystemDefinition::OpenMm { .. } => None,
-        };
-        let free = match symmetry {
-            Some(ParticleSymmetry::Translation { space }) => d - space,
-            _ => d,
-        };
-        return Ok(vec![CoordinateKind::Real; free]);
+pub fn preview_kinds(
+    system: &System,
+    has_data: bool,
+    choice: &CoordinateChoice,
+) -> Result<Vec<CoordinateKind>, CoordinatesError> {
+    if is_molecule(system) {
+        return molecule_kinds(system, has_data, choice);
     }
-    if !has_data && system.topology().is_none() {
-        return Err(no_structure());
-    }
-    let structure = system.topology().map(|topology| topology.positions.as_slice());
-    let zmatrix = zmatrix(system, structure)?;
-    let fixed = match structure {
-        Some(structure) => fixed_coordinates(&zmatrix, system.constraints(), structure)?,
-        None => Vec::new(),
+    check_automatic(choice)?;
+    check_unconstrained(system)?;
+    let d = system.dimension();
+    let symmetry = match system.definition() {
+        SystemDefinition::Analytic(potential) => potential.particle_symmetry(),
+        SystemDefinition::OpenMm { .. } if !has_data && !has_start(system) => return Err(no_structure()),
+        SystemDefinition::OpenMm { .. } => None,
     };
-    let quantities = InternalCoordinates::quantities(&zmatrix).into_iter().enumerate();
-    let free = quantities.filter(|(k, _)| fixed.iter().all(|(fixed, _)| fixed != k));
-    Ok(free.map(|(k, q)| kind(&zmatrix, k, q)).collect())
-}
-
-/// A proper torsion goes round; an improper one is stiff.
-fn kind(zmatrix: &ZMatrix, k: usize, quantity: InternalQuantity) -> CoordinateKind {
-    let improper = k < 3 || zmatrix.rows[k / 3 - 1].improper;
-    if quantity == InternalQuantity::Torsion && !improper { CoordinateKind::Circular } else { CoordinateKind::Real }
-}
-
-fn no_structure() -> CoordinatesError {
-    CoordinatesError::Unsuitable("a molecule needs a topology_pdb with a structure, or a dataset, to start from".into())
+    let free = match symmetry {
+        Some(ParticleSymmetry::Translation { space }) => d - space,
+        _ => d,
+    };
+    Ok(vec![CoordinateKind::Real; free])
 }
 
 /// Mean and standard deviation of each column.
@@ -164,161 +145,4 @@ fn moments(data: &[f64], d: usize) -> Result<Vec<(f64, f64)>, CoordinatesError> 
             }
         })
         .collect()
-}
-
-fn internal(system: &System, data: Option<&[f64]>, temperature: f64) -> Result<InternalCoordinates, CoordinatesError> {
-    let d = system.dimension();
-    let structure = match (data.and_then(|data| data.get(..d)), system.topology()) {
-        (Some(frame), _) => frame.to_vec(),
-        (None, Some(topology)) => topology.positions.clone(),
-        (None, None) => return Err(no_structure()),
-    };
-    let zmatrix = zmatrix(system, Some(&structure))?;
-    let fixed = fixed_coordinates(&zmatrix, system.constraints(), &structure)?;
-    let mut pairs = equivalent_pairs(&zmatrix, system, &structure, &fixed);
-    let measured: Option<Vec<Vec<f64>>> = data.map(|data| {
-        let in_order = |x: &[f64]| {
-            let mut values = InternalCoordinates::measure(&zmatrix, x);
-            put_in_order(&pairs, &mut values);
-            values
-        };
-        data.chunks_exact(d).map(in_order).collect()
-    });
-    let mut coordinates = match &measured {
-        Some(measured) => scaled_to_data(&zmatrix, measured, &fixed),
-        None => scaled_to_minimum(system, &zmatrix, structure, temperature, &fixed)?,
-    };
-    confine(&zmatrix, &mut coordinates);
-    // What the data leave is not forbidden to them.
-    for values in measured.iter().flatten() {
-        for (c, value) in coordinates.iter_mut().zip(values) {
-            if c.half_circle.is_some_and(|middle| wrap_angle(value - middle).abs() >= PI / 2.0) {
-                c.half_circle = None;
-            }
-        }
-    }
-    pairs.retain(|rows| rows.iter().all(|row| coordinates[3 * row + 5].half_circle.is_some()));
-    InternalCoordinates::new(zmatrix, coordinates, pairs)
-}
-
-fn zmatrix(system: &System, structure: Option<&[f64]>) -> Result<ZMatrix, CoordinatesError> {
-    let heavy: Vec<bool> = system.masses().iter().map(|&m| m > HYDROGEN_MASS).collect();
-    let angles = across_angles(system.constraints(), heavy.len());
-    let mut bonds: Vec<_> = system.bonds().iter().copied().filter(|bond| !angles.contains(bond)).collect();
-    if let Some(topology) = system.topology() {
-        bonds.extend(&topology.bonds);
-    }
-    let constraints: Vec<_> = system.constraints().iter().map(|c| (c.i.min(c.j), c.i.max(c.j))).collect();
-    ZMatrix::new(&Molecule { bonds: &bonds, constraints: &constraints, heavy: &heavy, structure })
-}
-
-/// A coordinate before its scale is known.
-fn unscaled(
-    quantity: InternalQuantity,
-    kind: CoordinateKind,
-    value: f64,
-    k: usize,
-    fixed: &[(usize, f64)],
-) -> InternalCoordinate {
-    let held = fixed.iter().find(|(fixed, _)| *fixed == k).map(|(_, value)| *value);
-    InternalCoordinate {
-        quantity,
-        kind: if held.is_some() { CoordinateKind::Real } else { kind },
-        centre: held.unwrap_or(value),
-        scale: 1.0,
-        half_circle: None,
-        fixed: held.is_some(),
-    }
-}
-
-/// Gives the stiff torsions between atoms on one centre their half circle.
-///
-/// Around a centre with four bonds, the torsions of two atoms relative to a third have opposite signs; they keep them, and
-/// with them the handedness of the centre, which for three hydrogens is their order. Around one with three bonds the
-/// single torsion may pass the plane, where it is π, but not zero.
-fn confine(zmatrix: &ZMatrix, coordinates: &mut [InternalCoordinate]) {
-    let stiff: Vec<(usize, usize)> =
-        zmatrix.rows.iter().enumerate().filter(|(_, r)| r.improper).map(|(i, r)| (3 * i + 5, r.bond)).collect();
-    for &(k, centre) in &stiff {
-        if coordinates[k].kind != CoordinateKind::Real {
-            continue;
-        }
-        let angle = coordinates[k].centre;
-        let others: Vec<f64> =
-            stiff.iter().filter(|(j, c)| *c == centre && *j != k).map(|(j, _)| coordinates[*j].centre).collect();
-        coordinates[k].half_circle = Some(match others.as_slice() {
-            [] if angle.cos() < 0.0 => PI,
-            [other] if angle.sin() * other.sin() < 0.0 && angle.sin().abs().min(other.sin().abs()) > UPRIGHT => {
-                (PI / 2.0).copysign(angle.sin())
-            }
-            _ => angle,
-        });
-    }
-}
-
-/// Centres and scales of the coordinates' values, one row for each configuration.
-fn scaled_to_data(zmatrix: &ZMatrix, measured: &[Vec<f64>], fixed: &[(usize, f64)]) -> Vec<InternalCoordinate> {
-    let n = measured.len() as f64;
-    let coordinate = |(k, quantity): (usize, InternalQuantity)| {
-        let column = || measured.iter().map(|values| values[k]);
-        let is_torsion = quantity == InternalQuantity::Torsion;
-        let centre = if is_torsion {
-            column().map(f64::sin).sum::<f64>().atan2(column().map(f64::cos).sum())
-        } else {
-            column().sum::<f64>() / n
-        };
-        let gaps = || column().map(|value| if is_torsion { wrap_angle(value - centre) } else { value - centre });
-        let goes_round = is_torsion && gaps().any(|gap| gap.abs() >= CONFINED);
-        let kind = if goes_round { CoordinateKind::Circular } else { CoordinateKind::Real };
-        let mut coordinate = unscaled(quantity, kind, centre, k, fixed);
-        if coordinate.kind == CoordinateKind::Real && !coordinate.fixed {
-            let (low, high) = plausible_scale(quantity);
-            coordinate.scale = (gaps().map(|gap| gap * gap).sum::<f64>() / n).sqrt().clamp(low, high);
-        }
-        coordinate
-    };
-    InternalCoordinates::quantities(zmatrix).into_iter().enumerate().map(coordinate).collect()
-}
-
-/// Centres at the minimum-energy structure, scales from the curvature of the reduced potential there.
-fn scaled_to_minimum(
-    system: &System,
-    zmatrix: &ZMatrix,
-    structure: Vec<f64>,
-    temperature: f64,
-    fixed: &[(usize, f64)],
-) -> Result<Vec<InternalCoordinate>, CoordinatesError> {
-    let unsuitable = |reason: String| CoordinatesError::Unsuitable(reason);
-    let mut x = structure;
-    relax(system, &mut x, MINIMISED).map_err(|e| unsuitable(e.to_string()))?;
-    let values = InternalCoordinates::measure(zmatrix, &x);
-    let mut coordinates: Vec<InternalCoordinate> = InternalCoordinates::quantities(zmatrix)
-        .into_iter()
-        .enumerate()
-        .map(|(k, quantity)| unscaled(quantity, kind(zmatrix, k, quantity), values[k], k, fixed))
-        .collect();
-    let transform = InternalCoordinates::new(zmatrix.clone(), coordinates.clone(), Vec::new())?;
-    let beta = 1.0 / system.scale().kt(temperature);
-    let gradient = |place: usize, y: f64| {
-        let d = transform.kinds().len();
-        let (mut point, mut out) = (vec![0.0; d], vec![0.0; d]);
-        point[place] = y;
-        let mut positions = vec![0.0; system.dimension()];
-        transform.to_positions(&point, &mut positions);
-        let mut force = vec![0.0; system.dimension()];
-        system.potential().evaluate(&positions, &mut [0.0], Some(&mut force)).map_err(|e| unsuitable(e.to_string()))?;
-        force.iter_mut().for_each(|f| *f *= beta);
-        transform.pull_back(&point, &positions, &mut force, &mut out);
-        Ok::<f64, CoordinatesError>(out[place])
-    };
-    for (place, coordinate) in coordinates.iter_mut().filter(|c| !c.fixed).enumerate() {
-        if coordinate.kind == CoordinateKind::Circular {
-            continue;
-        }
-        let (low, high) = plausible_scale(coordinate.quantity);
-        let step = low;
-        let curvature = (gradient(place, step)? - gradient(place, -step)?) / (2.0 * step);
-        coordinate.scale = if curvature > 0.0 { (1.0 / curvature.sqrt()).clamp(low, high) } else { high };
-    }
-    Ok(coordinates)
 }

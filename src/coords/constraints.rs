@@ -5,7 +5,7 @@
 
 use super::geometry::dihedral;
 use super::transform::CoordinatesError;
-use super::zmatrix::ZMatrix;
+use super::zmatrix::{Base, ZMatrix};
 use crate::energy::openmm::Constraint;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,7 +43,6 @@ pub(super) fn fixed_coordinates(
         let cosine = (a * a + b * b - c * c) / (2.0 * a * b);
         (cosine.abs() < 1.0).then(|| cosine.acos())
     };
-    let [root, second, third] = zmatrix.frame;
     let mut fixed = Vec::new();
     let mut used = BTreeSet::new();
     let mut fix = |coordinate: usize, value: Option<f64>, i: usize, j: usize| {
@@ -52,20 +51,23 @@ pub(super) fn fixed_coordinates(
             used.insert((i.min(j), i.max(j)));
         }
     };
-    fix(0, held(root, second), root, second);
-    fix(1, held(root, third), root, third);
-    fix(2, angle(second, root, third), second, third);
+    if let Base::Frame([root, second, third]) = zmatrix.base {
+        fix(0, held(root, second), root, second);
+        fix(1, held(root, third), root, third);
+        fix(2, angle(second, root, third), second, third);
+    }
+    let first = zmatrix.base.internal_coordinates();
     for (k, row) in zmatrix.rows.iter().enumerate() {
-        fix(3 * k + 3, held(row.atom, row.bond), row.atom, row.bond);
+        fix(first + 3 * k, held(row.atom, row.bond), row.atom, row.bond);
         let own = angle(row.atom, row.bond, row.angle);
-        fix(3 * k + 4, own, row.atom, row.angle);
+        fix(first + 3 * k + 1, own, row.atom, row.angle);
         let (other, between) = (angle(row.torsion, row.bond, row.angle), angle(row.atom, row.bond, row.torsion));
         if let (Some(own), Some(other), Some(between)) = (own, other, between) {
             let cosine = (between.cos() - own.cos() * other.cos()) / (own.sin() * other.sin());
             let at = |atom: usize| [structure[3 * atom], structure[3 * atom + 1], structure[3 * atom + 2]];
             let torsion = dihedral(at(row.atom), at(row.bond), at(row.angle), at(row.torsion));
             let value = (cosine.abs() < 1.0).then(|| cosine.acos().copysign(torsion));
-            fix(3 * k + 5, value, row.atom, row.torsion);
+            fix(first + 3 * k + 2, value, row.atom, row.torsion);
         }
     }
     match distances.keys().find(|pair| !used.contains(pair)) {

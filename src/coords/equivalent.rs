@@ -27,14 +27,15 @@ pub(super) fn equivalent_pairs(
 ) -> Vec<[usize; 2]> {
     let mut is_centre = vec![false; zmatrix.atoms()];
     zmatrix.rows.iter().for_each(|row| is_centre[row.bond] = true);
+    let start = zmatrix.base.internal_coordinates();
     let held = |coordinate: usize| fixed.iter().find(|(k, _)| *k == coordinate).map(|(_, value)| *value);
     let at = |atom: usize| [structure[3 * atom], structure[3 * atom + 1], structure[3 * atom + 2]];
     let mut pairs: Vec<[usize; 2]> = Vec::new();
     for (i, a) in zmatrix.rows.iter().enumerate() {
         for (j, b) in zmatrix.rows.iter().enumerate().skip(i + 1) {
             let same_place = a.improper && b.improper && [a.bond, a.angle, a.torsion] == [b.bond, b.angle, b.torsion];
-            let same_bonds = (0..2).all(|k| held(3 * i + 3 + k) == held(3 * j + 3 + k));
-            let are_free = held(3 * i + 5).is_none() && held(3 * j + 5).is_none();
+            let same_bonds = (0..2).all(|k| held(start + 3 * i + k) == held(start + 3 * j + k));
+            let are_free = held(start + 3 * i + 2).is_none() && held(start + 3 * j + 2).is_none();
             let are_leaves = !is_centre[a.atom] && !is_centre[b.atom];
             let is_new = !pairs.iter().flatten().any(|&row| row == i || row == j);
             if !(same_place && same_bonds && are_free && are_leaves && is_new) {
@@ -55,10 +56,11 @@ pub(super) fn equivalent_pairs(
 }
 
 /// Puts the values of all coordinates of one configuration into the order of the pairs.
-pub(super) fn put_in_order(pairs: &[[usize; 2]], values: &mut [f64]) {
-    for [first, second] in pairs {
-        if values[3 * first + 5] < 0.0 && values[3 * second + 5] > 0.0 {
-            (3..6).for_each(|k| values.swap(3 * first + k, 3 * second + k));
+pub(super) fn put_in_order(zmatrix: &ZMatrix, pairs: &[[usize; 2]], values: &mut [f64]) {
+    let start = zmatrix.base.internal_coordinates();
+    for [first, second] in pairs.iter().map(|pair| pair.map(|row| start + 3 * row)) {
+        if values[first + 2] < 0.0 && values[second + 2] > 0.0 {
+            (0..3).for_each(|k| values.swap(first + k, second + k));
         }
     }
 }

@@ -2,13 +2,16 @@
 //!
 //! A transform carries a flow's coordinates y to positions x and back, with the log-determinant of that map in f64.
 //! Molecules use internal coordinates of a Z-matrix (`zmatrix`, `internal`), which leave out the six rigid motions and what
-//! `constraints` fix, and keep pairs of `equivalent` atoms in one order; everything else uses scaled Cartesian coordinates,
+//! `constraints` fix, and keep pairs of `equivalent` atoms in one order, or those beside a `core` in Cartesian coordinates;
+//! everything else uses scaled Cartesian coordinates,
 //! without the motion of all particles where nothing holds them (`mean_free`), and with identical particles in one order
 //! (`relabelled`). `choose` makes them for a system, by a `pilot` simulation where nothing else says how far it reaches.
 
 mod cartesian;
 mod choose;
+mod choose_molecule;
 mod constraints;
+mod core;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod equivalent;
@@ -16,6 +19,8 @@ mod geometry;
 mod internal;
 mod mean_free;
 mod pilot;
+mod placement;
+mod quantity;
 mod relabelled;
 mod tables;
 mod target;
@@ -23,12 +28,13 @@ mod transform;
 mod zmatrix;
 
 pub use cartesian::CartesianCoordinates;
-pub use choose::{choose_coordinates, preview_kinds};
+pub use choose::{CoordinateChoice, choose_coordinates, preview_kinds};
 pub use geometry::{angle, dihedral, distance};
-pub use internal::{InternalCoordinate, InternalCoordinates, InternalQuantity};
+pub use internal::InternalCoordinates;
 pub use mean_free::MeanFreeCoordinates;
+pub use quantity::{InternalCoordinate, InternalQuantity};
 pub use relabelled::RelabelledCoordinates;
 pub use tables::TransformTables;
 pub use target::{ReducedTarget, TargetBatch};
 pub use transform::{CoordinateKind, CoordinateTransform, CoordinatesError, CoordinatesSpec};
-pub use zmatrix::{ZMatrix, ZMatrixRow};
+pub use zmatrix::{Base, ZMatrix, ZMatrixRow};

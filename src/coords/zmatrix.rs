@@ -35,40 +35,74 @@ pub struct Molecule<'a> {
 /// The least sine of the angle between three atoms that a torsion is measured from, where there are others.
 const BENT: f64 = 0.17;
 
-/// An order of placement: three atoms that make the frame, then the others.
+/// The atoms that a Z-matrix starts from.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Base {
+    /// The root and two atoms bonded to it; the frame's angle is second–root–third.
+    Frame([usize; 3]),
+    /// Atoms that something else places.
+    Core(Vec<usize>),
+}
+
+impl Base {
+    pub fn atoms(&self) -> &[usize] {
+        match self {
+            Self::Frame(atoms) => atoms,
+            Self::Core(atoms) => atoms,
+        }
+    }
+
+    /// The number of internal coordinates of the base: three of a frame, none of a core.
+    pub fn internal_coordinates(&self) -> usize {
+        match self {
+            Self::Frame(_) => 3,
+            Self::Core(_) => 0,
+        }
+    }
+}
+
+/// An order of placement: the atoms of the base, then the others.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ZMatrix {
-    /// The root and two atoms bonded to it; the frame's angle is second–root–third.
-    pub frame: [usize; 3],
+    pub base: Base,
     pub rows: Vec<ZMatrixRow>,
 }
 
 impl ZMatrix {
     /// From a connected bond graph over at least three atoms.
     pub fn new(molecule: &Molecule) -> Result<Self, CoordinatesError> {
-        let fail = |reason: String| Err(CoordinatesError::Unsuitable(reason));
         let Molecule { bonds, heavy, .. } = molecule;
-        let atoms = heavy.len();
-        if atoms < 3 {
-            return fail(format!("internal coordinates need at least three atoms; the system has {atoms}"));
+        if heavy.len() < 3 {
+            return Err(CoordinatesError::Unsuitable(format!(
+                "internal coordinates need at least three atoms; the system has {}",
+                heavy.len()
+            )));
         }
-        let mut neighbours = vec![Vec::new(); atoms];
-        for &(i, j) in *bonds {
-            if i >= atoms || j >= atoms || i == j {
-                return fail(format!("the bond {i}–{j} does not fit a molecule of {atoms} atoms"));
-            }
-            if !neighbours[i].contains(&j) {
-                neighbours[i].push(j);
-                neighbours[j].push(i);
-            }
-        }
+        let mut neighbours = neighbours(bonds, heavy.len())?;
         let root = Self::root(&neighbours, heavy)?;
         let branch = branch_sizes(root, &neighbours);
         // The longest branch of heavy atoms first: so the torsions of a chain are those of its backbone.
         for list in &mut neighbours {
             list.sort_by_key(|&j| (!heavy[j], std::cmp::Reverse(branch[j]), j));
         }
-        Self::grow(root, &neighbours, molecule)
+        let (second, third) = (neighbours[root][0], neighbours[root][1]);
+        Self::grow(Base::Frame([root, second, third]), &neighbours, molecule)
+    }
+
+    /// From a core of at least three atoms, which every other atom is connected to.
+    pub fn around(core: Vec<usize>, molecule: &Molecule) -> Result<Self, CoordinatesError> {
+        let Molecule { bonds, heavy, .. } = molecule;
+        let mut neighbours = neighbours(bonds, heavy.len())?;
+        for list in &mut neighbours {
+            list.sort_by_key(|&j| (!core.contains(&j), !heavy[j], j));
+        }
+        if let Some(lost) = depths(&core, &neighbours).iter().position(|&d| d == usize::MAX) {
+            return Err(CoordinatesError::Unsuitable(format!(
+                "atom {lost} has no path of bonds to the core; name an atom of its molecule in core_atoms"
+            )));
+        }
+        Self::grow(Base::Core(core), &neighbours, molecule)
     }
 
     /// The centre of the molecule: the heavy atom with two neighbours or more that is nearest to both ends of the longest
@@ -76,15 +110,16 @@ impl ZMatrix {
     fn root(neighbours: &[Vec<usize>], heavy: &[bool]) -> Result<usize, CoordinatesError> {
         let farthest =
             |depths: &[usize]| depths.iter().enumerate().max_by_key(|(_, d)| **d).map_or(0, |(atom, _)| atom);
-        let from_any = depths(0, neighbours);
+        let from_any = depths(&[0], neighbours);
         if let Some(lost) = from_any.iter().position(|&d| d == usize::MAX) {
             return Err(CoordinatesError::Unsuitable(format!(
                 "the bond graph is not connected: atom {lost} cannot be reached from atom 0. Internal coordinates are \
-                 for one molecule; add the missing bonds or leave the other molecules out"
+                 for one molecule; add the missing bonds, leave the other molecules out, or ask for mixed coordinates, whose \
+                 core can have atoms of several"
             )));
         }
-        let from_one_end = depths(farthest(&from_any), neighbours);
-        let from_other_end = depths(farthest(&from_one_end), neighbours);
+        let from_one_end = depths(&[farthest(&from_any)], neighbours);
+        let from_other_end = depths(&[farthest(&from_one_end)], neighbours);
         let mut best: Option<((usize, bool, usize), usize)> = None;
         for (atom, list) in neighbours.iter().enumerate().filter(|(_, list)| list.len() >= 2) {
             let reach = from_one_end[atom].max(from_other_end[atom]);
@@ -101,24 +136,26 @@ impl ZMatrix {
         }
     }
 
-    fn grow(root: usize, neighbours: &[Vec<usize>], molecule: &Molecule) -> Result<Self, CoordinatesError> {
+    fn grow(base: Base, neighbours: &[Vec<usize>], molecule: &Molecule) -> Result<Self, CoordinatesError> {
         let constrained: BTreeSet<(usize, usize)> = molecule.constraints.iter().copied().collect();
         let are_constrained = |i: usize, j: usize| constrained.contains(&(i.min(j), i.max(j)));
-        let (second, third) = (neighbours[root][0], neighbours[root][1]);
         let mut parent = vec![usize::MAX; neighbours.len()];
         let mut placed = vec![false; neighbours.len()];
-        for atom in [root, second, third] {
-            placed[atom] = true;
+        base.atoms().iter().for_each(|&atom| placed[atom] = true);
+        // What is bonded to an atom of the base is measured from a bond within the base; from another of its atoms if there
+        // is none.
+        for &atom in base.atoms() {
+            let other = || base.atoms().iter().copied().find(|&other| other != atom);
+            parent[atom] = neighbours[atom].iter().copied().find(|&j| placed[j]).or_else(other).unwrap_or(atom);
         }
-        parent[second] = root;
-        parent[third] = root;
-        // The root's children are measured from its bond to the second atom.
-        parent[root] = second;
-        let mut rows = Vec::with_capacity(neighbours.len() - 3);
-        let mut queue = VecDeque::from([root, second, third]);
+        let of_base = placed.clone();
+        let mut rows = Vec::with_capacity(neighbours.len() - base.atoms().len());
+        let mut queue: VecDeque<usize> = base.atoms().iter().copied().collect();
         while let Some(centre) = queue.pop_front() {
             let axis = parent[centre];
-            let mut siblings = if centre == root { vec![third] } else { Vec::new() };
+            let is_bent = |j: usize| molecule.structure.is_none_or(|x| sine(x, axis, centre, j) > BENT);
+            let is_sibling = |&&j: &&usize| of_base[centre] && of_base[j] && j != axis && is_bent(j);
+            let mut siblings: Vec<usize> = neighbours[centre].iter().filter(is_sibling).copied().collect();
             for &atom in &neighbours[centre] {
                 if placed[atom] {
                     continue;
@@ -139,12 +176,12 @@ impl ZMatrix {
                 queue.push_back(atom);
             }
         }
-        Ok(Self { frame: [root, second, third], rows })
+        Ok(Self { base, rows })
     }
 
     /// The number of atoms.
     pub fn atoms(&self) -> usize {
-        self.rows.len() + 3
+        self.rows.len() + self.base.atoms().len()
     }
 
     /// That every atom is placed once, from atoms placed before it.
@@ -152,7 +189,7 @@ impl ZMatrix {
         let fail = || Err(CoordinatesError::Stored("the Z-matrix does not place every atom once, in order".into()));
         let n = self.atoms();
         let mut placed = vec![false; n];
-        for &atom in &self.frame {
+        for &atom in self.base.atoms() {
             if atom >= n || std::mem::replace(&mut placed[atom], true) {
                 return fail();
             }
@@ -168,6 +205,23 @@ impl ZMatrix {
         }
         Ok(())
     }
+}
+
+/// The atoms that each atom is bonded to.
+pub(super) fn neighbours(bonds: &[(usize, usize)], atoms: usize) -> Result<Vec<Vec<usize>>, CoordinatesError> {
+    let mut neighbours = vec![Vec::new(); atoms];
+    for &(i, j) in bonds {
+        if i >= atoms || j >= atoms || i == j {
+            return Err(CoordinatesError::Unsuitable(format!(
+                "the bond {i}–{j} does not fit a molecule of {atoms} atoms"
+            )));
+        }
+        if !neighbours[i].contains(&j) {
+            neighbours[i].push(j);
+            neighbours[j].push(i);
+        }
+    }
+    Ok(neighbours)
 }
 
 /// A placed atom beyond `axis`, from which the torsion about centre–axis is measured: the nearest that is not on a line
@@ -192,6 +246,14 @@ fn across(
                 queue.push_back(next);
             }
         }
+    }
+    // Where the base is not connected, any atom.
+    let rest = (0..placed.len()).filter(|&atom| placed[atom] && !seen.contains(&atom));
+    for atom in rest {
+        if structure.is_none_or(|x| sine(x, centre, axis, atom) > BENT) {
+            return Ok(atom);
+        }
+        straight.get_or_insert(atom);
     }
     straight.ok_or_else(|| {
         CoordinatesError::Unsuitable(format!("no atom beyond {axis} is placed to measure a torsion at {centre} from"))
@@ -228,11 +290,11 @@ fn branch_sizes(root: usize, neighbours: &[Vec<usize>]) -> Vec<usize> {
     sizes
 }
 
-/// The number of bonds from one atom to each other; `usize::MAX` for atoms out of reach.
-fn depths(from: usize, neighbours: &[Vec<usize>]) -> Vec<usize> {
+/// The number of bonds from the nearest of some atoms to each other; `usize::MAX` for atoms out of reach.
+fn depths(from: &[usize], neighbours: &[Vec<usize>]) -> Vec<usize> {
     let mut depth = vec![usize::MAX; neighbours.len()];
-    depth[from] = 0;
-    let mut queue = VecDeque::from([from]);
+    from.iter().for_each(|&atom| depth[atom] = 0);
+    let mut queue: VecDeque<usize> = from.iter().copied().collect();
     while let Some(atom) = queue.pop_front() {
         for &next in &neighbours[atom] {
             if depth[next] == usize::MAX {

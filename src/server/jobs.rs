@@ -209,7 +209,8 @@ fn temperature(task: &v1::TrainingTask, system: &System, dataset: Option<&Datase
 /// for a large molecule.
 async fn check_flow(system: System, plan: TrainingPlan, has_data: bool) -> Result<TrainingPlan, ApiError> {
     let checked = tokio::task::spawn_blocking(move || {
-        let kinds = preview_kinds(&system, has_data).map_err(|e| ApiError::Unsuitable(e.to_string()))?;
+        let kinds =
+            preview_kinds(&system, has_data, &plan.coordinates).map_err(|e| ApiError::Unsuitable(e.to_string()))?;
         plan.architecture
             .expand(&kinds, plan.seed)
             .map_err(|e| FieldError::invalid("job.training.architecture", e.to_string()))?;

@@ -2,6 +2,7 @@
 
 use super::adam::AdamSettings;
 use super::schedule::Ramp;
+use crate::coords::CoordinateChoice;
 use crate::flow::Architecture;
 
 const MAX_STAGES: usize = 64;
@@ -20,6 +21,7 @@ pub struct TrainingPlan {
     /// The temperature that the flow is trained for, in the unit of the system's scale.
     pub temperature: f64,
     pub seed: u64,
+    pub coordinates: CoordinateChoice,
     pub architecture: Architecture,
     pub stages: Vec<Stage>,
     pub adam: AdamSettings,

@@ -4,6 +4,7 @@ use super::adam::AdamSettings;
 use super::plan::{Budget, EnergyCut, Stage, TrainingPlan, Validation};
 use super::schedule::{Ramp, RampShape};
 use crate::compute::bias_activation::Activation;
+use crate::coords::CoordinateChoice;
 use crate::energy::System;
 use crate::flow::{Architecture, ArchitectureKind};
 
@@ -52,6 +53,7 @@ pub fn default_plan(system: &System, temperature: f64, has_data: bool) -> Traini
     TrainingPlan {
         temperature,
         seed: 0,
+        coordinates: CoordinateChoice::Automatic,
         architecture,
         stages,
         adam: AdamSettings::default(),

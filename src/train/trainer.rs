@@ -144,7 +144,7 @@ impl Trainer {
             ));
         }
         let positions = data.as_ref().map(|d| d.positions.as_slice());
-        let coordinates = choose_coordinates(&system, positions, plan.temperature)?;
+        let coordinates = choose_coordinates(&system, positions, plan.temperature, &plan.coordinates)?;
         let spec = plan.architecture.expand(coordinates.kinds(), plan.seed)?;
         let target = ReducedTarget::new(system, Arc::clone(&coordinates));
         let (flow, weights) = Flow::initialise(spec, plan.seed, PRECISION, device)?;

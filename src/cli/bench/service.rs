@@ -9,7 +9,7 @@ use super::timing::{Clock, quantile};
 use super::training::standard_normal;
 use super::workload::{Setting, Workload};
 use crate::contract::v1::{self, stream_samples_response::Part};
-use crate::coords::{ReducedTarget, choose_coordinates};
+use crate::coords::{CoordinateChoice, ReducedTarget, choose_coordinates};
 use crate::math::Purpose;
 use crate::sample::{Generator, Method, ModelCard, SampleKey};
 use std::sync::Arc;
@@ -131,7 +131,7 @@ async fn in_process(generator: Arc<Generator>, first_index: u64) -> Result<(), C
 fn model(setting: &Setting) -> Result<Vec<u8>, CliError> {
     let failed = |e: &dyn std::fmt::Display| CliError::failed(e.to_string());
     let system = standard_normal(REALNVP_60.dimension)?;
-    let coordinates = choose_coordinates(&system, None, 1.0).map_err(|e| failed(&e))?;
+    let coordinates = choose_coordinates(&system, None, 1.0, &CoordinateChoice::Automatic).map_err(|e| failed(&e))?;
     let card = ModelCard {
         energy_digest: system.digest().to_string(),
         energy_scale: system.scale(),

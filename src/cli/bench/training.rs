@@ -3,6 +3,7 @@
 use super::super::client::CliError;
 use super::flows::{FlowShape, TRAINING_BATCH};
 use super::workload::Setting;
+use crate::coords::CoordinateChoice;
 use crate::energy::analytic::{AnalyticPotential, Harmonic};
 use crate::energy::{System, SystemDefinition};
 use crate::math::{Purpose, Randoms};
@@ -47,6 +48,7 @@ fn plan(shape: &FlowShape, maximum_likelihood: f64, reverse_kl: f64) -> Training
     TrainingPlan {
         temperature: 1.0,
         seed: 0,
+        coordinates: CoordinateChoice::Automatic,
         architecture: shape.architecture(),
         stages: vec![Stage {
             steps: 1_000_000_000,
