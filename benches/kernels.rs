@@ -60,6 +60,7 @@ fn plan(architecture: Architecture) -> TrainingPlan {
     TrainingPlan {
         temperature: 1.0,
         seed: 0,
+        coordinates: boltzflow::coords::CoordinateChoice::Automatic,
         architecture,
         stages: vec![Stage {
             steps: 1_000_000_000,

@@ -108,8 +108,8 @@ fn interrupted_runs_end_with_the_same_bits() {
         let mut keeper = Keeper { release_at: Some(at), ..Keeper::default() };
         assert!(matches!(run(&mut first, &mut keeper).unwrap(), Outcome::Released));
         assert_eq!(first.steps_done(), steps);
-        let mut second = fresh();
-        second.restore(&keeper.checkpoint.unwrap(), &Device::Cpu).unwrap();
+        let bytes = keeper.checkpoint.unwrap();
+        let second = Trainer::resume(plan.clone(), built_in("double-well"), None, &bytes, &Device::Cpu).unwrap();
         assert_eq!(finish(second).samples(&key, 0, 512).unwrap(), expected, "interrupted at {at}");
     }
 }
@@ -123,15 +123,17 @@ fn checkpoints_are_whole_and_of_the_same_run() {
         trainer.step().unwrap();
     }
     let bytes = trainer.checkpoint().unwrap();
-    let fresh = |plan: TrainingPlan, system: &str| Trainer::new(plan, built_in(system), None, &Device::Cpu).unwrap();
+    let resume = |plan: TrainingPlan, system: &str, bytes: &[u8]| {
+        Trainer::resume(plan, built_in(system), None, bytes, &Device::Cpu).unwrap_err().to_string()
+    };
     for cut in [0, 7, bytes.len() / 3, bytes.len() - 1] {
-        let error = fresh(plan.clone(), "double-well").restore(&bytes[..cut], &Device::Cpu).unwrap_err();
-        assert!(error.to_string().contains("not whole"), "{error}");
+        let error = resume(plan.clone(), "double-well", &bytes[..cut]);
+        assert!(error.contains("not whole"), "{error}");
     }
     let other_seed = TrainingPlan { seed: 1, ..plan.clone() };
     for (plan, system) in [(other_seed, "double-well"), (plan, "muller-brown")] {
-        let error = fresh(plan, system).restore(&bytes, &Device::Cpu).unwrap_err();
-        assert!(error.to_string().contains("another"), "{error}");
+        let error = resume(plan, system, &bytes);
+        assert!(error.contains("another"), "{error}");
     }
 }
 

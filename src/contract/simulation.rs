@@ -16,11 +16,12 @@ pub fn simulation_plan(task: &v1::SimulationTask, system: &System) -> Result<Sim
     let temperatures = temperatures(task, system)?;
     let several = !matches!(&temperatures, Temperatures::List(list) if list.len() < 2);
     let steps = count("steps", task.steps, 100_000)?;
+    let equilibration_steps = count_or_none("equilibration_steps", task.equilibration_steps, steps / 10)?;
     let plan = SimulationPlan {
-        method: method(task, system)?,
+        method: method(task, system, equilibration_steps > 0)?,
         temperatures,
         walkers: count("walkers", task.walkers, 16)? as usize,
-        equilibration_steps: count_or_none("equilibration_steps", task.equilibration_steps, steps / 10)?,
+        equilibration_steps,
         production_steps: steps,
         save_stride: count("stride", task.stride, 100.min(steps))?,
         exchange_stride: count_or_none("exchange_every", task.exchange_every, if several { 100 } else { 0 })?,
@@ -89,7 +90,8 @@ fn temperatures(task: &v1::SimulationTask, system: &System) -> Result<Temperatur
     })
 }
 
-fn method(task: &v1::SimulationTask, system: &System) -> Result<Method, FieldError> {
+/// The size of moves is tuned if it is asked for, and, unless it is refused, where there are steps to tune it in.
+fn method(task: &v1::SimulationTask, system: &System, can_tune: bool) -> Result<Method, FieldError> {
     let reduced = system.scale() == EnergyScale::Reduced;
     let usual = match (reduced, system.constraints().is_empty()) {
         (true, _) => 0.01,
@@ -97,7 +99,11 @@ fn method(task: &v1::SimulationTask, system: &System) -> Result<Method, FieldErr
         (false, false) => 0.002,
     };
     let timestep_ps = or_default(task.time_step, usual);
-    let tuned = |default: f64| (task.target_acceptance >= 0.0).then(|| or_default(task.target_acceptance, default));
+    let tuned = |default: f64| match task.target_acceptance {
+        0.0 => can_tune.then_some(default),
+        target if target < 0.0 => None,
+        target => Some(target),
+    };
     match SimulationMethod::try_from(task.method) {
         Ok(SimulationMethod::Unspecified | SimulationMethod::Langevin) => {
             Ok(Method::Langevin { timestep_ps, friction_per_ps: or_default(task.friction, 1.0) })

@@ -70,6 +70,9 @@ pub fn choose_coordinates(
             Ok(Arc::new(transform))
         }
         _ => {
+            if analytic.is_none() {
+                check_held(system, data)?;
+            }
             let extent = match (data, analytic) {
                 (Some(data), _) => moments(data, d)?,
                 (None, Some(potential)) => potential.extent(),
@@ -93,6 +96,40 @@ fn check_automatic(choice: &CoordinateChoice) -> Result<(), CoordinatesError> {
                 .into(),
         )),
     }
+}
+
+/// Distances (nm) over which a system is moved, to see whether it is held: from within a flat part to beyond any wall.
+const SHIFTS: [f64; 5] = [0.1, -1.3, 11.0, -1e3, 1e5];
+/// The difference of energies, relative to their size, that rounding can make.
+const ROUNDING: f64 = 1e-9;
+
+/// That forces hold the system along all axes: else its density has no integral in Cartesian coordinates.
+fn check_held(system: &System, data: Option<&[f64]>) -> Result<(), CoordinatesError> {
+    let d = system.dimension();
+    let structure = match (data.and_then(|data| data.get(..d)), system.topology()) {
+        (Some(frame), _) => frame.to_vec(),
+        (None, Some(topology)) => topology.positions.clone(),
+        (None, None) => vec![0.0; d],
+    };
+    let unsuitable = |reason: String| CoordinatesError::Unsuitable(reason);
+    for axis in 0..3 {
+        let mut rows = structure.repeat(SHIFTS.len() + 1);
+        for (row, shift) in rows.chunks_exact_mut(d).skip(1).zip(SHIFTS) {
+            row.iter_mut().skip(axis).step_by(3).for_each(|x| *x += shift);
+        }
+        let mut energies = [0.0; SHIFTS.len() + 1];
+        system.potential().evaluate(&rows, &mut energies, None).map_err(|e| unsuitable(e.to_string()))?;
+        let [first, rest @ ..] = energies;
+        if rest.iter().all(|e| (e - first).abs() <= ROUNDING * (1.0 + first.abs())) {
+            let name = ["x", "y", "z"][axis];
+            return Err(unsuitable(format!(
+                "its forces use the coordinates of atoms, but nothing holds it along {name}, so that its density has no \
+                 integral: add a force that does, or, if its energy depends on distances and angles only, write it with \
+                 distance(), angle() and dihedral() of particles"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn check_unconstrained(system: &System) -> Result<(), CoordinatesError> {

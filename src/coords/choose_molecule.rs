@@ -71,31 +71,42 @@ pub(super) fn internal_coordinates(
     };
     let fixed = fixed_coordinates(&zmatrix, system.constraints(), &structure)?;
     let mut pairs = equivalent_pairs(&zmatrix, system, &structure, &fixed);
-    let measured: Option<Vec<Vec<f64>>> = data.map(|data| {
-        let in_order = |x: &[f64]| {
-            let mut values = InternalCoordinates::measure(&zmatrix, x);
-            put_in_order(&zmatrix, &pairs, &mut values);
-            values
-        };
-        data.chunks_exact(d).map(in_order).collect()
-    });
     let within_core = torsions_within_core(&zmatrix, &bonds, &structure);
-    let mut coordinates = match &measured {
-        Some(measured) => scaled_to_data(&zmatrix, measured, &fixed),
-        None => scaled_to_minimum(system, &zmatrix, structure, temperature, &fixed)?,
-    };
-    confine(&zmatrix, &mut coordinates, &within_core);
-    // What the data leave is not forbidden to them.
-    for values in measured.iter().flatten() {
-        for (c, value) in coordinates.iter_mut().zip(values) {
-            if c.half_circle.is_some_and(|middle| wrap_angle(value - middle).abs() >= PI / 2.0) {
-                c.half_circle = None;
+    let first = zmatrix.base.internal_coordinates();
+    let mut broken: Vec<[usize; 2]> = Vec::new();
+    loop {
+        let measured: Option<Vec<Vec<f64>>> = data.map(|data| {
+            let in_order = |x: &[f64]| {
+                let mut values = InternalCoordinates::measure(&zmatrix, x);
+                put_in_order(&zmatrix, &pairs, &mut values);
+                values
+            };
+            data.chunks_exact(d).map(in_order).collect()
+        });
+        let mut coordinates = match &measured {
+            Some(measured) => scaled_to_data(&zmatrix, measured, &fixed),
+            None => scaled_to_minimum(system, &zmatrix, structure.clone(), temperature, &fixed)?,
+        };
+        confine(&zmatrix, &mut coordinates, &within_core);
+        // Without an order, either may be anywhere.
+        broken.iter().flatten().for_each(|row| coordinates[first + 3 * row + 2].half_circle = None);
+        // What the data leave is not forbidden to them.
+        for values in measured.iter().flatten() {
+            for (c, value) in coordinates.iter_mut().zip(values) {
+                if c.half_circle.is_some_and(|middle| wrap_angle(value - middle).abs() >= PI / 2.0) {
+                    c.half_circle = None;
+                }
             }
         }
+        let half = |row: usize| coordinates[first + 3 * row + 2].half_circle;
+        let is_in_order = |pair: &[usize; 2]| pair.map(half) == [Some(PI / 2.0), Some(-PI / 2.0)];
+        if pairs.iter().all(is_in_order) {
+            return InternalCoordinates::new(zmatrix, core, coordinates, pairs);
+        }
+        let (kept, others) = pairs.into_iter().partition(is_in_order);
+        pairs = kept;
+        broken.extend::<Vec<_>>(others);
     }
-    let first = zmatrix.base.internal_coordinates();
-    pairs.retain(|rows| rows.iter().all(|row| coordinates[first + 3 * row + 2].half_circle.is_some()));
-    InternalCoordinates::new(zmatrix, core, coordinates, pairs)
 }
 
 /// The kinds of a molecule's coordinates, without the work of scaling them.

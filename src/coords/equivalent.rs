@@ -2,18 +2,19 @@
 //!
 //! Exchanging the two changes no energy, whatever else moves, and no bond has to break for a flow to place them: but it
 //! places them in one order only. That order stands for both. (In a methyl group the turns about its axis are the other
-//! half of the six orders; its torsion goes through them.) That atoms are equivalent is tried, rather than read off from
-//! names and parameters: so it holds for any force.
+//! half of the six orders; its torsion goes through them.) That atoms are equivalent is tried, near the structure and far from
+//! it, rather than read off from names and parameters: so it works for any force.
 
 use super::geometry::dihedral;
 use super::zmatrix::ZMatrix;
 use crate::energy::System;
 use crate::math::{Purpose, Randoms};
+use std::collections::BTreeMap;
 
-/// How far atoms are moved from the structure (nm) before energies are compared.
+/// How far the two atoms are moved from the structure (nm) before energies are compared: near, and beyond what would be flat
+/// to a small step. All others are moved by [`SHAKEN`].
+const MOVED: [f64; 6] = [0.004, 0.004, 0.02, 0.06, 0.15, 0.4];
 const SHAKEN: f64 = 0.004;
-/// Structures that are compared.
-const TRIALS: u64 = 3;
 /// The difference of energies, relative to their size, that rounding can make.
 const TOLERANCE: f64 = 1e-9;
 
@@ -28,30 +29,34 @@ pub(super) fn equivalent_pairs(
     let mut is_centre = vec![false; zmatrix.atoms()];
     zmatrix.rows.iter().for_each(|row| is_centre[row.bond] = true);
     let start = zmatrix.base.internal_coordinates();
-    let held = |coordinate: usize| fixed.iter().find(|(k, _)| *k == coordinate).map(|(_, value)| *value);
+    let fixed: BTreeMap<usize, f64> = fixed.iter().copied().collect();
+    let held = |row: usize| [0, 1, 2].map(|k| fixed.get(&(start + 3 * row + k)).copied());
     let at = |atom: usize| [structure[3 * atom], structure[3 * atom + 1], structure[3 * atom + 2]];
+    let mut of_place: BTreeMap<[usize; 3], Vec<usize>> = BTreeMap::new();
+    for (i, row) in zmatrix.rows.iter().enumerate() {
+        let is_free = row.improper && !is_centre[row.atom] && held(i)[2].is_none();
+        if is_free {
+            of_place.entry([row.bond, row.angle, row.torsion]).or_default().push(i);
+        }
+    }
     let mut pairs: Vec<[usize; 2]> = Vec::new();
-    for (i, a) in zmatrix.rows.iter().enumerate() {
-        for (j, b) in zmatrix.rows.iter().enumerate().skip(i + 1) {
-            let same_place = a.improper && b.improper && [a.bond, a.angle, a.torsion] == [b.bond, b.angle, b.torsion];
-            let same_bonds = (0..2).all(|k| held(start + 3 * i + k) == held(start + 3 * j + k));
-            let are_free = held(start + 3 * i + 2).is_none() && held(start + 3 * j + 2).is_none();
-            let are_leaves = !is_centre[a.atom] && !is_centre[b.atom];
-            let is_new = !pairs.iter().flatten().any(|&row| row == i || row == j);
-            if !(same_place && same_bonds && are_free && are_leaves && is_new) {
-                continue;
-            }
-            let torsion = |atom: usize| dihedral(at(atom), at(a.bond), at(a.angle), at(a.torsion));
-            let in_order = match (torsion(a.atom), torsion(b.atom)) {
-                (first, second) if first > 0.0 && second < 0.0 => [i, j],
-                (first, second) if first < 0.0 && second > 0.0 => [j, i],
-                _ => continue,
-            };
-            if are_equivalent(system, structure, a.atom, b.atom) {
-                pairs.push(in_order);
+    for (place, rows) in &of_place {
+        let [centre, axis, beyond] = place.map(at);
+        let torsion = |row: usize| dihedral(at(zmatrix.rows[row].atom), centre, axis, beyond);
+        let mut left = rows.clone();
+        while let Some(i) = left.pop() {
+            let partner = left.iter().position(|&j| {
+                let opposite = torsion(i) * torsion(j) < 0.0;
+                let (a, b) = (zmatrix.rows[i].atom, zmatrix.rows[j].atom);
+                opposite && held(i) == held(j) && are_equivalent(system, structure, a, b)
+            });
+            if let Some(partner) = partner {
+                let j = left.swap_remove(partner);
+                pairs.push(if torsion(i) > 0.0 { [i, j] } else { [j, i] });
             }
         }
     }
+    pairs.sort_unstable();
     pairs
 }
 
@@ -68,9 +73,12 @@ pub(super) fn put_in_order(zmatrix: &ZMatrix, pairs: &[[usize; 2]], values: &mut
 fn are_equivalent(system: &System, structure: &[f64], a: usize, b: usize) -> bool {
     let mass = |atom: usize| system.masses().get(atom);
     mass(a) == mass(b)
-        && (0..TRIALS).all(|trial| {
+        && MOVED.iter().zip(0..).all(|(&moved, trial)| {
             let mut random = Randoms::new(trial, Purpose::Architecture, 0);
             let mut x: Vec<f64> = structure.iter().map(|x| x + SHAKEN * random.normal()).collect();
+            for k in (3 * a..3 * a + 3).chain(3 * b..3 * b + 3) {
+                x[k] += moved * random.normal();
+            }
             let shaken = x.clone();
             (0..3).for_each(|k| x.swap(3 * a + k, 3 * b + k));
             let mut energies = [0.0; 2];

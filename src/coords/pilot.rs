@@ -2,7 +2,7 @@
 
 use super::transform::CoordinatesError;
 use crate::energy::{System, has_start, own_start};
-use crate::simulate::{Method, Phase, Simulation, SimulationPlan, Temperatures};
+use crate::simulate::{Method, Phase, Simulation, SimulationError, SimulationPlan, Temperatures, Watch};
 use std::time::{Duration, Instant};
 
 /// The pilot cannot be cancelled: what takes longer is refused.
@@ -42,10 +42,13 @@ pub(super) fn pilot(system: &System, temperature: f64) -> Result<Vec<f64>, Coord
     let mut simulation = Simulation::new(plan, system.clone(), &start).map_err(|e| fail(e.to_string()))?;
     let mut positions = Vec::new();
     while simulation.phase() != Phase::Finished {
-        if begin.elapsed() > LONGEST {
-            return Err(fail(format!("a short simulation of it takes more than {} s", LONGEST.as_secs())));
-        }
-        let progress = simulation.advance().map_err(|e| fail(format!("a short simulation failed: {e}")))?;
+        let mut watch = Watch { stop: &|| begin.elapsed() > LONGEST, between: &mut || () };
+        let progress = simulation.advance_watched(&mut watch).map_err(|e| match e {
+            SimulationError::Stopped => {
+                fail(format!("a short simulation of it takes more than {} s", LONGEST.as_secs()))
+            }
+            e => fail(format!("a short simulation failed: {e}")),
+        })?;
         if let Some(frames) = progress.frames {
             // Frames go from the lowest temperature up.
             positions.extend(frames.positions.into_iter().take(lowest));

@@ -4,13 +4,16 @@
 //! each. A checkpoint names the files that belong to it and has the simulation's snapshot; so one that is taken up again
 //! goes on bit for bit, and its frames are those of a run that was never interrupted. In the end the files become one.
 
-use super::data::load_frames;
+use super::data::{Frames, load_frames};
 use super::run_job::{CANCEL, CONTINUE, Ended, Keeper, checkpoint_of, failure, hex_digest, system_of};
 use super::worker::Scheduler;
 use crate::contract::{SimulationReport, simulation_message};
 use crate::energy::{EnergyError, System, own_start};
 use crate::engine::{DeviceSlot, Priority};
-use crate::simulate::{Frames, Phase, Progress, Simulation, SimulationError, SnapshotError, Summary};
+use crate::simulate::{
+    Frames as Saved, Phase, PlanError, Progress, RungSummary, Simulation, SimulationError, SimulationPlan,
+    SnapshotError, Summary, Watch,
+};
 use crate::store::{ArtifactsError, Claim, DatasetDocument, NewResource, ResourceKind, SimulatedFrames, SimulationJob};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -25,10 +28,15 @@ const MOST_HELD: usize = 64 << 20;
 const REPORT: Duration = Duration::from_secs(2);
 /// The largest component of the gradient, in the system's units, that a starting structure is relaxed to.
 const RELAXED: f64 = 10.0;
+/// Others have a turn at the device after so long, between the parts of a long step.
+const TURN: Duration = Duration::from_millis(50);
+/// A job that is to end gives a step up that takes longer.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Below this acceptance of exchanges the ladder is in pieces.
 const POOR_EXCHANGE: f64 = 0.05;
-/// Fewer independent frames of a temperature are worth a warning.
+/// Fewer independent frames of a temperature are worth a warning, and fewer of a walker.
 const FEW_SAMPLES: f64 = 50.0;
+const FEW_OF_A_WALKER: f64 = 3.0;
 
 /// Why a simulation's thread ended early.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +77,7 @@ pub(super) async fn simulate(
     let starts = match &spec.start {
         None => None,
         Some(id) => match load_frames(scheduler, id).await {
-            Ok(frames) => Some(frames.positions),
+            Ok(frames) => Some(latest_of_each(frames, &spec.plan)),
             Err(ended) => return ended,
         },
     };
@@ -85,7 +93,7 @@ pub(super) async fn simulate(
             None => Run::begin(keeper, &spec, &system, starts)?,
             Some(bytes) => Run::resume(keeper, &system, &bytes)?,
         };
-        run.finish(&slot, &directive)?;
+        run.finish(&slot, &directive, spec.most_bytes)?;
         let document = run.dataset(&system, &job, &spec.dataset_id)?;
         let document = serde_json::to_string(&document).map_err(|e| Stop::NotKept(e.to_string()))?;
         Ok::<_, Stop>(NewResource {
@@ -113,6 +121,26 @@ pub(super) async fn simulate(
         }
         Err(e) => failure(tonic::Code::Internal, "INTERNAL", format!("the job's thread died: {e}")),
     }
+}
+
+/// Starting positions, in the order that replicas have: of a simulation's frames the latest of the nearest temperature for
+/// each, so that it goes on from where that one ended; else the frames as they come.
+fn latest_of_each(frames: Frames, plan: &SimulationPlan) -> Vec<f64> {
+    let temperatures = plan.temperatures.at_start();
+    let of_rungs: Vec<Vec<usize>> = temperatures.iter().map(|&t| frames.nearest(t).1).collect();
+    if frames.table.is_none() || of_rungs.iter().any(Vec::is_empty) {
+        return frames.positions;
+    }
+    let d = frames.document.dimension;
+    let mut starts = Vec::with_capacity(plan.walkers * temperatures.len() * d);
+    for walker in 0..plan.walkers {
+        for rows in &of_rungs {
+            let latest = &rows[rows.len().saturating_sub(plan.walkers)..];
+            let row = latest[walker % latest.len()];
+            starts.extend_from_slice(&frames.positions[row * d..(row + 1) * d]);
+        }
+    }
+    starts
 }
 
 /// Files of frames.
@@ -175,7 +203,7 @@ impl Run {
         Ok(run)
     }
 
-    fn finish(&mut self, slot: &DeviceSlot, directive: &AtomicU8) -> Result<(), Stop> {
+    fn finish(&mut self, slot: &DeviceSlot, directive: &AtomicU8, most_bytes: u64) -> Result<(), Stop> {
         let (mut reported, mut checked) = (Instant::now(), Instant::now());
         let mut phase = self.simulation.phase();
         loop {
@@ -187,16 +215,26 @@ impl Run {
                     return Err(Stop::Released);
                 }
             }
-            let progress = {
-                let _turn = slot.acquire(Priority::Background);
-                self.simulation.advance()?
+            let progress = match self.advance(slot, directive) {
+                Err(Stop::Simulation(SimulationError::Stopped)) => {
+                    // The last checkpoint has all but the step that was given up, and what came since.
+                    let cancelled = directive.load(Ordering::Relaxed) == CANCEL;
+                    return Err(if cancelled { Stop::Cancelled } else { Stop::Released });
+                }
+                progress => progress?,
             };
             if let Some(frames) = &progress.frames {
                 self.take(frames);
             }
             if progress.phase != phase {
-                self.phase_changed(phase, &progress);
+                if phase == Phase::Pilot {
+                    self.pilot_ended(most_bytes)?;
+                }
                 phase = progress.phase;
+                // The last report is of the speed until the end.
+                if phase != Phase::Finished {
+                    self.mark = (phase, progress.step, Instant::now());
+                }
             }
             if phase == Phase::Finished || reported.elapsed() >= REPORT {
                 self.report(&progress);
@@ -213,7 +251,7 @@ impl Run {
         }
     }
 
-    fn take(&mut self, frames: &Frames) {
+    fn take(&mut self, frames: &Saved) {
         self.positions.extend(frames.positions.iter().flat_map(|x| x.to_le_bytes()));
         let temperatures = self.simulation.temperatures();
         let walkers = (frames.energies.len() / temperatures.len().max(1)).max(1);
@@ -224,12 +262,37 @@ impl Run {
         self.header.frames += frames.energies.len() as u64;
     }
 
-    fn phase_changed(&mut self, from: Phase, progress: &Progress) {
-        self.mark = (progress.phase, progress.step, Instant::now());
-        if from == Phase::Pilot {
-            let list: Vec<String> = self.simulation.temperatures().iter().map(|t| format!("{t:.2}")).collect();
-            self.keeper.note(format!("the pilot chose {} temperatures: {}", list.len(), list.join(", ")));
+    /// A block of the simulation. Where a step is long, others have the device between its parts, and it is given up when
+    /// the job is to end.
+    fn advance(&mut self, slot: &DeviceSlot, directive: &AtomicU8) -> Result<Progress, Stop> {
+        let begun = Instant::now();
+        let mut turn = Some((slot.acquire(Priority::Background), Instant::now()));
+        let mut between = || {
+            if turn.as_ref().is_none_or(|(_, since)| since.elapsed() > TURN) {
+                turn = None;
+                turn = Some((slot.acquire(Priority::Background), Instant::now()));
+            }
+        };
+        let stop = || directive.load(Ordering::Relaxed) != CONTINUE && begun.elapsed() > PATIENCE;
+        let mut watch = Watch { stop: &stop, between: &mut between };
+        Ok(self.simulation.advance_watched(&mut watch)?)
+    }
+
+    fn pilot_ended(&self, most_bytes: u64) -> Result<(), Stop> {
+        let temperatures = self.simulation.temperatures();
+        let list: Vec<String> = temperatures.iter().map(|t| format!("{t:.2}")).collect();
+        self.keeper.note(format!("the pilot chose {} temperatures: {}", list.len(), list.join(", ")));
+        let plan = self.simulation.plan();
+        let frames = plan.frames(Some(temperatures.len()));
+        if frames.saturating_mul(8 * self.simulation.dimension() as u64) > most_bytes {
+            let reason = format!(
+                "at the {} temperatures that the pilot chose, {frames} frames are more than the {most_bytes} bytes that a \
+                 dataset may have; keep fewer, or ask for a lower acceptance of exchanges",
+                list.len()
+            );
+            return Err(SimulationError::from(PlanError { field: "save_stride", reason }).into());
         }
+        Ok(())
     }
 
     fn seconds(&self) -> f64 {
@@ -297,7 +360,7 @@ impl Run {
                 }
             },
         ))?;
-        let warnings = warnings(&summary);
+        let warnings = warnings(&summary, self.simulation.plan().walkers);
         warnings.iter().for_each(|warning| self.keeper.note(warning.clone()));
         Ok(DatasetDocument {
             display_name: String::new(),
@@ -334,7 +397,7 @@ impl Run {
 }
 
 /// What whoever uses the frames should know.
-fn warnings(summary: &Summary) -> Vec<String> {
+fn warnings(summary: &Summary, walkers: usize) -> Vec<String> {
     let mut warnings = Vec::new();
     for pair in summary.exchanges.iter().filter(|e| e.attempts > 0 && e.acceptance() < POOR_EXCHANGE) {
         warnings.push(format!(
@@ -344,11 +407,23 @@ fn warnings(summary: &Summary) -> Vec<String> {
             100.0 * pair.acceptance()
         ));
     }
-    for rung in summary.rungs.iter().filter(|rung| rung.effective_samples < FEW_SAMPLES) {
-        warnings.push(format!(
-            "At {:.2} there are about {:.0} independent frames of {}: simulate longer.",
-            rung.temperature, rung.effective_samples, rung.frames
-        ));
+    for rung in &summary.rungs {
+        let RungSummary { temperature, effective_samples, frames, energy_variance, .. } = rung;
+        if *energy_variance <= 0.0 {
+            warnings.push(format!(
+                "At {temperature:.2} the energy never changes: how many of {frames} frames are independent is not known."
+            ));
+        } else if *effective_samples < FEW_SAMPLES {
+            warnings.push(format!(
+                "At {temperature:.2} there are about {effective_samples:.0} independent frames of {frames}: simulate longer."
+            ));
+        } else if *effective_samples < FEW_OF_A_WALKER * walkers as f64 {
+            warnings.push(format!(
+                "At {temperature:.2} each walker has about {:.1} independent frames, so that where it started may still \
+                 show: simulate longer.",
+                effective_samples / walkers as f64
+            ));
+        }
     }
     warnings
 }

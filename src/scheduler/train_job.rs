@@ -29,18 +29,20 @@ pub(super) async fn train(scheduler: &Scheduler, claim: &Claim, spec: &TrainingJ
             Ok(frames) => {
                 notes.extend(frames.document.warnings.iter().map(|w| format!("{id}: {w}")));
                 let wanted = spec.plan.temperature;
-                let (of_data, positions) = of_temperature(&frames, wanted);
-                if let Some(of_data) = of_data.filter(|t| *t != wanted && spec.plan.needs_data()) {
-                    notes.push(format!(
-                        "the frames of {id} are of temperature {of_data}: maximum likelihood draws the flow there, not \
-                         to {wanted}"
-                    ));
+                let digest = frames.document.digest.clone();
+                let (of_data, positions) = of_temperature(frames, wanted);
+                let used = positions.len() / system.dimension().max(1);
+                match of_data.filter(|t| *t != wanted) {
+                    Some(other) if spec.plan.needs_data() => notes.push(format!(
+                        "the {used} frames used of {id} are of temperature {other}: maximum likelihood draws the flow \
+                         there, not to {wanted}, and coverage is judged by them"
+                    )),
+                    Some(other) => notes.push(format!(
+                        "the {used} frames used of {id} are of temperature {other}, not {wanted}: coverage is judged by them"
+                    )),
+                    None => notes.push(format!("{used} frames of {id} are used")),
                 }
-                if frames.table.is_some() {
-                    let used = positions.len() / system.dimension().max(1);
-                    notes.push(format!("{used} frames of {id} are of the temperature that is trained on"));
-                }
-                Some(TrainingData { positions, digest: frames.document.digest.clone() })
+                Some(TrainingData { positions, digest })
             }
             Err(ended) => return ended,
         },
@@ -55,10 +57,12 @@ pub(super) async fn train(scheduler: &Scheduler, claim: &Claim, spec: &TrainingJ
     let steps_counted = claim.job.checkpoint.as_ref().map_or(0, |(step, _)| *step);
     let thread = tokio::task::spawn_blocking(move || {
         let device = device_of_job(&device)?;
-        let mut trainer = Trainer::new(plan, system, data, &device)?;
+        let mut trainer = match &checkpoint {
+            Some(bytes) => Trainer::resume(plan, system, data, bytes, &device)?,
+            None => Trainer::new(plan, system, data, &device)?,
+        };
         match checkpoint {
-            Some(bytes) => {
-                trainer.restore(&bytes, &device)?;
+            Some(_) => {
                 keeper.note(format!("resumed at step {} from a checkpoint", trainer.steps_done()));
             }
             None => {

@@ -108,13 +108,13 @@ impl Jobs {
             let reason = "Metropolis moves do not keep the system's constraints; use another method";
             return Err(FieldError::invalid("job.simulation.method", reason).into());
         }
-        let (frames, limit) = (plan.frames(), self.app.limits.dataset_bytes);
+        let (frames, limit) = (plan.frames(None), self.app.limits.dataset_bytes);
         if frames.saturating_mul(8 * system.dimension() as u64) > limit {
             let reason = format!("{frames} frames are more than the {limit} bytes that a dataset may have; keep fewer");
             return Err(FieldError::invalid("job.simulation.stride", reason).into());
         }
         let dataset_id = product_id("job.simulation.dataset_id", &task.dataset_id, &system_id)?;
-        Ok(SimulationJob { system: system_id, start, dataset_id, plan })
+        Ok(SimulationJob { system: system_id, start, dataset_id, most_bytes: limit, plan })
     }
 
     /// A dataset of a system.

@@ -53,6 +53,8 @@ pub struct Setting<'a> {
     pub source: Source,
     /// kT of each temperature.
     pub kt: &'a [f64],
+    /// Whether to give up, in the midst of a step.
+    pub stop: &'a (dyn Fn() -> bool + Sync),
 }
 
 /// The state of some rows.
@@ -96,6 +98,7 @@ pub struct Scratch {
 pub enum Failure {
     Energy(EnergyError),
     Row { step: u64, row: usize, fault: Fault },
+    Stopped,
 }
 
 impl Scratch {
@@ -117,9 +120,12 @@ impl Scratch {
 }
 
 impl Cell<'_> {
-    /// Evaluates energies and gradients at the positions.
-    pub fn evaluate(&mut self, potential: &dyn Potential) -> Result<(), Failure> {
-        potential.evaluate(self.positions, self.energies, Some(self.gradients)).map_err(Failure::Energy)
+    /// Evaluates energies and gradients at the positions, unless it is told to stop.
+    pub fn evaluate(&mut self, setting: &Setting) -> Result<(), Failure> {
+        if (setting.stop)() {
+            return Err(Failure::Stopped);
+        }
+        setting.potential.evaluate(self.positions, self.energies, Some(self.gradients)).map_err(Failure::Energy)
     }
 
     /// That all is well after so many steps.

@@ -37,6 +37,9 @@ pub enum SimulationError {
     Start(String),
     #[error("step {step}, walker {walker} at temperature {temperature}: {fault}")]
     Diverged { step: u64, walker: usize, temperature: f64, fault: Fault },
+    /// By its watch; what it was at is lost, and it cannot go on.
+    #[error("stopped in the midst of a step")]
+    Stopped,
 }
 
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

@@ -56,7 +56,7 @@ impl HybridMonteCarlo {
         cell.kick(setting.mechanics, 0.5);
         for step in 1..=self.steps {
             cell.drift(setting.mechanics);
-            cell.evaluate(setting.potential)?;
+            cell.evaluate(setting)?;
             cell.kick(setting.mechanics, if step < self.steps { 1.0 } else { 0.5 });
         }
         cell.project(setting.mechanics);

@@ -51,35 +51,33 @@ pub fn predicted_acceptance(scale: EnergyScale, a: RungEnergy, b: RungEnergy) ->
 }
 
 /// Places rungs between the lowest and the highest temperature of what was measured, as many as give neighbours the
-/// acceptance that is wanted at least; then all have the same. With the predicted acceptance of each pair.
-pub fn place_rungs(scale: EnergyScale, measured: &[RungEnergy], acceptance: f64) -> (Vec<f64>, Vec<f64>) {
-    let (Some(first), Some(last)) = (measured.first(), measured.last()) else { return (Vec::new(), Vec::new()) };
+/// acceptance that is wanted at least; then all have the same. With the predicted acceptance of each pair. Nothing if that
+/// takes more than [`MAX_TEMPERATURES`].
+pub fn place_rungs(scale: EnergyScale, measured: &[RungEnergy], acceptance: f64) -> Option<(Vec<f64>, Vec<f64>)> {
+    let (first, last) = measured.first().zip(measured.last())?;
     let (low, high) = (first.temperature, last.temperature);
     let between = |a: f64, b: f64| predicted_acceptance(scale, interpolate(measured, a), interpolate(measured, b));
-    let climb = |acceptance: f64| {
+    // The rungs below the highest temperature, if it is reached.
+    let climb = |acceptance: f64, most: usize| {
         let mut rungs = vec![low];
         let mut at = low;
-        while rungs.len() < MAX_TEMPERATURES && between(at, high) < acceptance {
+        while between(at, high) < acceptance {
             let next = bisect(at, high, |t| between(at, t) > acceptance);
-            if next <= at {
-                break;
+            if next <= at || rungs.len() == most {
+                return None;
             }
             rungs.push(next);
             at = next;
         }
-        rungs
+        Some(rungs)
     };
-    let rungs = climb(acceptance).len();
+    let rungs = climb(acceptance, MAX_TEMPERATURES - 1)?.len();
     // The acceptance at which as many rungs just reach the highest temperature.
-    let even = bisect(acceptance, 1.0, |a| climb(a).len() <= rungs);
-    let mut ladder = climb(even);
-    ladder.truncate(rungs);
+    let even = bisect(acceptance, 1.0, |a| climb(a, rungs).is_some());
+    let mut ladder = climb(even, rungs)?;
     ladder.push(high);
-    if ladder.len() > MAX_TEMPERATURES {
-        ladder = geometric(low, high, MAX_TEMPERATURES);
-    }
     let predicted = ladder.windows(2).map(|pair| between(pair[0], pair[1])).collect();
-    (ladder, predicted)
+    Some((ladder, predicted))
 }
 
 /// The end of the interval at whose beginning something holds, to working precision.
@@ -123,7 +121,7 @@ mod tests {
     #[test]
     fn rungs_have_the_acceptance_that_is_wanted() {
         let measured: Vec<_> = geometric(1.0, 4.0, 8).into_iter().map(|t| harmonic(60.0, t)).collect();
-        let (ladder, predicted) = place_rungs(EnergyScale::Reduced, &measured, 0.3);
+        let (ladder, predicted) = place_rungs(EnergyScale::Reduced, &measured, 0.3).unwrap();
         assert_eq!((ladder.first(), ladder.last()), (Some(&1.0), Some(&4.0)));
         assert!(predicted.iter().all(|p| (0.3..0.5).contains(p)), "{predicted:?}");
         let spread = predicted.iter().fold(0.0f64, |m, p| m.max((p - predicted[0]).abs()));
@@ -132,6 +130,10 @@ mod tests {
         let fewer = geometric(1.0, 4.0, ladder.len() - 1);
         let acceptance = predicted_acceptance(EnergyScale::Reduced, harmonic(60.0, fewer[0]), harmonic(60.0, fewer[1]));
         assert!(acceptance < 0.3);
+        // What takes more rungs than there may be is not answered with fewer.
+        let (ladder, predicted) = place_rungs(EnergyScale::Reduced, &measured, 0.9).unwrap();
+        assert!(ladder.len() < MAX_TEMPERATURES && predicted.iter().all(|p| (0.9..0.95).contains(p)), "{predicted:?}");
+        assert_eq!(place_rungs(EnergyScale::Reduced, &measured, 0.99), None);
     }
 
     #[test]

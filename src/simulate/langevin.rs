@@ -49,7 +49,7 @@ impl Langevin {
                 None => dispatch(Fused { langevin: self, cell, setting, step }),
                 Some(_) => self.constrained(cell, setting, step),
             }
-            cell.evaluate(setting.potential)?;
+            cell.evaluate(setting)?;
             cell.check(step + 1)?;
         }
         Ok(())

@@ -25,6 +25,9 @@ impl Metropolis {
                 let size = self.steps[rung as usize];
                 to.iter_mut().zip(from).for_each(|(to, from)| *to = from + size * *to);
             }
+            if (setting.stop)() {
+                return Err(Failure::Stopped);
+            }
             setting.potential.evaluate(proposed, energies, None).map_err(Failure::Energy)?;
             let rows = proposed.chunks_exact(d).zip(cell.positions.chunks_exact_mut(d)).zip(energies);
             for (r, ((to, from), energy)) in rows.enumerate() {

@@ -14,7 +14,7 @@ pub const MAX_COORDINATES: usize = 1 << 24;
 pub const MAX_SAVED: u128 = 1 << 31;
 /// Steps of a phase.
 pub const MAX_STEPS: u64 = 1_000_000_000_000;
-/// Leapfrog steps of a hybrid Monte Carlo move: a block cannot end within one.
+/// Leapfrog steps of a hybrid Monte Carlo move: a block cannot end within one, but for being given up.
 pub const MAX_LEAPFROG: u32 = 1000;
 const MAX_PILOT: u64 = 10_000_000;
 
@@ -83,6 +83,12 @@ impl SimulationPlan {
         range("production_steps", self.production_steps, 1, MAX_STEPS)?;
         range("save_stride", self.save_stride, 1, self.production_steps)?;
         range("exchange_stride", self.exchange_stride, 0, MAX_STEPS)?;
+        if self.method.target_acceptance().is_some() && self.equilibration_steps == 0 {
+            let reason = "the size of moves is tuned to it during equilibration, and there are no steps of that; give \
+                          equilibration steps, or -1 to keep the size"
+                .into();
+            return Err(PlanError { field: "target_acceptance", reason });
+        }
         self.check_size(system.dimension(), self.temperatures.count_if_known())
     }
 
@@ -109,9 +115,10 @@ impl SimulationPlan {
         Ok(())
     }
 
-    /// The configurations that it saves; where a pilot chooses the temperatures, for as many as the pilot has.
-    pub fn frames(&self) -> u64 {
-        let at_once = self.walkers.saturating_mul(self.temperatures.count_if_known()) as u64;
+    /// The configurations that it saves at so many temperatures; where a pilot is to choose them, as many as the pilot has.
+    pub fn frames(&self, temperatures: Option<usize>) -> u64 {
+        let temperatures = temperatures.unwrap_or_else(|| self.temperatures.count_if_known());
+        let at_once = self.walkers.saturating_mul(temperatures) as u64;
         (self.production_steps / self.save_stride.max(1)).saturating_mul(at_once)
     }
 
@@ -172,6 +179,15 @@ impl Temperatures {
                 fraction("temperatures.acceptance.acceptance", *acceptance)?;
                 range("temperatures.acceptance.pilot_steps", *pilot_steps, ladder::FEWEST_PILOT_STEPS, MAX_PILOT)
             }
+        }
+    }
+
+    /// Those that a simulation starts with: of the pilot, where a pilot chooses them.
+    pub fn at_start(&self) -> Vec<f64> {
+        match self {
+            Self::List(list) => list.clone(),
+            Self::Geometric { low, high, count } => ladder::geometric(*low, *high, *count),
+            Self::Acceptance { low, high, .. } => ladder::geometric(*low, *high, ladder::PILOT_TEMPERATURES),
         }
     }
 

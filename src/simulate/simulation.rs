@@ -1,9 +1,10 @@
 //! A simulation from its plan to its last frame, in blocks that end soon.
 
-use super::ensemble::{Ensemble, Recipe, Schedule};
+use super::ensemble::{Ensemble, Recipe, Schedule, Watch};
+use super::error::PlanError;
 use super::error::{SimulationError, SnapshotError};
-use super::ladder::{PILOT_LOOKS, PILOT_TEMPERATURES, RungEnergy, geometric, place_rungs};
-use super::plan::{SimulationPlan, Temperatures};
+use super::ladder::{PILOT_LOOKS, PILOT_TEMPERATURES, RungEnergy, place_rungs};
+use super::plan::{MAX_TEMPERATURES, SimulationPlan, Temperatures};
 use super::snapshot::{Reader, Writer};
 use super::statistics::{ExchangeSummary, RungSummary, Summary, ratios};
 use crate::energy::System;
@@ -82,11 +83,8 @@ impl Simulation {
             let reason = format!("number {i} is {}; all must be finite", starts[i]);
             return Err(SimulationError::Start(reason));
         }
-        let (temperatures, is_pilot) = match &plan.temperatures {
-            Temperatures::List(list) => (list.clone(), false),
-            Temperatures::Geometric { low, high, count } => (geometric(*low, *high, *count), false),
-            Temperatures::Acceptance { low, high, .. } => (geometric(*low, *high, PILOT_TEMPERATURES), true),
-        };
+        let is_pilot = matches!(plan.temperatures, Temperatures::Acceptance { .. });
+        let temperatures = plan.temperatures.at_start();
         let recipe = recipe(&plan, &system, temperatures, is_pilot);
         let ensemble = Ensemble::start(&recipe, starts)?;
         let predicted = Vec::new();
@@ -96,6 +94,11 @@ impl Simulation {
     /// Steps that are done, of the phases that [`Progress::step`] counts.
     pub fn step(&self) -> u64 {
         self.ensemble.state.step
+    }
+
+    /// The numbers of a configuration.
+    pub fn dimension(&self) -> usize {
+        self.system.dimension()
     }
 
     pub fn plan(&self) -> &SimulationPlan {
@@ -123,20 +126,25 @@ impl Simulation {
     /// A replica whose energy is not finite or whose constraints are lost ends the simulation; every call after that
     /// gives the same error.
     pub fn advance(&mut self) -> Result<Progress, SimulationError> {
+        self.advance_watched(&mut Watch { stop: &|| false, between: &mut || () })
+    }
+
+    /// The same, and lets others in between the parts of a step; or gives up, which ends the simulation.
+    pub fn advance_watched(&mut self, watch: &mut Watch) -> Result<Progress, SimulationError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        let result = self.block();
+        let result = self.block(watch);
         self.failed = result.as_ref().err().cloned();
         result
     }
 
-    fn block(&mut self) -> Result<Progress, SimulationError> {
+    fn block(&mut self, watch: &mut Watch) -> Result<Progress, SimulationError> {
         let (begin, phase) = (Instant::now(), self.phase());
         let mut frames = None;
         while frames.is_none() && self.phase() == phase && phase != Phase::Finished && begin.elapsed() < BLOCK {
             let (from, clock) = (self.ensemble.state.step, Instant::now());
-            let saves = self.ensemble.advance(self.steps_at_once)?;
+            let saves = self.ensemble.advance(self.steps_at_once, watch)?;
             if saves {
                 let saved = self.frames();
                 self.ensemble.state.series.add(&saved.energies);
@@ -187,7 +195,13 @@ impl Simulation {
     /// Places the ladder by what the pilot measured; each replica starts where one of the nearest temperature is.
     fn end_pilot(&mut self) -> Result<(), SimulationError> {
         let Temperatures::Acceptance { acceptance, .. } = self.plan.temperatures else { return Ok(()) };
-        let (ladder, predicted) = place_rungs(self.system.scale(), &self.measured(), acceptance);
+        let Some((ladder, predicted)) = place_rungs(self.system.scale(), &self.measured(), acceptance) else {
+            let reason = format!(
+                "by what the pilot measured, exchanges between neighbours are accepted this often only with more than \
+                 {MAX_TEMPERATURES} temperatures; ask for less, or for a smaller range"
+            );
+            return Err(PlanError { field: "temperatures.acceptance.acceptance", reason }.into());
+        };
         self.plan.check_size(self.system.dimension(), ladder.len())?;
         let (d, walkers) = (self.system.dimension(), self.plan.walkers);
         let frames = self.frames();

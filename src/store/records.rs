@@ -225,6 +225,8 @@ pub struct SimulationJob {
     /// The dataset with the starting configurations.
     pub start: Option<String>,
     pub dataset_id: String,
+    /// Bytes of frames that the dataset may have.
+    pub most_bytes: u64,
     pub plan: SimulationPlan,
 }
 

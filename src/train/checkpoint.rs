@@ -1,7 +1,10 @@
 //! A training run as bytes: weights, both moments of Adam, and counters; enough to go on bit for bit.
 
-use super::trainer::{Counters, TrainError, Trainer};
+use super::plan::TrainingPlan;
+use super::trainer::{Counters, TrainError, Trainer, TrainingData};
 use crate::compute::adam::{Account, Tally};
+use crate::coords::CoordinatesSpec;
+use crate::energy::System;
 use candle_core::{Device, Tensor};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
@@ -25,6 +28,8 @@ const SECOND: &str = "second";
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Header {
     run: String,
+    /// Another machine's arithmetic might choose others.
+    coordinates: CoordinatesSpec,
     tally: Tally,
     counters: Counters,
 }
@@ -45,20 +50,32 @@ impl Trainer {
         ] {
             tensors.extend(parts.map_err(failed)?.into_iter().map(|(path, part)| (format!("{kind}/{path}"), part)));
         }
-        let header = Header { run: self.run_digest(), tally: self.tally()?, counters: self.counters };
+        let header = Header {
+            run: self.run_digest(),
+            coordinates: self.target.coordinates().spec(),
+            tally: self.tally()?,
+            counters: self.counters,
+        };
         let header = serde_json::to_string(&header).map_err(|e| CheckpointError::Damaged(e.to_string()))?;
         let metadata = HashMap::from([("boltzflow-checkpoint".to_string(), header)]);
         safetensors::serialize(tensors, Some(metadata)).map_err(|e| CheckpointError::Damaged(e.to_string()))
     }
 
-    /// Puts a new run of the same plan, system and data where the checkpoint was.
-    pub fn restore(&mut self, bytes: &[u8], device: &Device) -> Result<(), CheckpointError> {
+    /// The run that the checkpoint is of; plan, system and data must be the same.
+    pub fn resume(
+        plan: TrainingPlan,
+        system: System,
+        data: Option<TrainingData>,
+        bytes: &[u8],
+        device: &Device,
+    ) -> Result<Self, CheckpointError> {
         let damaged = |reason: String| CheckpointError::Damaged(reason);
         let (_, metadata) = safetensors::SafeTensors::read_metadata(bytes).map_err(|e| damaged(e.to_string()))?;
         let header = metadata.metadata().as_ref().and_then(|m| m.get("boltzflow-checkpoint"));
         let header = header.ok_or_else(|| damaged("it has no header".into()))?;
         let header: Header = serde_json::from_str(header).map_err(|e| damaged(e.to_string()))?;
-        if header.run != self.run_digest() {
+        let mut run = Self::prepared(plan, system, data, device, Some(header.coordinates))?;
+        if header.run != run.run_digest() {
             return Err(CheckpointError::Foreign);
         }
         let failed = |e: candle_core::Error| CheckpointError::Damaged(e.to_string());
@@ -68,13 +85,13 @@ impl Trainer {
             parts.entry(kind.into()).or_default().insert(path.into(), part);
         }
         let mut take = |kind: &str| parts.remove(kind).unwrap_or_default();
-        let first = self.weights.joined(take(FIRST)).map_err(failed)?;
-        let second = self.weights.joined(take(SECOND)).map_err(failed)?;
-        self.weights.set(take(WEIGHT)).map_err(failed)?;
-        self.adam.moments = first.into_iter().zip(second).collect();
-        self.adam.account = Account::new(header.tally, device).map_err(failed)?;
-        self.counters = header.counters;
-        Ok(())
+        let first = run.weights.joined(take(FIRST)).map_err(failed)?;
+        let second = run.weights.joined(take(SECOND)).map_err(failed)?;
+        run.weights.set(take(WEIGHT)).map_err(failed)?;
+        run.adam.moments = first.into_iter().zip(second).collect();
+        run.adam.account = Account::new(header.tally, device).map_err(failed)?;
+        run.counters = header.counters;
+        Ok(run)
     }
 
     /// Names the run: everything that its result depends on, besides the device.

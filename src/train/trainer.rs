@@ -4,7 +4,7 @@ use super::adam::Adam;
 use super::plan::TrainingPlan;
 use super::{maximum_likelihood, reverse_kl};
 use crate::compute::adam::Tally;
-use crate::coords::{CoordinatesError, ReducedTarget, choose_coordinates};
+use crate::coords::{CoordinatesError, CoordinatesSpec, ReducedTarget, choose_coordinates};
 use crate::energy::{EnergyError, System};
 use crate::flow::{Direction, Flow, FlowError, LatentAddress, Weights};
 use crate::math::{LogSumExp, Purpose, Randoms};
@@ -136,6 +136,17 @@ impl Trainer {
         data: Option<TrainingData>,
         device: &Device,
     ) -> Result<Self, TrainError> {
+        Self::prepared(plan, system, data, device, None)
+    }
+
+    /// A run at its beginning, in the coordinates of an earlier attempt at it if there was one.
+    pub(super) fn prepared(
+        plan: TrainingPlan,
+        system: System,
+        data: Option<TrainingData>,
+        device: &Device,
+        coordinates: Option<CoordinatesSpec>,
+    ) -> Result<Self, TrainError> {
         plan.check().map_err(TrainError::Plan)?;
         if plan.needs_data() && data.is_none() {
             return Err(TrainError::Plan(
@@ -144,7 +155,10 @@ impl Trainer {
             ));
         }
         let positions = data.as_ref().map(|d| d.positions.as_slice());
-        let coordinates = choose_coordinates(&system, positions, plan.temperature, &plan.coordinates)?;
+        let coordinates = match coordinates {
+            Some(spec) => spec.build(system.dimension())?,
+            None => choose_coordinates(&system, positions, plan.temperature, &plan.coordinates)?,
+        };
         let spec = plan.architecture.expand(coordinates.kinds(), plan.seed)?;
         let target = ReducedTarget::new(system, Arc::clone(&coordinates));
         let (flow, weights) = Flow::initialise(spec, plan.seed, PRECISION, device)?;

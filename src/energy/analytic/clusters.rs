@@ -78,7 +78,7 @@ impl Lanewise for DoubleWellCluster {
             let r = squared.sqrt();
             let s = r - self.offset;
             let slope = self.a + (2.0 * self.b + 4.0 * self.c * s * s) * s;
-            ((self.a + (self.b + self.c * s * s) * s) * s, slope / r)
+            ((self.a + (self.b + self.c * s * s) * s) * s, if r > 0.0 { slope / r } else { 0.0 })
         };
         for pair in pairs(0..self.particles) {
             add_pair(x, pair, self.space, energy, gradient.as_deref_mut(), of);

@@ -149,7 +149,7 @@ impl CustomBorn {
     /// Whether no expression uses an atom's coordinates.
     pub fn is_rigid_invariant(&self) -> bool {
         let mut own = self.own_values.iter().chain(&self.own_energy);
-        !own.any(|program| (0..COORDINATES).any(|axis| program.depends_on(axis)))
+        !own.any(|program| (0..COORDINATES).any(|axis| program.uses(axis)))
     }
 
     #[inline(always)]

@@ -119,9 +119,8 @@ impl CustomTerms {
 
     /// Whether the energy depends on nothing but distances and angles.
     pub fn is_rigid_invariant(&self) -> bool {
-        let depends = |(k, measure): (usize, &Measure)| {
-            matches!(measure, Measure::Coordinate { .. }) && self.program.depends_on(k)
-        };
+        let depends =
+            |(k, measure): (usize, &Measure)| matches!(measure, Measure::Coordinate { .. }) && self.program.uses(k);
         self.atoms.is_empty() || !self.measures.iter().enumerate().any(depends)
     }
 

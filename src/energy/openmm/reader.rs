@@ -19,6 +19,10 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The longest name of a force in bytes; answers repeat it.
 const LONGEST_NAME: usize = 256;
 
+/// The most forces of a system, and the most collective variables times atoms: every thread has memory for them.
+const MOST_FORCES: usize = 1024;
+const MOST_COLLECTIVE: usize = 1 << 20;
+
 /// What an OpenMM System holds of interest here.
 #[derive(Debug)]
 pub struct OpenMmSystem {
@@ -58,10 +62,20 @@ pub fn read_system(xml: &str) -> Result<OpenMmSystem, EnergyError> {
     if forces.is_empty() {
         return Err(system.fault("it has no forces, so that its energy is zero everywhere; add forces to it"));
     }
+    if forces.len() > MOST_FORCES {
+        return Err(system.fault(format!("it has {} forces; {MOST_FORCES} may be", forces.len())));
+    }
     forces.iter().try_for_each(check_supported)?;
 
     let masses = masses(&system)?;
     let atoms = masses.len();
+    let collective = document.descendants().filter(|node| node.has_tag_name("CollectiveVariable")).count();
+    if collective.saturating_mul(atoms) > MOST_COLLECTIVE {
+        return Err(system.fault(format!(
+            "it has {collective} collective variables of {atoms} atoms; each needs memory for the forces on all atoms, and \
+             variables times atoms may be {MOST_COLLECTIVE}"
+        )));
+    }
     let constraints = constraints(&system, atoms)?;
     let mut globals = Globals::new();
     let terms = forces.iter().map(|force| term(force, atoms, &mut globals)).collect::<Result<Vec<_>, _>>()?;

@@ -13,7 +13,11 @@ pub const MAX_ALL_PAIRS_ATOMS: usize = 5_000;
 const MAX_TAGS: usize = 2_000_000;
 const MAX_NODES: u32 = 4_000_000;
 const MAX_ATTRIBUTES: usize = 5_000_000;
-const MAX_ATTRIBUTES_OF_ONE: usize = 64;
+const MAX_ATTRIBUTES_OF_ONE: usize = 160;
+/// The sum over long attributes, which are expressions, of the squares of their lengths: what differentiating them costs
+/// grows like that.
+const MAX_EXPRESSION_WORK: u64 = 30_000_000_000;
+const LONG_ATTRIBUTE: usize = 1000;
 /// Characters of the input that an error repeats.
 const QUOTED: usize = 120;
 
@@ -26,10 +30,14 @@ pub(super) fn parse(text: &str) -> Result<Document<'_>, EnergyError> {
         return refuse(format!("has {} bytes; at most {MAX_XML_BYTES} are read", text.len()));
     }
     let (mut tags, mut attributes, mut of_this) = (0, 0, 0);
+    // Values have equality signs too. No value has a `<`: so whatever comes before a tag, its quotes are told rightly.
+    let mut quote = None;
     for byte in text.bytes() {
         match byte {
-            b'<' => (tags, of_this) = (tags + 1, 0),
-            b'=' => (attributes, of_this) = (attributes + 1, of_this + 1),
+            b'<' => (tags, of_this, quote) = (tags + 1, 0, None),
+            b'"' | b'\'' if quote.is_none() => quote = Some(byte),
+            _ if quote == Some(byte) => quote = None,
+            b'=' if quote.is_none() => (attributes, of_this) = (attributes + 1, of_this + 1),
             _ => continue,
         }
         if tags > MAX_TAGS || attributes > MAX_ATTRIBUTES || of_this > MAX_ATTRIBUTES_OF_ONE {
@@ -43,12 +51,21 @@ pub(super) fn parse(text: &str) -> Result<Document<'_>, EnergyError> {
         return refuse("declares a namespace (xmlns); pass the text that OpenMM's XmlSerializer writes".to_string());
     }
     let options = ParsingOptions { allow_dtd: false, nodes_limit: MAX_NODES, ..ParsingOptions::default() };
-    Document::parse_with_options(text, options).map_err(|e| {
+    let document = Document::parse_with_options(text, options).map_err(|e| {
         EnergyError::Definition(format!(
             "the system XML is not well-formed: {}; pass the whole text that OpenMM's XmlSerializer writes",
             quoted(&e.to_string())
         ))
-    })
+    })?;
+    let lengths = document.descendants().flat_map(|node| node.attributes().map(|a| a.value().len()));
+    let work = lengths.filter(|&n| n > LONG_ATTRIBUTE).fold(0u64, |sum, n| sum.saturating_add((n * n) as u64));
+    if work > MAX_EXPRESSION_WORK {
+        let most = MAX_EXPRESSION_WORK.isqrt();
+        return refuse(format!(
+            "has expressions that are longer, together, than one of {most} characters would be; split them"
+        ));
+    }
+    Ok(document)
 }
 
 /// That a force between all pairs has few enough of them.

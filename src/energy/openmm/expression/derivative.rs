@@ -14,7 +14,15 @@ impl Graph {
             return zero;
         }
         let mut derivatives = vec![zero; size];
-        for k in (0..size).filter(|&k| needed[k]) {
+        // Of what does not depend on it, there is nothing to differentiate.
+        let mut depends = vec![false; size];
+        for k in (with.0 as usize..size).filter(|&k| needed[k]) {
+            let mut any = k == with.0 as usize;
+            self.operation(Node(k as u32)).for_each_part(|part| any |= depends.get(part.0 as usize) == Some(&true));
+            depends[k] = any;
+            if !any {
+                continue;
+            }
             let of = |part: Node| derivatives.get(part.0 as usize).copied().unwrap_or(zero);
             derivatives[k] = self.differentiate(Node(k as u32), with, of);
         }

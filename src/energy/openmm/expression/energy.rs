@@ -12,6 +12,8 @@ pub(in super::super) struct EnergyProgram {
     slopes: Program,
     /// Whether the derivative with respect to each variable is anything but zero.
     depends: Vec<bool>,
+    /// Whether each variable is in the expression at all: the derivative of a step is zero.
+    uses: Vec<bool>,
 }
 
 /// The registers of both.
@@ -23,6 +25,14 @@ pub(in super::super) struct EnergyRegisters {
 
 impl EnergyProgram {
     pub fn new(graph: &mut Graph, energy: Node, parameters: usize, variables: usize) -> Self {
+        let size = graph.len();
+        let needed = graph.needed(&[energy], size);
+        let uses = (0..variables)
+            .map(|k| {
+                let variable = graph.variable(k);
+                needed.get(variable.0 as usize).is_some_and(|needed| *needed)
+            })
+            .collect();
         let derivatives: Vec<Node> = (0..variables)
             .map(|k| {
                 let variable = graph.variable(k);
@@ -35,6 +45,7 @@ impl EnergyProgram {
             value: Program::new(graph, &[energy], parameters, variables),
             slopes: Program::new(graph, &outputs, parameters, variables),
             depends,
+            uses,
         }
     }
 
@@ -42,7 +53,12 @@ impl EnergyProgram {
         EnergyRegisters { value: self.value.registers(), slopes: self.slopes.registers() }
     }
 
-    /// Whether the energy depends on a variable.
+    /// Whether the expression has a variable in it.
+    pub fn uses(&self, variable: usize) -> bool {
+        self.uses[variable]
+    }
+
+    /// Whether the derivative with respect to a variable is anything but zero.
     #[inline(always)]
     pub fn depends_on(&self, variable: usize) -> bool {
         self.depends[variable]
