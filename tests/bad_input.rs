@@ -66,6 +66,38 @@ fn create(system: v1::System) -> v1::CreateSystemRequest {
     v1::CreateSystemRequest { system: Some(system), ..v1::CreateSystemRequest::default() }
 }
 
+fn system_of(particles: usize, forces: &str) -> String {
+    let masses = "<Particle mass=\"1\"/>".repeat(particles);
+    format!("<System version=\"1\"><Particles>{masses}</Particles><Constraints/><Forces>{forces}</Forces></System>")
+}
+
+/// Two megabytes of text that ask for 20 GB of memory: each variable has a force on every atom.
+fn many_variables() -> String {
+    let bond = "<Force type=\"HarmonicBondForce\" version=\"2\"><Bonds><Bond p1=\"0\" p2=\"1\" d=\"1\" k=\"1\"/></Bonds></Force>";
+    let variables: String =
+        (0..256).map(|k| format!("<CollectiveVariable name=\"v{k}\">{bond}</CollectiveVariable>")).collect();
+    system_of(
+        100_000,
+        &format!(
+            "<Force type=\"CustomCVForce\" version=\"1\" energy=\"v0\"><GlobalParameters/><EnergyParameterDerivatives/>\
+             <CollectiveVariables>{variables}</CollectiveVariables><TabulatedFunctions/></Force>"
+        )
+        .repeat(4),
+    )
+}
+
+/// Expressions whose derivatives would take minutes.
+fn long_expressions() -> String {
+    let sum: Vec<String> = (1..64).flat_map(|i| (i + 1..65).map(move |j| format!("distance(p{i},p{j})"))).collect();
+    let particles: String = (1..65).map(|k| format!(" p{k}=\"{}\"", k - 1)).collect();
+    let force = format!(
+        "<Force type=\"CustomCompoundBondForce\" version=\"3\" particles=\"64\" energy=\"{}\"><PerBondParameters/>\
+         <GlobalParameters/><EnergyParameterDerivatives/><Bonds><Bond{particles}/></Bonds><Functions/></Force>",
+        sum.join("+").repeat(2).replace(")d", ")+d")
+    );
+    system_of(64, &force.repeat(40))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn systems() {
     let (_folder, server, mut c) = fresh().await;
@@ -133,6 +165,18 @@ async fn systems() {
             "too large"
         ),
         case!(s.create_system(create(molecule(xml.clone(), other_pdb))), InvalidArgument, "MALFORMED_SYSTEM", "atoms"),
+        case!(
+            s.create_system(create(molecule(many_variables(), String::new()))),
+            InvalidArgument,
+            "MALFORMED_SYSTEM",
+            "collective variables of 100000 atoms"
+        ),
+        case!(
+            s.create_system(create(molecule(long_expressions(), String::new()))),
+            InvalidArgument,
+            "MALFORMED_SYSTEM",
+            "expressions that are longer"
+        ),
         case!(
             s.create_system(create(molecule(read("openmm/refused/pme.xml"), String::new()))),
             InvalidArgument,

@@ -127,6 +127,83 @@ fn equivalent_atoms_have_one_order() {
     }
 }
 
+/// Atoms that two equal bonds hold, and one force that tells them apart when it is stretched.
+#[test]
+fn what_differs_far_from_the_structure_is_not_equivalent() {
+    let x: Vec<f64> = [
+        [0.0, 0.0, 0.0],
+        [0.15, 0.0, 0.0],
+        [0.19, 0.14, 0.0],
+        [-0.036, 0.0515, 0.0892],
+        [-0.036, 0.0515, -0.0892],
+        [-0.036, -0.103, 0.0],
+        [0.33, 0.15, 0.03],
+    ]
+    .concat();
+    let build = |force: &str| {
+        let bonds = [(0, 1, 0.15), (1, 2, 0.145), (0, 3, 0.109), (0, 4, 0.109), (0, 5, 0.109), (2, 6, 0.145)];
+        let rows: String =
+            bonds.iter().map(|(i, j, d)| format!("<Bond p1=\"{i}\" p2=\"{j}\" d=\"{d}\" k=\"200000\"/>")).collect();
+        let masses = [12, 12, 12, 2, 1, 1, 12].map(|m| format!("<Particle mass=\"{m}\"/>")).concat();
+        let system_xml = format!(
+            "<System version=\"1\"><Particles>{masses}</Particles><Constraints/><Forces><Force type=\"HarmonicBondForce\" \
+             version=\"2\"><Bonds>{rows}</Bonds></Force>{force}</Forces></System>"
+        );
+        System::build(SystemDefinition::OpenMm { system_xml, topology_pdb: None }).unwrap()
+    };
+    let data: Vec<f64> = [&x, &x].into_iter().flatten().enumerate().map(|(k, x)| x + 1e-3 * (k as f64).sin()).collect();
+    let description = |force: &str, data: &[f64]| {
+        let transform = choose_coordinates(&build(force), Some(data), 300.0, &CoordinateChoice::Automatic).unwrap();
+        (transform.description(), transform)
+    };
+    let flat = "<Force type=\"CustomBondForce\" version=\"3\" energy=\"500*step(r-0.12)*(r-0.12)^2\"><PerBondParameters/>\
+                <GlobalParameters/><Bonds><Bond p1=\"0\" p2=\"4\"/></Bonds></Force>";
+    assert!(description("", &data).0.contains("1 pairs of equivalent atoms"));
+    assert!(!description(flat, &data).0.contains("equivalent atoms"));
+
+    // A frame in which the two are on one side: neither order is theirs, and both may be anywhere.
+    let mut odd = x.clone();
+    odd[15..18].copy_from_slice(&[-0.036, 0.0968, -0.0352]);
+    let frames = [data.clone(), odd].concat();
+    let (text, transform) = description("", &frames);
+    assert!(!text.contains("equivalent atoms"), "{text}");
+    let (mut y, mut placed) = (vec![0.0; 15], vec![0.0; 21]);
+    let mut exchanged = x.clone();
+    (12..15).for_each(|k| exchanged.swap(k, k + 3));
+    for frame in frames.chunks_exact(21).chain([exchanged.as_slice()]) {
+        transform.to_coordinates(frame, &mut y);
+        assert!(transform.to_positions(&y, &mut placed).is_finite());
+    }
+}
+
+/// Five atoms on a centre have no order of two to be made in; the molecule has coordinates all the same.
+#[test]
+fn five_equal_atoms_on_one_centre() {
+    let start: [[f64; 3]; 6] = [
+        [0.0, 0.0, 0.0],
+        [0.15, 0.0, 0.0],
+        [-0.075, 0.13, 0.0],
+        [-0.075, -0.13, 0.0],
+        [0.0, 0.0, 0.15],
+        [0.0, 0.0, -0.15],
+    ];
+    let rows: String = (1..6).map(|j| format!("<Bond p1=\"0\" p2=\"{j}\" d=\"0.15\" k=\"200000\"/>")).collect();
+    let masses = "<Particle mass=\"31\"/>".to_string() + &"<Particle mass=\"19\"/>".repeat(5);
+    let system_xml = format!(
+        "<System version=\"1\"><Particles>{masses}</Particles><Constraints/><Forces><Force type=\"HarmonicBondForce\" \
+         version=\"2\"><Bonds>{rows}</Bonds></Force></Forces></System>"
+    );
+    let system = System::build(SystemDefinition::OpenMm { system_xml, topology_pdb: None }).unwrap();
+    let mut random = Randoms::new(2, Purpose::Validation, 0);
+    let data: Vec<f64> = (0..40).flat_map(|_| start.concat()).map(|x| x + 0.003 * random.normal()).collect();
+    let transform = choose_coordinates(&system, Some(&data), 300.0, &CoordinateChoice::Automatic).unwrap();
+    let (mut y, mut placed) = (vec![0.0; 12], vec![0.0; 18]);
+    for frame in data.chunks_exact(18) {
+        let ladj = transform.to_coordinates(frame, &mut y);
+        assert!((transform.to_positions(&y, &mut placed) - ladj).abs() < 1e-9);
+    }
+}
+
 /// Bonds to hydrogens that are held at their lengths, and the angles of rigid water.
 #[test]
 fn constraints_hold_whatever_the_flow_makes() {

@@ -245,6 +245,30 @@ fn a_cluster_has_its_exact_integral() {
     assert!(ess > 0.3 && (log_z - 7.260392993086798).abs() < 4.0 * error, "{log_z} ± {error}, ESS {ess}");
 }
 
+/// What is free to move along an axis has no integral over it, and a step of a coordinate is a use of it.
+#[test]
+fn what_nothing_holds_is_refused() {
+    let system = |energy: &str| {
+        let masses = "<Particle mass=\"12\"/>".repeat(3);
+        let rows: String = (0..3).map(|i| format!("<Particle index=\"{i}\"/>")).collect();
+        let system_xml = format!(
+            "<System version=\"1\"><Particles>{masses}</Particles><Constraints/><Forces><Force type=\"HarmonicBondForce\" \
+             version=\"2\"><Bonds><Bond p1=\"0\" p2=\"1\" d=\"0.1\" k=\"1000\"/><Bond p1=\"1\" p2=\"2\" d=\"0.1\" \
+             k=\"1000\"/></Bonds></Force><Force type=\"CustomExternalForce\" version=\"1\" energy=\"{energy}\">\
+             <PerParticleParameters/><GlobalParameters/><Particles>{rows}</Particles></Force></Forces></System>"
+        );
+        System::build(SystemDefinition::OpenMm { system_xml, topology_pdb: None }).unwrap()
+    };
+    let frames: Vec<f64> = numbers(9, 4).iter().chain(&numbers(9, 5)).map(|z| 0.05 * z).collect();
+    let choose = |energy: &str| choose_coordinates(&system(energy), Some(&frames), 300.0, &CoordinateChoice::Automatic);
+    for (energy, axis) in [("500*z^2", "x"), ("5*step(x)+20*step(abs(x)-1)+x^2", "y")] {
+        let error = choose(energy).unwrap_err().to_string();
+        assert!(error.contains(&format!("nothing holds it along {axis}")), "{error}");
+    }
+    // A wall that is far away is a wall.
+    assert!(choose("1000*step(r-5)*(r-5)^2; r=sqrt(x^2+y^2+z^2)").unwrap().description().contains("Cartesian"));
+}
+
 /// One particle in a CustomExternalForce, with neither data nor a structure: a double well along x, at 300 K.
 #[test]
 fn an_external_force_on_one_particle_is_a_complete_system() {

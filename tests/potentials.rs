@@ -94,6 +94,21 @@ fn many_well_and_mixture_have_their_published_values() {
     assert!((variance(0) - 441.8165).abs() < 1e-3 && (variance(1) - 623.4340).abs() < 1e-3);
 }
 
+/// An expression with more named parts than a tag has attributes, and a bond of 64 particles.
+#[test]
+fn long_definitions_are_read() {
+    let definitions: String = (0..70).map(|k| format!("a{k}=1.001*a{};", k + 1)).collect();
+    let xml = format!(
+        "<System version=\"1\"><Particles><Particle mass=\"1\"/><Particle mass=\"1\"/></Particles><Constraints/><Forces>\
+         <Force type=\"CustomBondForce\" version=\"3\" energy=\"a0*r;{definitions}a70=2\"><PerBondParameters/>\
+         <GlobalParameters/><Bonds><Bond p1=\"0\" p2=\"1\"/></Bonds></Force></Forces></System>"
+    );
+    let system = System::build(SystemDefinition::OpenMm { system_xml: xml, topology_pdb: None }).unwrap();
+    let mut energy = [0.0];
+    system.potential().evaluate(&[0.0, 0.0, 0.0, 0.0, 0.0, 0.5], &mut energy, None).unwrap();
+    assert!((energy[0] - 1.001f64.powi(70)).abs() < 1e-12);
+}
+
 #[test]
 fn gradients_are_those_of_finite_differences() {
     let harmonic =

@@ -90,6 +90,65 @@ async fn frames_have_their_temperatures_and_can_be_trained_on() {
 }
 
 /// A molecule from its topology, at a ladder that a pilot places; constraints hold.
+/// A pilot that would need more temperatures than there may be, or more bytes than a dataset may have, says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn ladders_that_a_pilot_cannot_place_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings(folder.path());
+    settings.limits.dataset_bytes = 41_000;
+    let server = TestServer::start(settings).await;
+    let mut c = server.clients().await;
+    let cluster = |acceptance: f64, steps: i64| v1::SimulationTask {
+        system: "systems/lj13".into(),
+        ladder: Some(v1::TemperatureLadder {
+            low: 0.05,
+            high: 1.0,
+            acceptance,
+            pilot_steps: 400,
+            ..Default::default()
+        }),
+        walkers: 4,
+        steps,
+        stride: 40,
+        ..v1::SimulationTask::default()
+    };
+    for (task, reason) in
+        [(cluster(0.99, 160), "more than 128 temperatures"), (cluster(0.3, 160), "bytes that a dataset")]
+    {
+        let job = c.jobs.create_job(request(task)).await.unwrap().into_inner();
+        let job = c.finish(&job.name).await;
+        let error = job.error.unwrap_or_else(|| panic!("{reason}: {:?}", job.simulation_progress));
+        assert!(job.state == i32::from(v1::JobState::Failed) && error.message.contains(reason), "{error:?}");
+        assert_eq!(error.reason, "INVALID_FIELD");
+    }
+}
+
+/// A Monte Carlo move of minutes: others have the device meanwhile, and it is given up when the job is cancelled.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_a_long_move() {
+    let (_folder, _server, mut c) = fresh().await;
+    let training = c.create(small_task(20)).await.name;
+    let model = c.finish(&training).await.model;
+    let task = v1::SimulationTask {
+        system: "systems/lj55".into(),
+        method: v1::SimulationMethod::HybridMonteCarlo.into(),
+        leapfrog_steps: 1000,
+        walkers: 32_768,
+        steps: 10,
+        ..v1::SimulationTask::default()
+    };
+    let job = c.jobs.create_job(request(task)).await.unwrap().into_inner();
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let begun = std::time::Instant::now();
+    c.sample(v1::StreamSamplesRequest { model, count: 1000, ..Default::default() }).await.unwrap();
+    let waited = begun.elapsed();
+    c.jobs.cancel_job(v1::CancelJobRequest { name: job.name.clone() }).await.unwrap();
+    let job = c.finish(&job.name).await;
+    assert_eq!(job.state(), v1::JobState::Cancelled);
+    // The move takes minutes.
+    assert!(waited < Duration::from_secs(10) && begun.elapsed() < Duration::from_secs(30), "{waited:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn molecules_start_from_their_topology() {
     let (_folder, server, mut c) = fresh().await;

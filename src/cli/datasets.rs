@@ -130,6 +130,12 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
                 *n = all.len() / frame.max(1);
             }
             if let Some(format) = Format::of_path(&output) {
+                if temperatures.iter().any(|t| Some(t) != temperatures.first()) {
+                    eprintln!(
+                        "warning: the frames are of several temperatures, which {} does not say; an .npz file does",
+                        output.display()
+                    );
+                }
                 let [_, atoms, 3] = shape[..] else {
                     return Err(CliError::failed("trajectories are of atoms; fetch this dataset into an .npz file"));
                 };

@@ -157,6 +157,12 @@ pub(super) async fn send_dataset(
         return Ok(resource("datasets", name));
     }
     let (Array { numbers, shape }, said) = frames_of(path, wanted)?;
+    if let Some((declared, said)) = declared.zip(said).filter(|(a, b)| (a - b).abs() > 1e-6 * b.abs()) {
+        return Err(CliError::file(
+            path,
+            format!("its frames are of temperature {said}, and --temperature says {declared}"),
+        ));
+    }
     let temperature = declared.or(said).unwrap_or(0.0);
     let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
     let id = content_id(path, &[system.as_bytes(), &temperature.to_le_bytes(), &bytes]);
@@ -196,11 +202,17 @@ fn frames_of(path: &Path, wanted: Option<f64>) -> Result<(Array, Option<f64>), C
         }
         _ => {}
     }
-    let of = wanted.filter(|wanted| several.contains(wanted)).ok_or_else(|| {
+    // Files of single precision have 300.15 with an error of 1e-8.
+    let is_near = |t: &f64| wanted.is_some_and(|wanted| (t - wanted).abs() <= 1e-6 * t.abs());
+    let of = several.iter().copied().find(is_near).ok_or_else(|| {
         let known: Vec<String> = several.iter().map(f64::to_string).collect();
         CliError::file(
             path,
-            format!("its frames are of the temperatures {}; choose with --temperature", known.join(", ")),
+            format!(
+                "its frames are of the temperatures {}: `boltzflow datasets upload --temperature` sends those of one, and \
+                 `train --temperature` takes them",
+                known.join(", ")
+            ),
         )
     })?;
     let width = numbers.len() / frames.max(1);
