@@ -176,6 +176,38 @@ fn what_differs_far_from_the_structure_is_not_equivalent() {
     }
 }
 
+/// Bonds by an expression, and a spring that makes two molecules one. A correction between atoms that bonds connect is no
+/// bond.
+#[test]
+fn bonds_may_be_written_as_expressions() {
+    let start =
+        [[0.0, 0.0, 0.0], [0.1, 0.0, 0.0], [0.13, 0.09, 0.0], [0.3, 0.0, 0.05], [0.4, 0.0, 0.0], [0.43, 0.09, 0.02]];
+    let bonds = |pairs: &[(usize, usize)]| -> String {
+        pairs.iter().map(|(i, j)| format!("<Bond p1=\"{i}\" p2=\"{j}\" d=\"0.1\" k=\"2e4\"/>")).collect()
+    };
+    let build = |harmonic: &[(usize, usize)], expressions: &[(usize, usize)]| {
+        let masses = "<Particle mass=\"12\"/>".repeat(6);
+        let system_xml = format!(
+            "<System version=\"1\"><Particles>{masses}</Particles><Constraints/><Forces><Force type=\"HarmonicBondForce\" \
+             version=\"2\"><Bonds>{}</Bonds></Force><Force type=\"CustomBondForce\" version=\"3\" \
+             energy=\"400*(1-exp(-20*(r-0.1)))^2\"><PerBondParameters/><GlobalParameters/><Bonds>{}</Bonds></Force></Forces>\
+             </System>",
+            bonds(harmonic),
+            bonds(expressions),
+        );
+        System::build(SystemDefinition::OpenMm { system_xml, topology_pdb: None }).unwrap()
+    };
+    let mut random = Randoms::new(4, Purpose::Validation, 0);
+    let data: Vec<f64> = (0..9).flat_map(|_| start.concat()).map(|x| x + 0.003 * random.normal()).collect();
+    let chain = [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)];
+    for system in [build(&[], &chain), build(&[(0, 1), (1, 2), (3, 4), (4, 5)], &[(2, 3)])] {
+        assert_eq!(system.bonds(), chain);
+        let transform = choose_coordinates(&system, Some(&data), 300.0, &CoordinateChoice::Automatic).unwrap();
+        assert_eq!(transform.kinds().len(), 12);
+    }
+    assert_eq!(build(&chain, &[(0, 3), (1, 4)]).bonds(), chain);
+}
+
 /// Five atoms on a centre have no order of two to be made in; the molecule has coordinates all the same.
 #[test]
 fn five_equal_atoms_on_one_centre() {

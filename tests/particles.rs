@@ -2,7 +2,10 @@
 
 mod determinant;
 
-use boltzflow::coords::{CoordinateChoice, CoordinateTransform, ReducedTarget, choose_coordinates, preview_kinds};
+use boltzflow::coords::{
+    CartesianCoordinates, CoordinateChoice, CoordinateTransform, ReducedTarget, RelabelledCoordinates,
+    choose_coordinates, preview_kinds,
+};
 use boltzflow::energy::analytic::{AnalyticPotential, DoubleWellCluster, LennardJonesCluster, ParticleDimer};
 use boltzflow::energy::{System, SystemDefinition, minimise};
 use boltzflow::math::{Purpose, Randoms};
@@ -203,6 +206,21 @@ fn identical_particles_have_one_order() {
     let log_orders: f64 = 2f64.ln() + (2..=36).map(|k| f64::from(k).ln()).sum::<f64>();
     let log_scales: f64 = 4.0 * 0.3f64.ln() + 72.0 * 0.5f64.ln();
     assert!((without_data.to_positions(&near, &mut vec![0.0; d]) - log_orders - log_scales).abs() < 1e-9);
+}
+
+/// Three particles that can be exchanged, in one harmonic trap: what is left of their orders has 1/3! of the integral.
+#[test]
+fn one_order_stands_for_all_in_the_integral() {
+    let reference = vec![0.3, 0.1, -0.5, 0.4, 0.2, -0.7];
+    let cartesian = CartesianCoordinates::new(&[(0.0, 1.0); 6]).unwrap();
+    let transform = RelabelledCoordinates::new(cartesian, 2, vec![0..3], reference).unwrap();
+    let n = 60_000;
+    let (y, mut x) = (numbers(6 * n, 8), vec![0.0; 6]);
+    // Weights are 3! where there is density and 0 elsewhere; the trap's density is that of y.
+    let mean = y.chunks_exact(6).map(|y| transform.to_positions(y, &mut x).exp()).sum::<f64>() / n as f64;
+    let error = (5.0 / n as f64).sqrt();
+    // A false alarm in 16,000 seeds.
+    assert!((mean - 1.0).abs() < 4.0 * error, "{mean} ± {error}");
 }
 
 struct Watcher;

@@ -7,7 +7,7 @@ use crate::flow::{Flow, FlowError, FlowSpec};
 use candle_core::{DType, Device, Tensor};
 use std::collections::{BTreeMap, HashMap};
 
-const FORMAT: &str = "boltzflow-model/1";
+const FORMAT: &str = "boltzflow-model/2";
 
 /// What a model says of itself.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -94,6 +94,11 @@ pub enum ArtifactError {
     Flow(#[from] FlowError),
 }
 
+#[derive(serde::Deserialize)]
+struct Version {
+    format: String,
+}
+
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Header {
     format: String,
@@ -129,10 +134,12 @@ impl Generator {
         let (_, metadata) = safetensors::SafeTensors::read_metadata(bytes).map_err(|e| damaged(e.to_string()))?;
         let header = metadata.metadata().as_ref().and_then(|m| m.get("boltzflow"));
         let header = header.ok_or_else(|| damaged("it has no boltzflow header".into()))?;
-        let header: Header = serde_json::from_str(header).map_err(|e| damaged(e.to_string()))?;
-        if header.format != FORMAT {
-            return Err(damaged(format!("its format is {}, this version reads {FORMAT}", header.format)));
+        // What else is in the header depends on the format.
+        let Version { format } = serde_json::from_str(header).map_err(|e| damaged(e.to_string()))?;
+        if format != FORMAT {
+            return Err(damaged(format!("its format is {format}, this version reads {FORMAT}; train the model again")));
         }
+        let header: Header = serde_json::from_str(header).map_err(|e| damaged(e.to_string()))?;
         let weights = candle_core::safetensors::load_buffer(bytes, device).map_err(|e| damaged(e.to_string()))?;
         let dtype = check_weights(&weights).map_err(damaged)?;
         let system = System::build(header.system)?;

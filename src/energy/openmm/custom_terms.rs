@@ -124,6 +124,17 @@ impl CustomTerms {
         self.atoms.is_empty() || !self.measures.iter().enumerate().any(depends)
     }
 
+    /// The pairs of atoms, the smaller index first, if terms are of two atoms and their distance.
+    pub fn distances(&self) -> Vec<(usize, usize)> {
+        match self.measures.as_slice() {
+            [Measure::Distance(_)] if self.points == 2 => {
+                let pair = |pair: &[u32]| (pair[0].min(pair[1]) as usize, pair[0].max(pair[1]) as usize);
+                self.atoms.chunks_exact(2).map(pair).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     #[inline(always)]
     pub fn evaluate<const GRADIENT: bool>(
         &self,

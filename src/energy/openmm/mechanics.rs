@@ -148,6 +148,14 @@ impl Term {
             _ => Vec::new(),
         }
     }
+
+    /// The pairs of atoms of a force that is of their distances, by any expression; the smaller index first.
+    pub fn distances(&self) -> Vec<(usize, usize)> {
+        match &self.force {
+            Force::Terms(terms) => terms.distances(),
+            _ => Vec::new(),
+        }
+    }
 }
 
 impl MolecularMechanics {

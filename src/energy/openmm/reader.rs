@@ -80,9 +80,36 @@ pub fn read_system(xml: &str) -> Result<OpenMmSystem, EnergyError> {
     let mut globals = Globals::new();
     let terms = forces.iter().map(|force| term(force, atoms, &mut globals)).collect::<Result<Vec<_>, _>>()?;
     let constrained = constraints.iter().map(|c| (c.i.min(c.j), c.i.max(c.j)));
-    let bonds: BTreeSet<_> = terms.iter().flat_map(Term::bonds).chain(constrained).collect();
+    let mut bonds: BTreeSet<_> = terms.iter().flat_map(Term::bonds).chain(constrained).collect();
+    // Where these leave atoms apart, bonds may be written otherwise: a Morse potential, a spring between two molecules.
+    // (Where they do not, forces of distances are corrections of other forces, such as 1-4 interactions.)
+    for pairs in terms.iter().map(Term::distances) {
+        if join_parts(atoms, &bonds, &pairs) {
+            bonds.extend(pairs);
+        }
+    }
     let potential = MolecularMechanics::new(atoms, terms, bonds.into_iter().collect());
     Ok(OpenMmSystem { potential, masses, constraints })
+}
+
+/// Whether some pairs connect atoms that bonds do not.
+fn join_parts(atoms: usize, bonds: &BTreeSet<(usize, usize)>, pairs: &[(usize, usize)]) -> bool {
+    let mut parent: Vec<usize> = (0..atoms).collect();
+    let mut part = |mut atom: usize, other: Option<usize>| {
+        while parent[atom] != atom {
+            parent[atom] = parent[parent[atom]];
+            atom = parent[atom];
+        }
+        if let Some(other) = other {
+            parent[atom] = other;
+        }
+        atom
+    };
+    for &(i, j) in bonds {
+        let of_j = part(j, None);
+        part(i, Some(of_j));
+    }
+    pairs.iter().any(|&(i, j)| part(i, None) != part(j, None))
 }
 
 /// That a force is one of those that can be evaluated; looks at nothing that is long.

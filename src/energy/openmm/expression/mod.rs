@@ -1,6 +1,6 @@
 //! The expression language of OpenMM's custom forces: read, differentiated, simplified and run in batches.
 //!
-//! A text becomes nodes of a [`Graph`], in which equal expressions are one node (`parse`, `graph`); derivatives are
+//! A text becomes nodes of a [`Graph`], in which equal expressions are one node (`scope`, `parse`, `graph`); derivatives are
 //! further nodes of it (`derivative`). A [`Program`] is the straight line of instructions that computes some of them, for
 //! eight sets of parameters and eight configurations at once (`program`), and an [`EnergyProgram`] what a force needs of
 //! them (`energy`). `table` has the tabulated functions.
@@ -10,10 +10,12 @@ mod energy;
 mod graph;
 mod parse;
 mod program;
+mod scope;
 mod table;
 
 pub(super) use energy::{EnergyProgram, EnergyRegisters};
 pub(super) use graph::{Graph, Node, TableName};
-pub(super) use parse::{Measure, Scope, parse};
+pub(super) use parse::parse;
 pub(super) use program::{Program, Registers, SLOTS};
+pub(super) use scope::{Measure, Scope};
 pub(super) use table::{Axis, Table};
