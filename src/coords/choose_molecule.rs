@@ -160,14 +160,14 @@ fn zmatrix(
     let CoordinateChoice::Mixed { core_atoms } = choice else { return ZMatrix::new(&molecule) };
     let core =
         if core_atoms.is_empty() { skeleton(&neighbours(bonds, heavy.len())?, &heavy) } else { core_atoms.clone() };
+    WhitenedCore::dimension_of(&core)?;
     let unsuitable = |reason: String| Err(CoordinatesError::Unsuitable(reason));
     if let Some(lost) = core.iter().find(|&&atom| atom >= heavy.len()) {
-        return unsuitable(format!("core_atoms has {lost}; the system's atoms are 0 to {}", heavy.len() - 1));
+        return unsuitable(format!("core_atoms has {lost}; the system has {} atoms, counted from 0", heavy.len()));
     }
     if let Some(twice) = core.iter().enumerate().find(|(i, atom)| core[..*i].contains(atom)) {
         return unsuitable(format!("core_atoms has {} twice", twice.1));
     }
-    WhitenedCore::dimension_of(&core)?;
     if let Some((i, j)) = constraints.iter().find(|(i, j)| core.contains(i) && core.contains(j)) {
         return unsuitable(format!(
             "the constraint between atoms {i} and {j} is within the core, whose coordinates are Cartesian and cannot hold \

@@ -3,7 +3,7 @@
 //! The language is that of OpenMM (its manual, "Writing Custom Expressions"): numbers, names, + − * / ^, functions, and
 //! after semicolons definitions that earlier parts of the text may use. A power binds to the right and before a sign.
 
-use super::graph::{Binary, Function, Graph, Node, TableName};
+use super::graph::{Binary, Function, Graph, Node};
 use super::scope::{Measure, Scope, index_of_point};
 use std::collections::HashMap;
 
