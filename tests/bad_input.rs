@@ -320,6 +320,24 @@ async fn jobs() {
         case!(j.create_job(simulate(|t| t.system.clear())), InvalidArgument, "INVALID_FIELD", "job.simulation.system"),
         case!(j.create_job(simulate(|t| t.system = "systems/none".into())), NotFound, "RESOURCE_NOT_FOUND", "none"),
         case!(
+            j.create_job(with(|t| t.coordinates = Some(v1::Coordinates { scheme: 0, core_atoms: vec![1] }))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "job.training.coordinates.core_atoms"
+        ),
+        case!(
+            j.create_job(with(|t| t.coordinates = Some(v1::Coordinates { scheme: 1, core_atoms: vec![-1] }))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "-1 is negative"
+        ),
+        case!(
+            j.create_job(with(|t| t.coordinates = Some(v1::Coordinates { scheme: 1, core_atoms: vec![] }))),
+            FailedPrecondition,
+            "UNSUITABLE_SYSTEM",
+            "mixed coordinates are for molecules"
+        ),
+        case!(
             j.create_job(simulate(|t| t.start = "datasets/none".into())),
             NotFound,
             "RESOURCE_NOT_FOUND",

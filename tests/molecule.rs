@@ -73,21 +73,16 @@ async fn alanine_dipeptide() {
         learning_rate: ramp(1e-3),
         ..v1::TrainingStage::default()
     };
-    let job = clients
-        .create(v1::TrainingTask {
-            system: system.name.clone(),
-            dataset: dataset.name,
-            architecture: Some(v1::FlowArchitecture {
-                couplings: 4,
-                hidden: vec![64],
-                ..v1::FlowArchitecture::default()
-            }),
-            stages: vec![stage(120, 1.0, 0.0), stage(60, 0.3, 1.0)],
-            validation_every: 60,
-            validation_samples: 1024,
-            ..v1::TrainingTask::default()
-        })
-        .await;
+    let task = v1::TrainingTask {
+        system: system.name.clone(),
+        dataset: dataset.name,
+        architecture: Some(v1::FlowArchitecture { couplings: 4, hidden: vec![64], ..v1::FlowArchitecture::default() }),
+        stages: vec![stage(120, 1.0, 0.0), stage(60, 0.3, 1.0)],
+        validation_every: 60,
+        validation_samples: 1024,
+        ..v1::TrainingTask::default()
+    };
+    let job = clients.create(task.clone()).await;
     let job = clients.finish(&job.name).await;
     assert_eq!(job.state(), v1::JobState::Succeeded, "{:?}", job.error);
     let progress = job.progress.unwrap();
@@ -131,6 +126,20 @@ async fn alanine_dipeptide() {
         dihedral(atom(6), atom(14), atom(10), atom(8)).signum()
     };
     assert!(samples.positions.chunks(66).chain(frames.chunks(66)).all(|x| winding(x) == winding(&frames[..66])));
+
+    // The same in mixed coordinates, with the atoms around the alpha carbon as their core.
+    let coordinates = v1::Coordinates { scheme: v1::CoordinateScheme::Mixed.into(), core_atoms: vec![6, 8, 9, 10, 14] };
+    let mixed = clients.create(v1::TrainingTask { coordinates: Some(coordinates.clone()), ..task }).await;
+    let Some(v1::job::Task::Training(task)) = &mixed.task else { panic!("{mixed:?}") };
+    assert_eq!(task.coordinates.as_ref(), Some(&coordinates));
+    let mixed = clients.finish(&mixed.name).await;
+    assert_eq!(mixed.state(), v1::JobState::Succeeded, "{:?}", mixed.error);
+    let progress = mixed.progress.unwrap();
+    assert!(progress.held_out_log_prob.unwrap() > 205.0, "{progress:?}");
+    let request = v1::StreamSamplesRequest { model: mixed.model, count: 500, ..v1::StreamSamplesRequest::default() };
+    let samples = clients.sample(request).await.unwrap();
+    assert!(samples.header.unwrap().coordinates.contains("core of 5 atoms"));
+    assert!(samples.positions.chunks(66).all(|x| winding(x) == winding(&frames[..66])));
 
     let phi = variable_message(&"dihedral(4,6,8,14)".parse().unwrap());
     let request = v1::EstimateFreeEnergyRequest {
