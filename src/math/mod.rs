@@ -11,5 +11,5 @@ mod superposition;
 pub use assignment::{assign, is_own_best};
 pub use linear::solve_linear;
 pub use logsumexp::{LogSumExp, log_sum_exp};
-pub use philox::{Philox, Purpose, Randoms};
+pub use philox::{Philox, Purpose, Randoms, open_uniform};
 pub use superposition::{principal_axes, superposition};

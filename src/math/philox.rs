@@ -112,7 +112,7 @@ impl Randoms {
 
     /// Uniform in the open interval (0, 1), on a grid of 2⁻⁵².
     pub fn uniform(&mut self) -> f64 {
-        ((self.next_u64() >> 12) as f64 + 0.5) * (1.0 / (1u64 << 52) as f64)
+        open_uniform(self.next_u64())
     }
 
     /// Uniform integer below `n` (which must not be zero), by Lemire's multiplication; its bias is below n/2⁶⁴.
@@ -139,6 +139,15 @@ impl Randoms {
         }
         order
     }
+}
+
+/// A number in (0, 1) of a random word: (m + ½)·2⁻⁵² with its upper 52 bits m, which are the bits of a number in [1, 2), less
+/// one. As kernels make it: without a conversion of integers.
+#[inline(always)]
+pub fn open_uniform(word: u64) -> f64 {
+    const ONE: u64 = 1023 << 52;
+    const HALF_A_STEP: f64 = 1.0 / (1u64 << 53) as f64;
+    (f64::from_bits(word >> 12 | ONE) - 1.0) + HALF_A_STEP
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Eight blocks of Philox go side by side. No product and sum is fused, so that every processor draws the same bits.
 
 use crate::compute::fused::{InstructionSet, Kernel, Portable, dispatch, ln, quadrant_sin_cos};
-use crate::math::{Philox, Purpose};
+use crate::math::{Philox, Purpose, open_uniform};
 use std::f64::consts::FRAC_PI_2;
 
 /// Rows whose normal numbers are drawn together. A cell has whole units of them, so that numbers do not depend on how
@@ -31,7 +31,7 @@ impl Source {
     pub fn uniform(&self, purpose: Purpose, step: u64, place: usize) -> f64 {
         let counter = [place as u32, purpose as u32 + self.offset, step as u32, (step >> 32) as u32];
         let words = Philox::new(self.key).block(counter);
-        uniform(u64::from(words[0]), u64::from(words[1]))
+        open_uniform(u64::from(words[1]) << 32 | u64::from(words[0]))
     }
 
     /// Standard normal numbers for rows of d coordinates, the first of which is a multiple of [`UNIT`].
@@ -82,8 +82,8 @@ fn normal_group(key: [u32; 2], first_block: u32, last: [u64; 3]) -> [f64; GROUP]
     let mut out = [0.0; GROUP];
     let (cosines, sines) = out.split_at_mut(LANES);
     for l in 0..LANES {
-        let radius = (-2.0 * ln::<Portable>(uniform(words[0][l], words[1][l]))).sqrt();
-        let turn = 4.0 * uniform(words[2][l], words[3][l]);
+        let radius = (-2.0 * ln::<Portable>(open_uniform(words[1][l] << 32 | words[0][l]))).sqrt();
+        let turn = 4.0 * open_uniform(words[3][l] << 32 | words[2][l]);
         // Adding 1.5·2⁵² rounds to whole quarter turns.
         let quarters = turn + 6_755_399_441_055_744.0;
         let rest = turn - (quarters - 6_755_399_441_055_744.0);
@@ -119,14 +119,6 @@ fn blocks(key: [u32; 2], first: u32, last: [u64; 3]) -> [Words; 4] {
         k = [k[0].wrapping_add(0x9E37_79B9), k[1].wrapping_add(0xBB67_AE85)];
     }
     c.map(|words| words.map(|word| word & LOW))
-}
-
-/// (m + ½)·2⁻⁵² with the upper 52 bits m of two words: the bits of a number in [1, 2), less one.
-#[inline(always)]
-fn uniform(low: u64, high: u64) -> f64 {
-    const ONE: u64 = 1023 << 52;
-    const HALF_A_STEP: f64 = 1.0 / (1u64 << 53) as f64;
-    (f64::from_bits((high << 32 | low) >> 12 | ONE) - 1.0) + HALF_A_STEP
 }
 
 #[cfg(test)]

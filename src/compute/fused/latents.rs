@@ -6,7 +6,7 @@
 use super::dense::{Lane, ROWS};
 use super::number::{ln, quadrant_sin_cos};
 use super::vectors::Portable;
-use crate::math::{Philox, Purpose};
+use crate::math::{Philox, Purpose, open_uniform};
 use std::f64::consts::FRAC_PI_2;
 
 /// The addresses of a tile's rows.
@@ -41,8 +41,8 @@ impl LatentLanes {
         for r in 0..ROWS {
             let philox = Philox::new([self.key[0][r], self.key[1][r]]);
             let words = philox.block([block, self.counter[0][r], self.counter[1][r], self.counter[2][r]]);
-            out[0][r] = uniform(words[0], words[1]);
-            out[1][r] = uniform(words[2], words[3]);
+            out[0][r] = open_uniform(u64::from(words[1]) << 32 | u64::from(words[0]));
+            out[1][r] = open_uniform(u64::from(words[3]) << 32 | u64::from(words[2]));
         }
         out
     }
@@ -69,13 +69,4 @@ impl LatentLanes {
     pub fn uniforms(&self, pair: usize) -> [Lane<f64>; 2] {
         self.block(pair as u32 | UNIFORM)
     }
-}
-
-/// (m + ½)·2⁻⁵² with the upper 52 bits m of two words: the bits of a number in [1, 2), less one.
-#[inline(always)]
-fn uniform(low: u32, high: u32) -> f64 {
-    const ONE: u64 = 1023 << 52;
-    const HALF_A_STEP: f64 = 1.0 / (1u64 << 53) as f64;
-    let bits = (u64::from(high) << 32 | u64::from(low)) >> 12;
-    (f64::from_bits(bits | ONE) - 1.0) + HALF_A_STEP
 }

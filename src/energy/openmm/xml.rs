@@ -14,10 +14,9 @@ const MAX_TAGS: usize = 2_000_000;
 const MAX_NODES: u32 = 4_000_000;
 const MAX_ATTRIBUTES: usize = 5_000_000;
 const MAX_ATTRIBUTES_OF_ONE: usize = 160;
-/// The sum over long attributes, which are expressions, of the squares of their lengths: what differentiating them costs
-/// grows like that.
+/// The sum over long expressions of the squares of their lengths: what differentiating them costs grows like that.
 const MAX_EXPRESSION_WORK: u64 = 30_000_000_000;
-const LONG_ATTRIBUTE: usize = 1000;
+const LONG_EXPRESSION: usize = 1000;
 /// Characters of the input that an error repeats.
 const QUOTED: usize = 120;
 
@@ -57,8 +56,9 @@ pub(super) fn parse(text: &str) -> Result<Document<'_>, EnergyError> {
             quoted(&e.to_string())
         ))
     })?;
-    let lengths = document.descendants().flat_map(|node| node.attributes().map(|a| a.value().len()));
-    let work = lengths.filter(|&n| n > LONG_ATTRIBUTE).fold(0u64, |sum, n| sum.saturating_add((n * n) as u64));
+    let expressions = document.descendants().flat_map(|node| node.attributes());
+    let lengths = expressions.filter(|a| matches!(a.name(), "energy" | "expression")).map(|a| a.value().len());
+    let work = lengths.filter(|&n| n > LONG_EXPRESSION).fold(0u64, |sum, n| sum.saturating_add((n * n) as u64));
     if work > MAX_EXPRESSION_WORK {
         let most = MAX_EXPRESSION_WORK.isqrt();
         return refuse(format!(
