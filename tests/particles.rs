@@ -213,7 +213,7 @@ fn identical_particles_have_one_order() {
 fn one_order_stands_for_all_in_the_integral() {
     let reference = vec![0.3, 0.1, -0.5, 0.4, 0.2, -0.7];
     let cartesian = CartesianCoordinates::new(&[(0.0, 1.0); 6]).unwrap();
-    let transform = RelabelledCoordinates::new(cartesian, 2, vec![0..3], reference).unwrap();
+    let transform = RelabelledCoordinates::new(cartesian, 2, std::iter::once(0..3).collect(), reference).unwrap();
     let n = 60_000;
     let (y, mut x) = (numbers(6 * n, 8), vec![0.0; 6]);
     // Weights are 3! where there is density and 0 elsewhere; the trap's density is that of y.

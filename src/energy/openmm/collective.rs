@@ -80,13 +80,14 @@ impl CollectiveVariables {
         at: &[Vector],
         gradient: &mut [Vector],
         scratch: &mut CollectiveScratch,
+        loaded: usize,
     ) -> Lanes {
         for (force, variable) in self.variables.iter().zip(&mut scratch.variables) {
             let Variable { scratch, gradient, value } = variable;
             if GRADIENT {
                 gradient.fill([Lanes::ZERO; 3]);
             }
-            *value = dispatch(ForceKernel::<GRADIENT> { force, at, gradient, scratch });
+            *value = dispatch(ForceKernel::<GRADIENT> { force, at, gradient, scratch, loaded });
         }
         let CollectiveScratch { registers, variables } = scratch;
         self.program.run::<GRADIENT>(registers, &self.tables, 1, |registers, slot, _| {

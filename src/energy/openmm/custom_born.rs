@@ -5,47 +5,45 @@
 //! the derivatives with respect to values are collected atom by atom, from the last value to the first, and end in the
 //! pairs that the first is a sum over.
 
-use super::custom_pairs::cut;
-use super::custom_reader::{Definitions, cutoff, exclusions, parameter_names, parameter_values};
-use super::expression::{EnergyProgram, EnergyRegisters, Node, Program, Registers, SLOTS, Table};
+use super::custom_born_packed::PackedScratch;
+use super::expression::{EnergyProgram, EnergyRegisters, Program, Registers, SLOTS, Table};
 use super::lanes::{Lanes, Vector};
 use super::measures::pull_together;
 use super::pairs::Pairs;
 use super::vector::{difference, dot};
-use super::xml::{Element, quoted};
-use crate::energy::potential::EnergyError;
 
-/// The most values computed for an atom.
-const MOST_VALUES: usize = 32;
+/// The most configurations whose pairs are evaluated packed, one configuration after the other. From then on, as a
+/// measurement says, all eight lanes at once take less time.
+const MOST_PACKED: usize = 4;
 
 /// Variables of an atom's own expressions before its values: x, y, z.
-const COORDINATES: usize = 3;
+pub(super) const COORDINATES: usize = 3;
 
 /// A CustomGBForce.
 #[derive(Debug)]
 pub(super) struct CustomBorn {
-    tables: Vec<Table>,
+    pub tables: Vec<Table>,
     /// Parameters of an atom.
-    parameters: usize,
-    /// (atoms, parameters).
-    values: Vec<f64>,
-    atoms: usize,
-    pair_value: Option<PairValue>,
+    pub parameters: usize,
+    /// (parameters, atoms).
+    pub values: Vec<f64>,
+    pub atoms: usize,
+    pub pair_value: Option<PairValue>,
     /// Values of single atoms, after the first.
-    own_values: Vec<EnergyProgram>,
-    own_energy: Option<EnergyProgram>,
+    pub own_values: Vec<EnergyProgram>,
+    pub own_energy: Option<EnergyProgram>,
     /// Energies of pairs, and whether they leave out the excluded ones.
-    pair_energies: Vec<(EnergyProgram, bool)>,
-    all_pairs: Pairs,
-    allowed_pairs: Pairs,
+    pub pair_energies: Vec<(EnergyProgram, bool)>,
+    pub all_pairs: Pairs,
+    pub allowed_pairs: Pairs,
 }
 
 /// What a pair contributes to the first value of either atom, and the derivatives of both with respect to the distance.
 #[derive(Debug)]
-struct PairValue {
-    values: Program,
-    slopes: Program,
-    excludes: bool,
+pub(super) struct PairValue {
+    pub values: Program,
+    pub slopes: Program,
+    pub excludes: bool,
 }
 
 /// What one thread needs for a [`CustomBorn`].
@@ -58,79 +56,15 @@ pub(super) struct CustomBornScratch {
     own_values: Vec<EnergyRegisters>,
     own_energy: Option<EnergyRegisters>,
     pair_energies: Vec<EnergyRegisters>,
-}
-
-/// The kinds of values and energies, as OpenMM numbers them.
-#[derive(Clone, Copy, PartialEq)]
-enum Kind {
-    Single,
-    Pair,
-    PairWithExcluded,
-}
-
-fn kind(element: &Element) -> Result<Kind, EnergyError> {
-    match element.integer("type")? {
-        0 => Ok(Kind::Single),
-        1 => Ok(Kind::Pair),
-        2 => Ok(Kind::PairWithExcluded),
-        other => Err(element.fault(format!("attribute type is {other}; it must be 0, 1 or 2"))),
-    }
+    packed: PackedScratch,
 }
 
 impl CustomBorn {
-    pub fn read(force: &Element, atoms: usize) -> Result<Self, EnergyError> {
-        let names = parameter_names(force, "PerParticleParameters")?;
-        let cutoff = cutoff(force)?;
-        let shared = Definitions::read(force)?;
-        let listed = force.child("ComputedValues")?.children("Value").collect::<Result<Vec<_>, _>>()?;
-        if listed.len() > MOST_VALUES {
-            return Err(force.unsupported(format!("it has {} computed values; {MOST_VALUES} may be", listed.len())));
-        }
-        let mut value_names = Vec::new();
-        let (mut pair_value, mut own_values) = (None, Vec::new());
-        for value in &listed {
-            match kind(value)? {
-                Kind::Single => {
-                    let mut own = own_definitions(&shared, force, &names, &value_names)?;
-                    let node = own.expression(value, "expression")?;
-                    own_values.push(own.program(value, node, names.len(), COORDINATES + value_names.len())?);
-                }
-                kind if value_names.is_empty() => {
-                    pair_value = Some(PairValue::read(&shared, force, value, kind == Kind::Pair, &names, cutoff)?);
-                }
-                _ => {
-                    return Err(force.unsupported(format!(
-                        "its computed value {} is a sum over pairs, which only the first may be",
-                        quoted(value.required("name")?)
-                    )));
-                }
-            }
-            value_names.push(value.required("name")?);
-        }
-        let (own_energy, pair_energies) = energies(&shared, force, &names, &value_names, cutoff)?;
-        let mut values = Vec::new();
-        for particle in force.particles_of("Particles", "Particle", atoms)? {
-            values.extend(parameter_values(&particle, names.len())?);
-        }
-        Ok(Self {
-            tables: shared.tables,
-            parameters: names.len(),
-            values,
-            atoms,
-            pair_value,
-            own_values,
-            own_energy,
-            pair_energies,
-            all_pairs: Pairs::all_but(&vec![Default::default(); atoms]),
-            allowed_pairs: Pairs::all_but(&exclusions(force, atoms)?),
-        })
-    }
-
-    fn value_count(&self) -> usize {
+    pub fn value_count(&self) -> usize {
         self.own_values.len() + usize::from(self.pair_value.is_some())
     }
 
-    fn pairs(&self, excludes: bool) -> &Pairs {
+    pub fn pairs(&self, excludes: bool) -> &Pairs {
         if excludes { &self.allowed_pairs } else { &self.all_pairs }
     }
 
@@ -143,6 +77,7 @@ impl CustomBorn {
             own_values: self.own_values.iter().map(EnergyProgram::registers).collect(),
             own_energy: self.own_energy.as_ref().map(EnergyProgram::registers),
             pair_energies: self.pair_energies.iter().map(|(energy, _)| energy.registers()).collect(),
+            packed: PackedScratch::new(self),
         }
     }
 
@@ -158,13 +93,34 @@ impl CustomBorn {
         at: &[Vector],
         gradient: &mut [Vector],
         scratch: &mut CustomBornScratch,
+        loaded: usize,
     ) -> Lanes {
-        self.compute_values(at, scratch);
+        // The configurations whose pairs are evaluated one configuration after the other.
+        let lone = if loaded <= MOST_PACKED { 0..loaded } else { 0..0 };
+        if lone.is_empty() {
+            self.pair_values(at, scratch);
+        }
+        for lane in lone.clone() {
+            self.packed_values(at, lane, &mut scratch.computed, &mut scratch.packed);
+        }
+        self.own_values(at, scratch);
         scratch.adjoint.iter_mut().for_each(|of_value| of_value.fill(Lanes::ZERO));
         let mut energy = self.own_energies::<GRADIENT>(at, gradient, scratch);
-        energy += self.energies_of_pairs::<GRADIENT>(at, gradient, scratch);
+        if lone.is_empty() {
+            energy += self.energies_of_pairs::<GRADIENT>(at, gradient, scratch);
+        }
+        for lane in lone.clone() {
+            let CustomBornScratch { computed, adjoint, packed, .. } = scratch;
+            energy.0[lane] += self.packed_energies::<GRADIENT>(at, lane, gradient, [computed, adjoint], packed);
+        }
         if GRADIENT {
-            self.go_back(at, gradient, scratch);
+            self.back_to_atoms(at, gradient, scratch);
+            if lone.is_empty() {
+                self.back_to_pairs(at, gradient, scratch);
+            }
+            for lane in lone {
+                self.packed_slopes(at, lane, gradient, &scratch.adjoint, &mut scratch.packed);
+            }
         }
         energy
     }
@@ -172,9 +128,9 @@ impl CustomBorn {
     #[inline(always)]
     fn set_pair(&self, registers: &mut Registers, slot: usize, (i, j): (usize, usize), at: &[Vector]) {
         let p = self.parameters;
-        for k in 0..p {
-            registers.set_parameter(k, slot, self.values[i * p + k]);
-            registers.set_parameter(p + k, slot, self.values[j * p + k]);
+        for (k, values) in self.values.chunks_exact(self.atoms).enumerate() {
+            registers.set_parameter(k, slot, values[i]);
+            registers.set_parameter(p + k, slot, values[j]);
         }
         let d = difference(&at[i], &at[j]);
         registers.set_variable(0, slot, dot(&d, &d).sqrt());
@@ -182,8 +138,8 @@ impl CustomBorn {
 
     #[inline(always)]
     fn set_own(&self, registers: &mut Registers, slot: usize, i: usize, at: &[Vector], computed: &[Vec<Lanes>]) {
-        for k in 0..self.parameters {
-            registers.set_parameter(k, slot, self.values[i * self.parameters + k]);
+        for (k, values) in self.values.chunks_exact(self.atoms).enumerate() {
+            registers.set_parameter(k, slot, values[i]);
         }
         for axis in 0..COORDINATES {
             registers.set_variable(axis, slot, at[i][axis]);
@@ -231,16 +187,21 @@ impl CustomBorn {
         });
     }
 
+    /// The first value, if it is a sum over pairs.
     #[inline(always)]
-    fn compute_values(&self, at: &[Vector], scratch: &mut CustomBornScratch) {
-        if let (Some(pair), Some([registers, _])) = (&self.pair_value, &mut scratch.pair_values) {
-            let sum = &mut scratch.computed[0];
-            sum.fill(Lanes::ZERO);
-            self.for_each_pair(pair.excludes, &pair.values, registers, at, |registers, slot, (i, j)| {
-                sum[i] += pair.values.output(registers, 0, slot);
-                sum[j] += pair.values.output(registers, 1, slot);
-            });
-        }
+    fn pair_values(&self, at: &[Vector], scratch: &mut CustomBornScratch) {
+        let (Some(pair), Some([registers, _])) = (&self.pair_value, &mut scratch.pair_values) else { return };
+        let sum = &mut scratch.computed[0];
+        sum.fill(Lanes::ZERO);
+        self.for_each_pair(pair.excludes, &pair.values, registers, at, |registers, slot, (i, j)| {
+            sum[i] += pair.values.output(registers, 0, slot);
+            sum[j] += pair.values.output(registers, 1, slot);
+        });
+    }
+
+    /// The values of single atoms.
+    #[inline(always)]
+    fn own_values(&self, at: &[Vector], scratch: &mut CustomBornScratch) {
         let first = usize::from(self.pair_value.is_some());
         for (k, (program, registers)) in self.own_values.iter().zip(&mut scratch.own_values).enumerate() {
             let (known, rest) = scratch.computed.split_at_mut(first + k);
@@ -304,9 +265,9 @@ impl CustomBorn {
         energy
     }
 
-    /// The gradient that comes from the values' dependence on positions.
+    /// The gradient that comes from the values of single atoms.
     #[inline(always)]
-    fn go_back(&self, at: &[Vector], gradient: &mut [Vector], scratch: &mut CustomBornScratch) {
+    fn back_to_atoms(&self, at: &[Vector], gradient: &mut [Vector], scratch: &mut CustomBornScratch) {
         let first = usize::from(self.pair_value.is_some());
         for (k, (program, registers)) in self.own_values.iter().zip(&mut scratch.own_values).enumerate().rev() {
             let known = &scratch.computed[..first + k];
@@ -316,14 +277,18 @@ impl CustomBorn {
                 back_to_atom(program, registers, (slot, i), own[i], gradient, earlier);
             });
         }
-        if let (Some(pair), Some([_, registers])) = (&self.pair_value, &mut scratch.pair_values) {
-            let adjoint = &scratch.adjoint[0];
-            self.for_each_pair(pair.excludes, &pair.slopes, registers, at, |registers, slot, (i, j)| {
-                let of_i = pair.slopes.output(registers, 0, slot) * adjoint[i];
-                let of_j = pair.slopes.output(registers, 1, slot) * adjoint[j];
-                pull_together(at, gradient, i, j, of_i + of_j);
-            });
-        }
+    }
+
+    /// The gradient that comes from the first value, if it is a sum over pairs.
+    #[inline(always)]
+    fn back_to_pairs(&self, at: &[Vector], gradient: &mut [Vector], scratch: &mut CustomBornScratch) {
+        let (Some(pair), Some([_, registers])) = (&self.pair_value, &mut scratch.pair_values) else { return };
+        let adjoint = &scratch.adjoint[0];
+        self.for_each_pair(pair.excludes, &pair.slopes, registers, at, |registers, slot, (i, j)| {
+            let of_i = pair.slopes.output(registers, 0, slot) * adjoint[i];
+            let of_j = pair.slopes.output(registers, 1, slot) * adjoint[j];
+            pull_together(at, gradient, i, j, of_i + of_j);
+        });
     }
 }
 
@@ -347,107 +312,4 @@ fn back_to_atom(
             adjoint[atom] += program.slope(registers, COORDINATES + k, slot) * factor;
         }
     }
-}
-
-/// What the expression of a single atom may use.
-fn own_definitions(
-    shared: &Definitions,
-    force: &Element,
-    names: &[&str],
-    values: &[&str],
-) -> Result<Definitions, EnergyError> {
-    let mut own = shared.again();
-    own.of_one(force, names, 0)?;
-    for (variable, name) in ["x", "y", "z"].iter().chain(values).enumerate() {
-        own.name(force, *name, |graph| graph.variable(variable))?;
-    }
-    Ok(own)
-}
-
-/// Names the parameters of both atoms of a pair, `first` being the suffix of the atom that comes first.
-fn name_pair(
-    definitions: &mut Definitions,
-    force: &Element,
-    names: &[&str],
-    [first, second]: [&str; 2],
-) -> Result<(), EnergyError> {
-    definitions.of_one(force, &[], 0)?;
-    definitions.name(force, "r", |graph| graph.variable(0))?;
-    definitions.parameters(force, names, first, 0)?;
-    definitions.parameters(force, names, second, names.len())
-}
-
-impl PairValue {
-    fn read(
-        shared: &Definitions,
-        force: &Element,
-        value: &Element,
-        excludes: bool,
-        names: &[&str],
-        cutoff: Option<f64>,
-    ) -> Result<Self, EnergyError> {
-        let mut definitions = shared.again();
-        let mut both: Vec<Node> = Vec::new();
-        // The same expression for the first atom's value and, the other way round, for the second's.
-        for suffixes in [["1", "2"], ["2", "1"]] {
-            definitions.scope.names.clear();
-            name_pair(&mut definitions, force, names, suffixes)?;
-            let node = definitions.expression(value, "expression")?;
-            let r = definitions.graph.variable(0);
-            both.push(cut(&mut definitions.graph, node, r, None, cutoff));
-        }
-        let r = definitions.graph.variable(0);
-        let slopes: Vec<Node> = both.iter().map(|&node| definitions.graph.derivative(node, r)).collect();
-        if definitions.graph.is_overflown() {
-            return Err(value.fault("its expression and derivatives are too long to be evaluated"));
-        }
-        let program = |outputs: &[Node]| Program::new(&definitions.graph, outputs, 2 * names.len(), 1);
-        Ok(Self { values: program(&both), slopes: program(&slopes), excludes })
-    }
-}
-
-type Energies = (Option<EnergyProgram>, Vec<(EnergyProgram, bool)>);
-
-/// The energy of single atoms, and those of pairs with and without the excluded ones: each kind's terms in one program.
-fn energies(
-    shared: &Definitions,
-    force: &Element,
-    names: &[&str],
-    values: &[&str],
-    cutoff: Option<f64>,
-) -> Result<Energies, EnergyError> {
-    let terms = force.child("EnergyTerms")?.children("Term").collect::<Result<Vec<_>, _>>()?;
-    let mut own = own_definitions(shared, force, names, values)?;
-    let (mut own_energy, mut pair_energies) = (None, Vec::new());
-    for term in &terms {
-        if kind(term)? == Kind::Single {
-            let node = own.expression(term, "expression")?;
-            own_energy = Some(own_energy.map_or(node, |sum| own.graph.add(sum, node)));
-        }
-    }
-    let own_energy =
-        own_energy.map(|energy| own.program(force, energy, names.len(), COORDINATES + values.len())).transpose()?;
-    for wanted in [Kind::Pair, Kind::PairWithExcluded] {
-        let mut definitions = shared.again();
-        name_pair(&mut definitions, force, names, ["1", "2"])?;
-        for (suffix, first) in [("1", 1), ("2", 1 + values.len())] {
-            for (k, name) in values.iter().enumerate() {
-                definitions.name(force, format!("{name}{suffix}"), |graph| graph.variable(first + k))?;
-            }
-        }
-        let mut energy = None;
-        for term in &terms {
-            if kind(term)? == wanted {
-                let node = definitions.expression(term, "expression")?;
-                energy = Some(energy.map_or(node, |sum| definitions.graph.add(sum, node)));
-            }
-        }
-        if let Some(energy) = energy {
-            let r = definitions.graph.variable(0);
-            let energy = cut(&mut definitions.graph, energy, r, None, cutoff);
-            let program = definitions.program(force, energy, 2 * names.len(), 1 + 2 * values.len())?;
-            pair_energies.push((program, wanted == Kind::Pair));
-        }
-    }
-    Ok((own_energy, pair_energies))
 }

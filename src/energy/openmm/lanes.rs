@@ -44,17 +44,23 @@ impl Lanes {
 
     #[inline(always)]
     pub fn sqrt(self) -> Self {
-        self.map(f64::sqrt)
+        self.map(|x| x.sqrt())
     }
 
     #[inline(always)]
     pub fn abs(self) -> Self {
-        self.map(f64::abs)
+        self.map(|x| x.abs())
     }
 
     #[inline(always)]
     pub fn recip(self) -> Self {
         self.map(|x| 1.0 / x)
+    }
+
+    /// One where it is not negative, elsewhere (NaN included) zero.
+    #[inline(always)]
+    pub fn step(self) -> Self {
+        self.map(|x| if x >= 0.0 { 1.0 } else { 0.0 })
     }
 
     /// `self` where it is not below `least`, NaN included.
@@ -77,14 +83,21 @@ impl Lanes {
 
     /// e^x to about an ulp, for x from −708 to 709; what lies outside is taken for the nearest limit.
     #[inline(always)]
-    pub fn exp(self) -> Self {
-        self.map(f64::exponential::<Portable>)
+    pub fn exp(mut self) -> Self {
+        // Loops, where a function handed to `map` might be called, and then without vectors, as it is not a small one.
+        for x in &mut self.0 {
+            *x = x.exponential::<Portable>();
+        }
+        self
     }
 
     /// ln x to about an ulp, for positive normal x; without meaning for anything else.
     #[inline(always)]
-    pub fn ln(self) -> Self {
-        self.map(ln::<Portable>)
+    pub fn ln(mut self) -> Self {
+        for x in &mut self.0 {
+            *x = ln::<Portable>(*x);
+        }
+        self
     }
 
     /// [`Lanes::exp`] of whatever: infinity above its range, zero below, and NaN of NaN.
@@ -109,8 +122,11 @@ impl Lanes {
 
     /// tanh x with an absolute error of about an ulp of one.
     #[inline(always)]
-    pub fn tanh(self) -> Self {
-        self.map(f64::hyperbolic_tangent::<Portable>)
+    pub fn tanh(mut self) -> Self {
+        for x in &mut self.0 {
+            *x = x.hyperbolic_tangent::<Portable>();
+        }
+        self
     }
 }
 

@@ -115,13 +115,18 @@ impl Measure {
     }
 }
 
-/// Adds the gradient of an energy whose derivative with respect to the distance of two atoms is `slope`. Where they
-/// coincide it has no direction, and there is none.
+/// Adds the gradient of an energy whose derivative with respect to the distance of two atoms is `slope`.
 #[inline(always)]
 pub(super) fn pull_together(at: &[Vector], gradient: &mut [Vector], i: usize, j: usize, slope: Lanes) {
     let d = difference(&at[i], &at[j]);
-    let r = dot(&d, &d).sqrt();
-    let pull = scaled(&d, (slope / r).zero_unless(r, 0.0));
+    let pull = pull_along(&d, dot(&d, &d).sqrt(), slope);
     add(&mut gradient[i], &pull);
     subtract(&mut gradient[j], &pull);
+}
+
+/// The gradient with respect to the first of two atoms, `d` and r being their difference and distance. Where they coincide
+/// it has no direction, and there is none.
+#[inline(always)]
+pub(super) fn pull_along(d: &Vector, r: Lanes, slope: Lanes) -> Vector {
+    scaled(d, (slope / r).zero_unless(r, 0.0))
 }

@@ -60,7 +60,7 @@ pub(super) enum Scratch {
     Nothing,
     Born(BornScratch),
     Expression(EnergyRegisters),
-    CustomBorn(CustomBornScratch),
+    CustomBorn(Box<CustomBornScratch>),
     Collective(CollectiveScratch),
 }
 
@@ -83,7 +83,7 @@ impl Force {
             Self::Born(force) => Scratch::Born(force.scratch()),
             Self::Terms(force) => Scratch::Expression(force.registers()),
             Self::Pairs(force) => Scratch::Expression(force.registers()),
-            Self::CustomBorn(force) => Scratch::CustomBorn(force.scratch()),
+            Self::CustomBorn(force) => Scratch::CustomBorn(Box::new(force.scratch())),
             Self::Collective(force) => Scratch::Collective(force.scratch()),
             _ => Scratch::Nothing,
         }
@@ -99,9 +99,15 @@ impl Force {
         }
     }
 
-    /// Energies of the configurations; gradients are added to.
+    /// Energies of the configurations; gradients are added to. Only the first `loaded` lanes have to be right.
     #[inline(always)]
-    fn evaluate<const GRADIENT: bool>(&self, at: &[Vector], gradient: &mut [Vector], scratch: &mut Scratch) -> Lanes {
+    fn evaluate<const GRADIENT: bool>(
+        &self,
+        at: &[Vector],
+        gradient: &mut [Vector],
+        scratch: &mut Scratch,
+        loaded: usize,
+    ) -> Lanes {
         match (self, scratch) {
             (Self::Bonds(force), _) => force.evaluate::<GRADIENT>(at, gradient),
             (Self::Angles(force), _) => force.evaluate::<GRADIENT>(at, gradient),
@@ -112,10 +118,10 @@ impl Force {
             (Self::Terms(force), Scratch::Expression(scratch)) => force.evaluate::<GRADIENT>(at, gradient, scratch),
             (Self::Pairs(force), Scratch::Expression(scratch)) => force.evaluate::<GRADIENT>(at, gradient, scratch),
             (Self::CustomBorn(force), Scratch::CustomBorn(scratch)) => {
-                force.evaluate::<GRADIENT>(at, gradient, scratch)
+                force.evaluate::<GRADIENT>(at, gradient, scratch, loaded)
             }
             (Self::Collective(force), Scratch::Collective(scratch)) => {
-                force.evaluate::<GRADIENT>(at, gradient, scratch)
+                force.evaluate::<GRADIENT>(at, gradient, scratch, loaded)
             }
             // A force has the scratch space that it made.
             (Self::None, _) | (_, _) => Lanes::ZERO,
@@ -129,6 +135,8 @@ pub(super) struct ForceKernel<'a, const GRADIENT: bool> {
     pub at: &'a [Vector],
     pub gradient: &'a mut [Vector],
     pub scratch: &'a mut Scratch,
+    /// The lanes, the first ones, whose results matter.
+    pub loaded: usize,
 }
 
 impl<const GRADIENT: bool> Kernel for ForceKernel<'_, GRADIENT> {
@@ -136,7 +144,7 @@ impl<const GRADIENT: bool> Kernel for ForceKernel<'_, GRADIENT> {
 
     #[inline(always)]
     fn run<I: InstructionSet>(self) -> Lanes {
-        self.force.evaluate::<GRADIENT>(self.at, self.gradient, self.scratch)
+        self.force.evaluate::<GRADIENT>(self.at, self.gradient, self.scratch, self.loaded)
     }
 }
 
@@ -174,9 +182,10 @@ impl MolecularMechanics {
 
     /// Energies of the terms, and the gradient of their sum, of the configurations that the workspace has loaded.
     fn run<const GRADIENT: bool>(&self, workspace: &mut Workspace) {
-        let Workspace { at, gradient, energies, scratch, .. } = workspace;
+        let Workspace { at, gradient, energies, scratch, loaded, .. } = workspace;
         for ((term, energy), scratch) in self.terms.iter().zip(energies).zip(scratch) {
-            *energy = dispatch(ForceKernel::<GRADIENT> { force: &term.force, at, gradient, scratch });
+            let loaded = *loaded;
+            *energy = dispatch(ForceKernel::<GRADIENT> { force: &term.force, at, gradient, scratch, loaded });
         }
     }
 }

@@ -3,9 +3,9 @@
 //! `reader` reads the XML (through `xml`, which guards against bad input). The forces with formulas of their own are
 //! `bonds`, `angles`, `torsions`, `torsion_maps`, `nonbonded` and `born` (`born_reader` and `born_forms` know it when they
 //! see it). Those that are given by expressions (`expression`, `custom_reader`) are `custom_terms`, `custom_pairs`,
-//! `custom_born` and `collective`. `mechanics` sums them over batches, several configurations side by side (`lanes`,
-//! `vector`, `measures`, `pairs`) in memory that each thread keeps (`workspace`). `topology` reads the PDB file that names
-//! the atoms.
+//! `custom_born` (`custom_born_reader`; `custom_born_packed` is for few configurations) and `collective`. `mechanics` sums
+//! them over batches, several configurations side by side (`lanes`, `vector`, `measures`, `pairs`) in memory that each
+//! thread keeps (`workspace`). `topology` reads the PDB file that names the atoms.
 
 mod angles;
 mod bonds;
@@ -14,6 +14,8 @@ mod born_forms;
 mod born_reader;
 mod collective;
 mod custom_born;
+mod custom_born_packed;
+mod custom_born_reader;
 mod custom_pairs;
 mod custom_reader;
 mod custom_terms;

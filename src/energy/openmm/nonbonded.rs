@@ -125,8 +125,8 @@ impl Nonbonded {
     #[inline(always)]
     pub fn evaluate<const GRADIENT: bool>(&self, at: &[Vector], gradient: &mut [Vector]) -> Lanes {
         let mut energy = match self.cutoff {
-            None => self.pairs_energy::<GRADIENT>(at, gradient, Pair::evaluate),
-            Some(cutoff) => self.pairs_energy::<GRADIENT>(at, gradient, |pair, rr| pair.evaluate_within(rr, &cutoff)),
+            None => self.pairs_energy::<GRADIENT, false>(at, gradient),
+            Some(_) => self.pairs_energy::<GRADIENT, true>(at, gradient),
         };
         for Exception { atoms: [i, j], pair } in &self.exceptions {
             let (i, j) = (*i as usize, *j as usize);
@@ -142,13 +142,10 @@ impl Nonbonded {
         energy
     }
 
+    /// `CUT` says whether there is a cutoff. It is no function that evaluates a pair: the compiler called that, without the
+    /// vectors of the machine.
     #[inline(always)]
-    fn pairs_energy<const GRADIENT: bool>(
-        &self,
-        at: &[Vector],
-        gradient: &mut [Vector],
-        evaluate: impl Fn(&Pair, Lanes) -> (Lanes, Lanes),
-    ) -> Lanes {
+    fn pairs_energy<const GRADIENT: bool, const CUT: bool>(&self, at: &[Vector], gradient: &mut [Vector]) -> Lanes {
         let mut energy = Lanes::ZERO;
         for (i, partners) in self.pairs.rows() {
             let atom = &self.atoms[i];
@@ -162,7 +159,11 @@ impl Nonbonded {
                     four_epsilon: atom.twice_root_epsilon * partner.twice_root_epsilon,
                 };
                 let d = difference(&at[i], &at[j]);
-                let (pair_energy, slope) = evaluate(&pair, dot(&d, &d));
+                let rr = dot(&d, &d);
+                let (pair_energy, slope) = match &self.cutoff {
+                    Some(cutoff) if CUT => pair.evaluate_within(rr, cutoff),
+                    _ => pair.evaluate(rr),
+                };
                 energy += pair_energy;
                 if GRADIENT {
                     let pull = scaled(&d, slope);

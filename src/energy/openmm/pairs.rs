@@ -46,24 +46,59 @@ impl Pairs {
         self.rows.iter().map(|(i, runs)| (*i, runs.as_slice()))
     }
 
+    /// The pairs in their order, to be taken some at a time.
+    pub fn stretches(&self) -> Stretches<'_> {
+        Stretches { rows: self.rows.iter(), first: 0, runs: [].iter(), run: 0..0 }
+    }
+
     /// Calls `f` with up to [`SLOTS`] pairs at a time.
     #[inline(always)]
     pub fn for_each_block(&self, mut f: impl FnMut(&[(usize, usize)])) {
+        let mut stretches = self.stretches();
         let mut block = [(0, 0); SLOTS];
-        let mut filled = 0;
-        for (i, runs) in &self.rows {
-            for j in runs.iter().cloned().flatten() {
-                block[filled] = (*i, j);
-                filled += 1;
-                if filled == SLOTS {
-                    f(&block);
-                    filled = 0;
+        loop {
+            let mut filled = 0;
+            while let Some((i, others)) = stretches.next(SLOTS - filled) {
+                for j in others {
+                    block[filled] = (i, j);
+                    filled += 1;
+                }
+            }
+            if filled == 0 {
+                return;
+            }
+            f(&block[..filled]);
+        }
+    }
+}
+
+/// The place in a list of pairs that one has come to.
+#[derive(Debug)]
+pub(super) struct Stretches<'a> {
+    rows: std::slice::Iter<'a, (usize, Vec<Range<usize>>)>,
+    first: usize,
+    runs: std::slice::Iter<'a, Range<usize>>,
+    run: Range<usize>,
+}
+
+impl Stretches<'_> {
+    /// An atom and the consecutive others of its next pairs: as many as there are in a row, but not more than `most`.
+    /// None if that is zero, or at the end.
+    #[inline(always)]
+    pub fn next(&mut self, most: usize) -> Option<(usize, Range<usize>)> {
+        while self.run.is_empty() {
+            match self.runs.next() {
+                Some(run) => self.run = run.clone(),
+                None => {
+                    let (first, runs) = self.rows.next()?;
+                    (self.first, self.runs) = (*first, runs.iter());
                 }
             }
         }
-        if filled > 0 {
-            f(&block[..filled]);
-        }
+        let start = self.run.start;
+        let end = self.run.end.min(start + most);
+        self.run.start = end;
+        (start < end).then_some((self.first, start..end))
     }
 }
 

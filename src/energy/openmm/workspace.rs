@@ -14,6 +14,8 @@ pub(super) struct Workspace {
     pub energies: Vec<Lanes>,
     /// What each term keeps.
     pub scratch: Vec<Scratch>,
+    /// The lanes that have configurations of their own.
+    pub loaded: usize,
     finite: [bool; WIDTH],
 }
 
@@ -51,6 +53,7 @@ impl Workspace {
             gradient: vec![[Lanes::ZERO; 3]; atoms],
             energies: vec![Lanes::ZERO; scratch.len()],
             scratch,
+            loaded: 0,
             finite: [false; WIDTH],
         }
     }
@@ -58,7 +61,8 @@ impl Workspace {
     /// Takes up to [`WIDTH`] rows of 3N positions; lanes without a row repeat the last one.
     pub fn load(&mut self, rows: &[f64]) {
         let d = 3 * self.at.len();
-        let last = (rows.len() / d).saturating_sub(1);
+        self.loaded = (rows.len() / d).min(WIDTH);
+        let last = self.loaded.saturating_sub(1);
         for lane in 0..WIDTH {
             let start = lane.min(last) * d;
             let row = &rows[start..start + d];

@@ -1,7 +1,8 @@
 //! An energy's expression as programs: one for its value, one for the value and its derivatives.
 
 use super::graph::{Graph, Node};
-use super::program::{Program, Registers};
+use super::program::Program;
+use super::run::Registers;
 use super::table::Table;
 use crate::energy::openmm::lanes::Lanes;
 
@@ -90,6 +91,12 @@ impl EnergyProgram {
             true => self.slopes.output(&registers.slopes, 0, slot),
             false => self.value.output(&registers.value, 0, slot),
         }
+    }
+
+    /// The program whose first output is the energy, and with `GRADIENT` the further ones its derivatives.
+    #[inline(always)]
+    pub fn program<const GRADIENT: bool>(&self) -> &Program {
+        if GRADIENT { &self.slopes } else { &self.value }
     }
 
     /// The derivative with respect to a variable.

@@ -354,6 +354,7 @@ impl Function {
 
 impl Binary {
     /// The function of two numbers.
+    #[inline(always)]
     pub(super) fn of(self, x: f64, y: f64) -> f64 {
         match self {
             Self::Add => x + y,

@@ -1,47 +1,43 @@
-//! Expressions as a straight line of instructions, run for several terms and configurations at once.
+//! Expressions as a straight line of instructions.
 //!
 //! A term of a force (a bond, a pair of atoms) has parameters, which are the same in all configurations, and variables,
-//! which are not. What depends on parameters alone is computed once for a term, [`SLOTS`] terms side by side; the rest for
-//! [`SLOTS`] terms of [`WIDTH`] configurations, so that finding the next instruction costs little beside its work.
+//! which are not. What depends on parameters alone is computed by instructions of its own, which come before the rest.
 
-use super::super::lanes::{Lanes, WIDTH};
 use super::graph::{Binary, Function, Graph, Node, Operation, TableName};
-use super::table::Table;
-use crate::compute::fused::{InstructionSet, Kernel, dispatch};
-
-/// Terms that are evaluated together: as many as configurations, so that parameters of terms are lanes too.
-pub(in super::super) const SLOTS: usize = WIDTH;
 
 /// Instructions that compute some expressions of a graph.
 #[derive(Debug)]
 pub(in super::super) struct Program {
     /// For parameters alone, in registers of one number a term.
-    uniform: Vec<Instruction>,
+    pub(super) uniform: Vec<Instruction>,
     /// In registers of one number a term and configuration.
-    varying: Vec<Instruction>,
-    parameters: usize,
+    pub(super) varying: Vec<Instruction>,
+    /// The first uniform registers are parameters, then constants; the first varying ones are variables.
+    pub(super) parameters: usize,
     variables: usize,
-    constants: Vec<f64>,
-    uniform_registers: usize,
-    varying_registers: usize,
-    outputs: Vec<Register>,
+    pub(super) constants: Vec<f64>,
+    pub(super) uniform_registers: usize,
+    pub(super) varying_registers: usize,
+    pub(super) outputs: Vec<Register>,
+    used_parameters: Vec<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Register {
+pub(super) enum Register {
     Uniform(u32),
     Varying(u32),
 }
 
 #[derive(Debug)]
-struct Instruction {
-    action: Action,
-    arguments: [Register; 3],
-    to: u32,
+pub(super) struct Instruction {
+    pub action: Action,
+    pub arguments: [Register; 3],
+    /// Never a register of an argument.
+    pub to: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Action {
+pub(super) enum Action {
     Unary(Function),
     Binary(Binary),
     Power(i32),
@@ -49,11 +45,16 @@ enum Action {
     Table(TableName, Option<u8>),
 }
 
-/// The registers of a program that one thread runs.
-#[derive(Debug)]
-pub(in super::super) struct Registers {
-    uniform: Vec<Lanes>,
-    varying: Vec<[Lanes; SLOTS]>,
+impl Action {
+    /// How many arguments it looks at.
+    #[inline(always)]
+    pub fn arguments(self) -> usize {
+        match self {
+            Self::Unary(_) | Self::Power(_) => 1,
+            Self::Binary(_) => 2,
+            Self::Select | Self::Table(..) => 3,
+        }
+    }
 }
 
 impl Program {
@@ -62,40 +63,9 @@ impl Program {
         Compiler::new(graph, outputs, parameters, variables).compile(outputs)
     }
 
-    pub fn registers(&self) -> Registers {
-        let mut uniform = vec![Lanes::ZERO; self.uniform_registers];
-        for (register, constant) in uniform.iter_mut().skip(self.parameters).zip(&self.constants) {
-            *register = Lanes::all(*constant);
-        }
-        Registers { uniform, varying: vec![[Lanes::ZERO; SLOTS]; self.varying_registers] }
-    }
-
-    /// Computes the outputs from the parameters and variables that are in the registers.
-    pub fn run(&self, registers: &mut Registers, tables: &[Table]) {
-        dispatch(Run { program: self, registers, tables });
-    }
-
-    /// Output `k` of a term, after a run.
-    #[inline(always)]
-    pub fn output(&self, registers: &Registers, k: usize, slot: usize) -> Lanes {
-        match self.outputs[k] {
-            Register::Uniform(r) => Lanes::all(registers.uniform[r as usize].0[slot]),
-            Register::Varying(r) => registers.varying[r as usize][slot],
-        }
-    }
-}
-
-impl Registers {
-    /// Sets a parameter of a term.
-    #[inline(always)]
-    pub fn set_parameter(&mut self, k: usize, slot: usize, value: f64) {
-        self.uniform[k].0[slot] = value;
-    }
-
-    /// Sets a variable of a term.
-    #[inline(always)]
-    pub fn set_variable(&mut self, k: usize, slot: usize, value: Lanes) {
-        self.varying[k][slot] = value;
+    /// The parameters that something is computed from, in ascending order.
+    pub fn used_parameters(&self) -> &[usize] {
+        &self.used_parameters
     }
 }
 
@@ -118,7 +88,7 @@ impl<'a> Compiler<'a> {
         let size = graph.len();
         let needed = graph.needed(outputs, size);
         let (mut varies, mut last_use) = (vec![false; size], vec![0; size]);
-        let mut constants = Vec::new();
+        let (mut constants, mut used_parameters) = (Vec::new(), Vec::new());
         let mut place = vec![None; size];
         for k in (0..size).filter(|&k| needed[k]) {
             let operation = graph.operation(Node(k as u32));
@@ -127,7 +97,10 @@ impl<'a> Compiler<'a> {
                     place[k] = Some(Register::Uniform((parameters + constants.len()) as u32));
                     constants.push(f64::from_bits(bits));
                 }
-                Operation::Parameter(index) => place[k] = Some(Register::Uniform(index)),
+                Operation::Parameter(index) => {
+                    place[k] = Some(Register::Uniform(index));
+                    used_parameters.push(index as usize);
+                }
                 Operation::Variable(index) => {
                     place[k] = Some(Register::Varying(index));
                     varies[k] = true;
@@ -138,6 +111,7 @@ impl<'a> Compiler<'a> {
                 }),
             }
         }
+        used_parameters.sort_unstable();
         let mut kept = vec![false; size];
         for k in (0..size).filter(|&k| needed[k] && varies[k]) {
             graph.operation(Node(k as u32)).for_each_part(|part| kept[part.0 as usize] = true);
@@ -154,6 +128,7 @@ impl<'a> Compiler<'a> {
             varying_registers: variables,
             constants,
             outputs: Vec::new(),
+            used_parameters,
         };
         Self { graph, needed, varies, last_use, kept, place, program, free: [Vec::new(), Vec::new()] }
     }
@@ -212,109 +187,4 @@ impl<'a> Compiler<'a> {
             }
         }
     }
-}
-
-struct Run<'a> {
-    program: &'a Program,
-    registers: &'a mut Registers,
-    tables: &'a [Table],
-}
-
-impl Kernel for Run<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: InstructionSet>(self) {
-        let Registers { uniform, varying } = self.registers;
-        for Instruction { action, arguments, to } in &self.program.uniform {
-            uniform[*to as usize] = perform(*action, self.tables, |k| match arguments[k] {
-                Register::Uniform(r) | Register::Varying(r) => [uniform[r as usize]],
-            })[0];
-        }
-        for Instruction { action, arguments, to } in &self.program.varying {
-            varying[*to as usize] = perform(*action, self.tables, |k| match arguments[k] {
-                Register::Varying(r) => varying[r as usize],
-                Register::Uniform(r) => uniform[r as usize].0.map(Lanes::all),
-            });
-        }
-    }
-}
-
-/// One instruction, of arguments that `get` knows. The choice is made outside of the loops over lanes.
-#[inline(always)]
-fn perform<const N: usize>(action: Action, tables: &[Table], get: impl Fn(usize) -> [Lanes; N]) -> [Lanes; N] {
-    match action {
-        Action::Unary(function) => match function {
-            Function::Negate => get(0).map(|x| -x),
-            Function::Reciprocal => get(0).map(Lanes::recip),
-            Function::Sqrt => get(0).map(Lanes::sqrt),
-            Function::Exp => get(0).map(Lanes::exp_of_any),
-            Function::Log => get(0).map(Lanes::ln_of_any),
-            Function::Step => each(get(0), |x| f64::from(u8::from(x >= 0.0))),
-            Function::Abs => get(0).map(Lanes::abs),
-            _ => each(get(0), |x| function.of(x)),
-        },
-        Action::Binary(function) => match function {
-            Binary::Add => pairwise(get(0), get(1), |x, y| x + y),
-            Binary::Subtract => pairwise(get(0), get(1), |x, y| x - y),
-            Binary::Multiply => pairwise(get(0), get(1), |x, y| x * y),
-            Binary::Min => pairwise(get(0), get(1), |x, y| Binary::Min.of(x, y)),
-            Binary::Max => pairwise(get(0), get(1), |x, y| Binary::Max.of(x, y)),
-            Binary::Power | Binary::Atan2 => pairwise(get(0), get(1), |x, y| function.of(x, y)),
-        },
-        Action::Power(n) => match n {
-            2 => get(0).map(|x| x * x),
-            3 => get(0).map(|x| x * x * x),
-            _ => get(0).map(|x| power(x, n.unsigned_abs())),
-        },
-        Action::Select => {
-            let (condition, yes, mut out) = (get(0), get(1), get(2));
-            for i in 0..N {
-                for lane in 0..WIDTH {
-                    out[i].0[lane] = if condition[i].0[lane] == 0.0 { out[i].0[lane] } else { yes[i].0[lane] };
-                }
-            }
-            out
-        }
-        Action::Table(name, derivative) => {
-            let (mut out, b, c) = (get(0), get(1), get(2));
-            if let Some(table) = tables.get(name.index as usize) {
-                for i in 0..N {
-                    for lane in 0..WIDTH {
-                        let arguments = [out[i].0[lane], b[i].0[lane], c[i].0[lane]];
-                        out[i].0[lane] = table.evaluate(arguments, derivative);
-                    }
-                }
-            }
-            out
-        }
-    }
-}
-
-#[inline(always)]
-fn each<const N: usize>(a: [Lanes; N], f: impl Fn(f64) -> f64 + Copy) -> [Lanes; N] {
-    a.map(|x| Lanes(x.0.map(f)))
-}
-
-#[inline(always)]
-fn pairwise<const N: usize>(mut a: [Lanes; N], b: [Lanes; N], f: impl Fn(f64, f64) -> f64) -> [Lanes; N] {
-    for (a, b) in a.iter_mut().zip(b) {
-        for (x, y) in a.0.iter_mut().zip(b.0) {
-            *x = f(*x, y);
-        }
-    }
-    a
-}
-
-/// xⁿ for n ≥ 1, by repeated squaring.
-#[inline(always)]
-fn power(x: Lanes, n: u32) -> Lanes {
-    let mut result = x;
-    for bit in (0..n.max(1).ilog2()).rev() {
-        result = result * result;
-        if n >> bit & 1 == 1 {
-            result = result * x;
-        }
-    }
-    result
 }

@@ -4,6 +4,8 @@
 //! axis: in a cell it is the polynomial that has the values and the first mixed derivatives of the splines at the
 //! corners. OpenMM's continuous functions and its torsion maps are these.
 
+use super::super::lanes::{Lanes, WIDTH};
+
 /// The points of a grid along one argument.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in super::super) struct Axis {
@@ -76,7 +78,7 @@ impl Table {
     /// The value, or the derivative with respect to one argument.
     pub fn evaluate(&self, arguments: [f64; MOST_AXES], derivative: Option<u8>) -> f64 {
         if !self.smooth {
-            return self.nearest(arguments);
+            return self.nearest(arguments.map(Lanes::all)).0[0];
         }
         let mut first = 0;
         // For each axis, where its corner lies, and the weights of value and slope at both ends of the cell.
@@ -119,18 +121,40 @@ impl Table {
         sum
     }
 
-    fn nearest(&self, arguments: [f64; MOST_AXES]) -> f64 {
-        let (mut place, mut stride) = (0, 1);
-        for (axis, x) in self.axes.iter().zip(arguments) {
-            let x = x.round();
-            // NaN is in no range.
-            if !(0.0..=axis.maximum).contains(&x) {
-                return f64::NAN;
-            }
-            place += x as usize * stride;
-            stride *= axis.points;
+    /// [`Table::evaluate`] for each lane.
+    #[inline(always)]
+    pub fn of_lanes(&self, [mut out, b, c]: [Lanes; MOST_AXES], derivative: Option<u8>) -> Lanes {
+        if !self.smooth {
+            return self.nearest([out, b, c]);
         }
-        self.nodes.get(place).copied().unwrap_or(f64::NAN)
+        for lane in 0..WIDTH {
+            out.0[lane] = self.evaluate([out.0[lane], b.0[lane], c.0[lane]], derivative);
+        }
+        out
+    }
+
+    /// The values at the nearest points, halves being rounded away from zero.
+    #[inline(always)]
+    fn nearest(&self, arguments: [Lanes; MOST_AXES]) -> Lanes {
+        // Adding and subtracting it rounds to a whole number, halves to an even one; it is 1.5·2⁵².
+        const ROUND: f64 = 6_755_399_441_055_744.0;
+        let (mut places, mut stride) = (Lanes::ZERO, 1.0);
+        for (axis, x) in self.axes.iter().zip(arguments) {
+            for lane in 0..WIDTH {
+                let x = x.0[lane];
+                let even = (x + ROUND) - ROUND;
+                let whole = if x - even == 0.5 { even + 1.0 } else { even };
+                // NaN is in no range.
+                let is_in_range = (x > -0.5) & (whole <= axis.maximum);
+                places.0[lane] += if is_in_range { whole * stride } else { f64::INFINITY };
+            }
+            stride *= axis.points as f64;
+        }
+        // What is out of range of an argument is beyond all nodes.
+        for place in &mut places.0 {
+            *place = self.nodes.get(*place as usize).copied().unwrap_or(f64::NAN);
+        }
+        places
     }
 }
 
@@ -266,6 +290,13 @@ mod tests {
         assert_eq!(table.evaluate([1.2, 1.9, 0.0], None), 21.0);
         assert!(table.evaluate([2.0, 0.0, 0.0], None).is_nan());
         assert!(table.evaluate([-1.0, 0.0, 0.0], None).is_nan());
+        // Halves away from zero, and so out of range below it.
+        assert_eq!(table.evaluate([0.49999999999999994, 0.5, 0.0], None), 10.0);
+        assert_eq!(table.evaluate([-0.49, 1.5, 0.0], None), 20.0);
+        assert!(table.evaluate([-0.5, 0.0, 0.0], None).is_nan());
+        assert!(table.evaluate([0.0, 2.5, 0.0], None).is_nan());
+        assert!(table.evaluate([f64::NAN, 0.0, 0.0], None).is_nan());
+        assert!(table.evaluate([0.0, f64::INFINITY, 0.0], None).is_nan());
         assert!(Table::discrete(&[2, 3], vec![0.0; 5]).is_err());
         assert!(Table::discrete(&[usize::MAX, 2], vec![0.0; 5]).is_err());
     }
