@@ -109,6 +109,20 @@ fn long_definitions_are_read() {
     assert!((energy[0] - 1.001f64.powi(70)).abs() < 1e-12);
 }
 
+/// A term in which a particle is named twice, and a name with a prime.
+#[test]
+fn compound_bonds_may_name_a_particle_twice() {
+    let xml = "<System version=\"1\"><Particles><Particle mass=\"1\"/><Particle mass=\"1\"/></Particles><Constraints/><Forces>\
+               <Force type=\"CustomCompoundBondForce\" version=\"3\" particles=\"3\" \
+               energy=\"a'*distance(p1,p2)+distance(p1,p3);a'=2\"><PerBondParameters/><GlobalParameters/><Functions/><Bonds>\
+               <Bond p1=\"0\" p2=\"1\" p3=\"1\"/></Bonds></Force></Forces></System>";
+    let system = System::build(SystemDefinition::OpenMm { system_xml: xml.into(), topology_pdb: None }).unwrap();
+    let (mut energy, mut gradient) = ([0.0], [0.0; 6]);
+    system.potential().evaluate(&[0.0, 0.0, 0.0, 0.0, 0.0, 0.5], &mut energy, Some(&mut gradient)).unwrap();
+    assert!((energy[0] - 1.5).abs() < 1e-12);
+    assert!((gradient[5] - 3.0).abs() < 1e-12 && (gradient[2] + 3.0).abs() < 1e-12);
+}
+
 #[test]
 fn gradients_are_those_of_finite_differences() {
     let harmonic =

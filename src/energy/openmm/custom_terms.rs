@@ -99,7 +99,12 @@ impl CustomTerms {
         let (mut of_terms, mut values) = (Vec::new(), Vec::new());
         for term in force.child(form.list)?.children(form.item) {
             let term = term?;
-            of_terms.extend(term.particle_list(&form.particles, atoms)?);
+            // OpenMM lets a term of many particles have one of them more than once.
+            let list = match form.names_points {
+                true => term.particle_list(&form.particles, atoms)?,
+                false => term.different_particles(&form.particles, atoms)?,
+            };
+            of_terms.extend(list);
             values.extend(parameter_values(&term, names.len())?);
         }
         Ok(Self {

@@ -153,7 +153,7 @@ impl<'a, 'input> Element<'a, 'input> {
 
     /// The indices of different particles, all below `atoms`.
     pub fn particles<const N: usize>(&self, names: [&str; N], atoms: usize) -> Result<[u32; N], EnergyError> {
-        let list = self.particle_list(&names, atoms)?;
+        let list = self.different_particles(&names, atoms)?;
         let mut particles = [0; N];
         particles.iter_mut().zip(list).for_each(|(to, from)| *to = from);
         Ok(particles)
@@ -168,12 +168,20 @@ impl<'a, 'input> Element<'a, 'input> {
                 let what = format!("attribute {name} is {index}; it must be the index of one of {atoms} particles");
                 return Err(self.fault(what));
             };
-            if particles.contains(&particle) {
-                return Err(self.fault(format!("particle {particle} is named twice; its particles must be different")));
-            }
             particles.push(particle);
         }
         Ok(particles)
+    }
+
+    /// The same, of which no two may be one.
+    pub fn different_particles(&self, names: &[impl AsRef<str>], atoms: usize) -> Result<Vec<u32>, EnergyError> {
+        let particles = self.particle_list(names, atoms)?;
+        match particles.iter().enumerate().find(|(k, particle)| particles[..*k].contains(particle)) {
+            None => Ok(particles),
+            Some((_, twice)) => {
+                Err(self.fault(format!("particle {twice} is named twice; its particles must be different")))
+            }
+        }
     }
 
     /// The only child of a name, if there is one.

@@ -435,7 +435,8 @@ fn tokens(text: &str, offset: usize) -> Result<Vec<(Token<'_>, usize)>, Expressi
                 length
             }
             _ if first.is_alphabetic() || first == '_' => {
-                let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '.';
+                // OpenMM ends a name where an operator, a bracket, a comma or a blank is; so a' is one.
+                let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '\'');
                 let length = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
                 tokens.push((Token::Name(rest.get(..length).unwrap_or_default()), at));
                 length
