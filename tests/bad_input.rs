@@ -88,14 +88,15 @@ fn many_variables() -> String {
 
 /// Expressions whose derivatives would take minutes.
 fn long_expressions() -> String {
-    let sum: Vec<String> = (1..64).flat_map(|i| (i + 1..65).map(move |j| format!("distance(p{i},p{j})"))).collect();
+    let pairs = (1..65).flat_map(|i| (1..65).map(move |j| (i, j))).filter(|(i, j)| i != j);
+    let sum: Vec<String> = pairs.map(|(i, j)| format!("distance(p{i},p{j})")).collect();
     let particles: String = (1..65).map(|k| format!(" p{k}=\"{}\"", k - 1)).collect();
     let force = format!(
         "<Force type=\"CustomCompoundBondForce\" version=\"3\" particles=\"64\" energy=\"{}\"><PerBondParameters/>\
          <GlobalParameters/><EnergyParameterDerivatives/><Bonds><Bond{particles}/></Bonds><Functions/></Force>",
-        sum.join("+").repeat(2).replace(")d", ")+d")
+        sum.join("+")
     );
-    system_of(64, &force.repeat(40))
+    system_of(64, &force.repeat(20))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -293,4 +293,11 @@ fn what_cannot_be_a_core_is_refused_with_the_reason() {
     *first = (first.as_f64().unwrap() + 1e-3).into();
     let spec: CoordinatesSpec = serde_json::from_value(stored).unwrap();
     assert!(spec.build(66).unwrap_err().to_string().contains("do not fit"));
+    // And one whose structure is not about its centre.
+    let mut stored = serde_json::to_value(transform.spec()).unwrap();
+    for x in stored["internal"]["core"]["centre"].as_array_mut().unwrap().iter_mut().step_by(3) {
+        *x = (x.as_f64().unwrap() + 1.0).into();
+    }
+    let spec: CoordinatesSpec = serde_json::from_value(stored).unwrap();
+    assert!(spec.build(66).unwrap_err().to_string().contains("do not fit"));
 }

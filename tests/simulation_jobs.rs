@@ -112,9 +112,7 @@ async fn ladders_that_a_pilot_cannot_place_are_refused() {
         stride: 40,
         ..v1::SimulationTask::default()
     };
-    for (task, reason) in
-        [(cluster(0.99, 160), "more than 128 temperatures"), (cluster(0.3, 160), "bytes that a dataset")]
-    {
+    for (task, reason) in [(cluster(0.99, 160), "no 128 temperatures"), (cluster(0.3, 160), "bytes that a dataset")] {
         let job = c.jobs.create_job(request(task)).await.unwrap().into_inner();
         let job = c.finish(&job.name).await;
         let error = job.error.unwrap_or_else(|| panic!("{reason}: {:?}", job.simulation_progress));

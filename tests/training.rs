@@ -131,7 +131,7 @@ fn checkpoints_are_whole_and_of_the_same_run() {
         assert!(error.contains("not whole"), "{error}");
     }
     let other_seed = TrainingPlan { seed: 1, ..plan.clone() };
-    for (plan, system) in [(other_seed, "double-well"), (plan, "muller-brown")] {
+    for (plan, system) in [(other_seed, "double-well"), (plan.clone(), "muller-brown"), (plan, "many-well-32")] {
         let error = resume(plan, system, &bytes);
         assert!(error.contains("another"), "{error}");
     }

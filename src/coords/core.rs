@@ -95,8 +95,10 @@ impl WhitenedCore {
         let mut centre = superposed.first().cloned().unwrap_or_default();
         for _ in 0..ROUNDS {
             superposed.iter_mut().for_each(|x| superpose(x, &centre));
-            let mean = |k: usize| superposed.iter().map(|x| x[k]).sum::<f64>() / frames as f64;
-            let next: Vec<f64> = (0..3 * n).map(mean).collect();
+            let mut next = vec![0.0; 3 * n];
+            for x in &superposed {
+                next.iter_mut().zip(x).for_each(|(mean, x)| *mean += x / frames as f64);
+            }
             let change = next.iter().zip(&centre).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
             centre = next;
             if change < SETTLED {
@@ -109,6 +111,9 @@ impl WhitenedCore {
         })?;
         superposed.iter_mut().for_each(|x| x.iter_mut().zip(&centre).for_each(|(x, c)| *x -= c));
         let axes = principal_axes(&superposed, &rigid);
+        if axes.len() != d {
+            return Err(unsuitable("the dataset's positions of the core are too large to have a spread".into()));
+        }
         let still = axes.iter().filter(|(variance, _)| *variance < LEAST_VARIANCE).count();
         if still > 0 {
             return Err(unsuitable(format!("in {still} of the core's {d} directions the dataset never moves")));
@@ -131,12 +136,14 @@ impl WhitenedCore {
 
     pub(super) fn checked(mut self) -> Result<Self, CoordinatesError> {
         let n = self.atoms.len();
+        let middle = [0, 1, 2].map(|axis| self.centre.iter().skip(axis).step_by(3).sum::<f64>());
         let (d, finite) = ((3 * n).saturating_sub(6), |all: &[f64]| all.iter().all(|x| x.is_finite()));
         let fits = (3..=MAX_ATOMS).contains(&n)
             && self.centre.len() == 3 * n
             && self.scales.len() == d
             && self.directions.len() == d * 3 * n
             && finite(&self.centre)
+            && middle.iter().all(|sum| sum.abs() < ORTHONORMAL)
             && finite(&self.directions)
             && finite(&self.scales)
             && self.scales.iter().all(|s| *s > 0.0)

@@ -102,6 +102,8 @@ impl InternalCoordinates {
     fn pairs_are_sound(&self) -> bool {
         let first = self.zmatrix.base.internal_coordinates();
         let half = |row: usize| self.coordinates.get(first + 3 * row + 2).and_then(|c| c.half_circle);
+        let is_reference = self.zmatrix.references();
+        let is_leaf = |row: usize| !is_reference[self.zmatrix.rows[row].atom];
         let references = |row: usize| self.zmatrix.rows.get(row).map(|r| [r.bond, r.angle, r.torsion]);
         let mut rows: Vec<usize> = self.pairs.iter().flatten().copied().collect();
         rows.sort_unstable();
@@ -109,6 +111,8 @@ impl InternalCoordinates {
             && rows.windows(2).all(|pair| pair[0] != pair[1])
             && self.pairs.iter().all(|&[first, second]| {
                 references(first) == references(second)
+                    && is_leaf(first)
+                    && is_leaf(second)
                     && half(first) == Some(PI / 2.0)
                     && half(second) == Some(-PI / 2.0)
             })

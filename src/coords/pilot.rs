@@ -2,7 +2,7 @@
 
 use super::transform::CoordinatesError;
 use crate::energy::{System, has_start, own_start};
-use crate::simulate::{Method, Phase, Simulation, SimulationError, SimulationPlan, Temperatures, Watch};
+use crate::simulate::{Method, Phase, Simulation, SimulationError, SimulationPlan, Temperatures};
 use std::time::{Duration, Instant};
 
 /// The pilot cannot be cancelled: what takes longer is refused.
@@ -42,8 +42,7 @@ pub(super) fn pilot(system: &System, temperature: f64) -> Result<Vec<f64>, Coord
     let mut simulation = Simulation::new(plan, system.clone(), &start).map_err(|e| fail(e.to_string()))?;
     let mut positions = Vec::new();
     while simulation.phase() != Phase::Finished {
-        let mut watch = Watch { stop: &|| begin.elapsed() > LONGEST, between: &mut || () };
-        let progress = simulation.advance_watched(&mut watch).map_err(|e| match e {
+        let progress = simulation.advance_unless(&|| begin.elapsed() > LONGEST).map_err(|e| match e {
             SimulationError::Stopped => {
                 fail(format!("a short simulation of it takes more than {} s", LONGEST.as_secs()))
             }

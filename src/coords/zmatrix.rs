@@ -179,6 +179,13 @@ impl ZMatrix {
         Ok(Self { base, rows })
     }
 
+    /// Which atoms others are measured from.
+    pub(super) fn references(&self) -> Vec<bool> {
+        let mut all = vec![false; self.atoms()];
+        self.rows.iter().flat_map(|row| [row.bond, row.angle, row.torsion]).for_each(|atom| all[atom] = true);
+        all
+    }
+
     /// The number of atoms.
     pub fn atoms(&self) -> usize {
         self.rows.len() + self.base.atoms().len()

@@ -6,6 +6,9 @@ use nalgebra::{DMatrix, Matrix3, SymmetricEigen};
 /// keep it busy for ever.
 const MOST_STEPS: usize = 200;
 
+/// Vectors whose products are summed at once.
+const BLOCK: usize = 512;
+
 /// The rotation R for which Σ |R x_i − c_i|² is least (Kabsch, Acta Cryst. A 32, 922 (1976)): never a reflection. Both are
 /// points in three dimensions (3n numbers) about their mean. NaN if a number is not finite.
 pub fn superposition(x: &[f64], c: &[f64]) -> Matrix3<f64> {
@@ -33,11 +36,18 @@ pub fn superposition(x: &[f64], c: &[f64]) -> Matrix3<f64> {
 }
 
 /// The principal axes of a set of vectors about zero, and the mean square along each, largest first, in the space
-/// orthogonal to `without` (orthonormal, and with no share in the vectors).
+/// orthogonal to `without` (orthonormal, and with no share in the vectors). None if a mean square is not finite.
 pub fn principal_axes(vectors: &[Vec<f64>], without: &[Vec<f64>]) -> Vec<(f64, Vec<f64>)> {
     let Some(d) = vectors.first().map(Vec::len) else { return Vec::new() };
-    let all = DMatrix::from_fn(d, vectors.len(), |k, i| vectors[i][k]);
-    let mut covariance = &all * all.transpose() / vectors.len() as f64;
+    let mut covariance = DMatrix::<f64>::zeros(d, d);
+    for some in vectors.chunks(BLOCK) {
+        let block = DMatrix::from_fn(d, some.len(), |k, i| some[i][k]);
+        covariance.gemm(1.0 / vectors.len() as f64, &block, &block.transpose(), 1.0);
+    }
+    // The search for eigenvalues would not end.
+    if !covariance.iter().all(|x| x.is_finite()) {
+        return Vec::new();
+    }
     // No mean square is negative: those that are, are of what is left out.
     let scale = covariance.trace().max(f64::MIN_POSITIVE);
     for axis in without {

@@ -12,12 +12,13 @@ use crate::energy::{EnergyError, System, own_start};
 use crate::engine::{DeviceSlot, Priority};
 use crate::simulate::{
     Frames as Saved, Phase, PlanError, Progress, RungSummary, Simulation, SimulationError, SimulationPlan,
-    SnapshotError, Summary, Watch,
+    SnapshotError, Summary,
 };
 use crate::store::{ArtifactsError, Claim, DatasetDocument, NewResource, ResourceKind, SimulatedFrames, SimulationJob};
 use sha2::{Digest, Sha256};
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Time between two checkpoints.
@@ -28,8 +29,8 @@ const MOST_HELD: usize = 64 << 20;
 const REPORT: Duration = Duration::from_secs(2);
 /// The largest component of the gradient, in the system's units, that a starting structure is relaxed to.
 const RELAXED: f64 = 10.0;
-/// Others have a turn at the device after so long, between the parts of a long step.
-const TURN: Duration = Duration::from_millis(50);
+/// Others have the device too after so long: a block is long over by then, unless a single step is longer.
+const TURN: Duration = Duration::from_millis(250);
 /// A job that is to end gives a step up that takes longer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Below this acceptance of exchanges the ladder is in pieces.
@@ -77,7 +78,7 @@ pub(super) async fn simulate(
     let starts = match &spec.start {
         None => None,
         Some(id) => match load_frames(scheduler, id).await {
-            Ok(frames) => Some(latest_of_each(frames, &spec.plan)),
+            Ok(frames) => Some(frames),
             Err(ended) => return ended,
         },
     };
@@ -90,7 +91,7 @@ pub(super) async fn simulate(
     let spec = spec.clone();
     let thread = tokio::task::spawn_blocking(move || {
         let mut run = match checkpoint {
-            None => Run::begin(keeper, &spec, &system, starts)?,
+            None => Run::begin(keeper, &spec, &system, starts.map(|frames| latest_of_each(frames, &spec.plan)))?,
             Some(bytes) => Run::resume(keeper, &system, &bytes)?,
         };
         run.finish(&slot, &directive, spec.most_bytes)?;
@@ -126,17 +127,30 @@ pub(super) async fn simulate(
 /// Starting positions, in the order that replicas have: of a simulation's frames the latest of the nearest temperature for
 /// each, so that it goes on from where that one ended; else the frames as they come.
 fn latest_of_each(frames: Frames, plan: &SimulationPlan) -> Vec<f64> {
-    let temperatures = plan.temperatures.at_start();
-    let of_rungs: Vec<Vec<usize>> = temperatures.iter().map(|&t| frames.nearest(t).1).collect();
-    if frames.table.is_none() || of_rungs.iter().any(Vec::is_empty) {
-        return frames.positions;
+    let Some(table) = &frames.table else { return frames.positions };
+    let mut latest: Vec<(f64, VecDeque<usize>)> = Vec::new();
+    for (row, &temperature) in table.iter().step_by(2).enumerate() {
+        let known = latest.iter().position(|(t, _)| *t == temperature);
+        let known = known.unwrap_or_else(|| {
+            latest.push((temperature, VecDeque::new()));
+            latest.len() - 1
+        });
+        let rows = &mut latest[known].1;
+        rows.push_back(row);
+        if rows.len() > plan.walkers {
+            rows.pop_front();
+        }
     }
+    let nearest = |wanted: f64| {
+        let gap = |t: f64| (t / wanted).ln().abs();
+        latest.iter().min_by(|a, b| gap(a.0).total_cmp(&gap(b.0))).map(|(_, rows)| rows)
+    };
+    let of_rungs: Vec<_> = plan.temperatures.at_start().into_iter().filter_map(nearest).collect();
     let d = frames.document.dimension;
-    let mut starts = Vec::with_capacity(plan.walkers * temperatures.len() * d);
+    let mut starts = Vec::with_capacity(plan.walkers * of_rungs.len() * d);
     for walker in 0..plan.walkers {
         for rows in &of_rungs {
-            let latest = &rows[rows.len().saturating_sub(plan.walkers)..];
-            let row = latest[walker % latest.len()];
+            let row = rows[walker % rows.len()];
             starts.extend_from_slice(&frames.positions[row * d..(row + 1) * d]);
         }
     }
@@ -162,6 +176,8 @@ struct Header {
 struct Run {
     keeper: Keeper,
     simulation: Simulation,
+    /// Of its own: those that all share are for others, when a step is long.
+    threads: rayon::ThreadPool,
     header: Header,
     /// Frames since the last checkpoint, as bytes: positions, and (temperature, energy).
     positions: Vec<u8>,
@@ -172,10 +188,12 @@ struct Run {
 }
 
 impl Run {
-    fn new(keeper: Keeper, simulation: Simulation, header: Header) -> Self {
+    fn new(keeper: Keeper, simulation: Simulation, header: Header) -> Result<Self, Stop> {
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(rayon::current_num_threads()).build();
+        let threads = threads.map_err(|e| Stop::NotKept(format!("its threads could not be started: {e}")))?;
         let begun = Instant::now();
         let mark = (simulation.phase(), simulation.step(), begun);
-        Self { keeper, simulation, header, positions: Vec::new(), table: Vec::new(), begun, mark }
+        Ok(Self { keeper, simulation, threads, header, positions: Vec::new(), table: Vec::new(), begun, mark })
     }
 
     fn begin(keeper: Keeper, spec: &SimulationJob, system: &System, starts: Option<Vec<f64>>) -> Result<Self, Stop> {
@@ -188,7 +206,7 @@ impl Run {
             }
         };
         let simulation = Simulation::new(spec.plan.clone(), system.clone(), &starts)?;
-        Ok(Self::new(keeper, simulation, Header::default()))
+        Self::new(keeper, simulation, Header::default())
     }
 
     fn resume(keeper: Keeper, system: &System, bytes: &[u8]) -> Result<Self, Stop> {
@@ -198,7 +216,7 @@ impl Run {
         let (header, snapshot) = rest.split_at_checked(length).ok_or_else(damaged)?;
         let header: Header = serde_json::from_slice(header).map_err(|e| Stop::Checkpoint(e.to_string()))?;
         let simulation = Simulation::restore(snapshot, system.clone())?;
-        let run = Self::new(keeper, simulation, header);
+        let run = Self::new(keeper, simulation, header)?;
         run.keeper.note(format!("resumed with {} frames from a checkpoint", run.header.frames));
         Ok(run)
     }
@@ -262,20 +280,20 @@ impl Run {
         self.header.frames += frames.energies.len() as u64;
     }
 
-    /// A block of the simulation. Where a step is long, others have the device between its parts, and it is given up when
-    /// the job is to end.
+    /// A block of the simulation. Where a step is long, others have the device beside it, and it is given up when the job is
+    /// to end.
     fn advance(&mut self, slot: &DeviceSlot, directive: &AtomicU8) -> Result<Progress, Stop> {
+        let turn = Mutex::new(Some(slot.acquire(Priority::Background)));
         let begun = Instant::now();
-        let mut turn = Some((slot.acquire(Priority::Background), Instant::now()));
-        let mut between = || {
-            if turn.as_ref().is_none_or(|(_, since)| since.elapsed() > TURN) {
-                turn = None;
-                turn = Some((slot.acquire(Priority::Background), Instant::now()));
+        let stop = || {
+            let elapsed = begun.elapsed();
+            if elapsed > TURN {
+                turn.lock().unwrap_or_else(PoisonError::into_inner).take();
             }
+            directive.load(Ordering::Relaxed) != CONTINUE && elapsed > PATIENCE
         };
-        let stop = || directive.load(Ordering::Relaxed) != CONTINUE && begun.elapsed() > PATIENCE;
-        let mut watch = Watch { stop: &stop, between: &mut between };
-        Ok(self.simulation.advance_watched(&mut watch)?)
+        let Self { simulation, threads, .. } = self;
+        Ok(threads.install(|| simulation.advance_unless(&stop))?)
     }
 
     fn pilot_ended(&self, most_bytes: u64) -> Result<(), Stop> {

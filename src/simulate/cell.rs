@@ -46,6 +46,9 @@ impl Tally {
     }
 }
 
+/// Asked by all threads before each evaluation of energies: whether to give up, in the midst of a step.
+pub type Stop<'a> = &'a (dyn Fn() -> bool + Sync);
+
 /// What a method works with.
 pub struct Setting<'a> {
     pub potential: &'a dyn Potential,
@@ -53,8 +56,7 @@ pub struct Setting<'a> {
     pub source: Source,
     /// kT of each temperature.
     pub kt: &'a [f64],
-    /// Whether to give up, in the midst of a step.
-    pub stop: &'a (dyn Fn() -> bool + Sync),
+    pub stop: Stop<'a>,
 }
 
 /// The state of some rows.

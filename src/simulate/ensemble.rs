@@ -1,6 +1,6 @@
 //! All replicas at a fixed ladder of temperatures, and what happens to them between blocks of steps.
 
-use super::cell::{Cell, Failure, Scratch, Setting, Tally, rows_of_cells};
+use super::cell::{Cell, Failure, Scratch, Setting, Stop, Tally, rows_of_cells};
 use super::error::{Fault, SimulationError};
 use super::exchange::Ladders;
 use super::hybrid::HybridMonteCarlo;
@@ -17,8 +17,6 @@ use std::sync::Arc;
 
 /// Moves between changes of their size.
 const TUNE_STRIDE: u64 = 5;
-/// Cells of a thread between two looks at what else there is to do.
-const CELLS_AT_ONCE: usize = 8;
 /// A tuned size stays within this factor of the plan's.
 const TUNE_RANGE: f64 = 1e4;
 
@@ -87,14 +85,6 @@ enum Mover {
     Langevin(Langevin),
     Hybrid(HybridMonteCarlo),
     Metropolis(Metropolis),
-}
-
-/// What a simulation does while it takes steps that may be long.
-pub struct Watch<'a> {
-    /// Whether to give up in the midst of a step; asked often, by all threads.
-    pub stop: &'a (dyn Fn() -> bool + Sync),
-    /// Called between parts of a step, to let others have the processor.
-    pub between: &'a mut dyn FnMut(),
 }
 
 /// The replicas of a simulation. Row w·K + k starts as walker w at the k-th of K temperatures.
@@ -244,14 +234,14 @@ impl Ensemble {
 
     /// Takes steps until something happens, or `most` of them; then does what happens. True when a frame is to be
     /// saved.
-    pub fn advance(&mut self, most: u64, watch: &mut Watch) -> Result<bool, SimulationError> {
+    pub fn advance(&mut self, most: u64, stop: Stop) -> Result<bool, SimulationError> {
         let first = self.state.step;
         if self.is_done() {
             return Ok(false);
         }
         let next = self.schedule.next(first);
         let steps = (next - first).min(most.max(1));
-        self.take_steps(first, steps, watch)?;
+        self.take_steps(first, steps, stop)?;
         self.state.step = first + steps;
         if self.state.step < next {
             return Ok(false);
@@ -260,7 +250,7 @@ impl Ensemble {
         Ok(self.happens(next))
     }
 
-    fn take_steps(&mut self, first: u64, steps: u64, watch: &mut Watch) -> Result<(), SimulationError> {
+    fn take_steps(&mut self, first: u64, steps: u64, stop: Stop) -> Result<(), SimulationError> {
         let n = self.cell_rows;
         let d = self.mechanics.dimension;
         let setting = Setting {
@@ -268,35 +258,25 @@ impl Ensemble {
             mechanics: &self.mechanics,
             source: self.source,
             kt: &self.kt,
-            stop: watch.stop,
+            stop,
         };
         let (mover, state) = (&self.mover, &mut self.state);
-        let mut cells: Vec<Cell> = state
-            .positions
-            .chunks_mut(n * d)
-            .zip(state.velocities.chunks_mut(n * d))
-            .zip(state.energies.chunks_mut(n).zip(state.heat.chunks_mut(n)))
-            .zip(state.gradients.chunks_mut(n * d).zip(state.tallies.chunks_mut(n)))
-            .zip(state.ladders.rungs.chunks(n).zip(&mut self.scratch))
-            .enumerate()
-            .map(|(i, ((((positions, velocities), (energies, heat)), (gradients, tallies)), (rungs, scratch)))| {
-                let first_row = i * n;
-                Cell { first_row, rungs, positions, velocities, gradients, energies, heat, tallies, scratch }
-            })
-            .collect();
-        for (i, some) in cells.chunks_mut(CELLS_AT_ONCE * rayon::current_num_threads()).enumerate() {
-            if i > 0 {
-                (watch.between)();
-            }
-            some.par_iter_mut().with_max_len(1).for_each(|cell| {
-                let result = match mover {
-                    Mover::Langevin(langevin) => langevin.advance(cell, &setting, first, steps),
-                    Mover::Hybrid(hybrid) => hybrid.advance(cell, &setting, first, steps),
-                    Mover::Metropolis(metropolis) => metropolis.advance(cell, &setting, first, steps),
-                };
-                cell.scratch.failure = result.err();
-            });
-        }
+        let vectors = (state.positions.par_chunks_mut(n * d), state.velocities.par_chunks_mut(n * d));
+        let numbers = (state.energies.par_chunks_mut(n), state.heat.par_chunks_mut(n));
+        let rest = (state.gradients.par_chunks_mut(n * d), state.tallies.par_chunks_mut(n));
+        let cells = (vectors, numbers, rest, state.ladders.rungs.par_chunks(n), self.scratch.par_iter_mut());
+        cells.into_par_iter().with_max_len(1).enumerate().for_each(|(i, cell)| {
+            let ((positions, velocities), (energies, heat), (gradients, tallies), rungs, scratch) = cell;
+            let first_row = i * n;
+            let mut cell =
+                Cell { first_row, rungs, positions, velocities, gradients, energies, heat, tallies, scratch };
+            let result = match mover {
+                Mover::Langevin(langevin) => langevin.advance(&mut cell, &setting, first, steps),
+                Mover::Hybrid(hybrid) => hybrid.advance(&mut cell, &setting, first, steps),
+                Mover::Metropolis(metropolis) => metropolis.advance(&mut cell, &setting, first, steps),
+            };
+            cell.scratch.failure = result.err();
+        });
         // The earliest in the simulation, whichever thread was first.
         let failures = self.scratch.iter_mut().filter_map(|scratch| scratch.failure.take());
         let earliest = failures.min_by_key(|failure| match failure {

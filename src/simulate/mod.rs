@@ -27,7 +27,7 @@ mod simulation;
 mod snapshot;
 mod statistics;
 
-pub use ensemble::Watch;
+pub use cell::Stop;
 pub use error::{Fault, PlanError, SimulationError, SnapshotError};
 pub use ladder::{RungEnergy, geometric, place_rungs, predicted_acceptance};
 

@@ -1,6 +1,7 @@
 //! A simulation from its plan to its last frame, in blocks that end soon.
 
-use super::ensemble::{Ensemble, Recipe, Schedule, Watch};
+use super::cell::Stop;
+use super::ensemble::{Ensemble, Recipe, Schedule};
 use super::error::PlanError;
 use super::error::{SimulationError, SnapshotError};
 use super::ladder::{PILOT_LOOKS, PILOT_TEMPERATURES, RungEnergy, place_rungs};
@@ -126,25 +127,25 @@ impl Simulation {
     /// A replica whose energy is not finite or whose constraints are lost ends the simulation; every call after that
     /// gives the same error.
     pub fn advance(&mut self) -> Result<Progress, SimulationError> {
-        self.advance_watched(&mut Watch { stop: &|| false, between: &mut || () })
+        self.advance_unless(&|| false)
     }
 
-    /// The same, and lets others in between the parts of a step; or gives up, which ends the simulation.
-    pub fn advance_watched(&mut self, watch: &mut Watch) -> Result<Progress, SimulationError> {
+    /// The same, unless it is told to stop in the midst of a step, which ends the simulation.
+    pub fn advance_unless(&mut self, stop: Stop) -> Result<Progress, SimulationError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        let result = self.block(watch);
+        let result = self.block(stop);
         self.failed = result.as_ref().err().cloned();
         result
     }
 
-    fn block(&mut self, watch: &mut Watch) -> Result<Progress, SimulationError> {
+    fn block(&mut self, stop: Stop) -> Result<Progress, SimulationError> {
         let (begin, phase) = (Instant::now(), self.phase());
         let mut frames = None;
         while frames.is_none() && self.phase() == phase && phase != Phase::Finished && begin.elapsed() < BLOCK {
             let (from, clock) = (self.ensemble.state.step, Instant::now());
-            let saves = self.ensemble.advance(self.steps_at_once, watch)?;
+            let saves = self.ensemble.advance(self.steps_at_once, stop)?;
             if saves {
                 let saved = self.frames();
                 self.ensemble.state.series.add(&saved.energies);
@@ -197,8 +198,8 @@ impl Simulation {
         let Temperatures::Acceptance { acceptance, .. } = self.plan.temperatures else { return Ok(()) };
         let Some((ladder, predicted)) = place_rungs(self.system.scale(), &self.measured(), acceptance) else {
             let reason = format!(
-                "by what the pilot measured, exchanges between neighbours are accepted this often only with more than \
-                 {MAX_TEMPERATURES} temperatures; ask for less, or for a smaller range"
+                "by what the pilot measured, no {MAX_TEMPERATURES} temperatures have exchanges between neighbours accepted \
+                 this often; ask for less, or for a smaller range"
             );
             return Err(PlanError { field: "temperatures.acceptance.acceptance", reason }.into());
         };

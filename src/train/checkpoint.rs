@@ -51,7 +51,7 @@ impl Trainer {
             tensors.extend(parts.map_err(failed)?.into_iter().map(|(path, part)| (format!("{kind}/{path}"), part)));
         }
         let header = Header {
-            run: self.run_digest(),
+            run: run_digest(&self.plan, self.target.system(), self.data_digest().as_deref()),
             coordinates: self.target.coordinates().spec(),
             tally: self.tally()?,
             counters: self.counters,
@@ -74,10 +74,10 @@ impl Trainer {
         let header = metadata.metadata().as_ref().and_then(|m| m.get("boltzflow-checkpoint"));
         let header = header.ok_or_else(|| damaged("it has no header".into()))?;
         let header: Header = serde_json::from_str(header).map_err(|e| damaged(e.to_string()))?;
-        let mut run = Self::prepared(plan, system, data, device, Some(header.coordinates))?;
-        if header.run != run.run_digest() {
+        if header.run != run_digest(&plan, &system, data.as_ref().map(|data| data.digest.as_str())) {
             return Err(CheckpointError::Foreign);
         }
+        let mut run = Self::prepared(plan, system, data, device, Some(header.coordinates))?;
         let failed = |e: candle_core::Error| CheckpointError::Damaged(e.to_string());
         let mut parts: BTreeMap<String, BTreeMap<String, Tensor>> = BTreeMap::new();
         for (name, part) in candle_core::safetensors::load_buffer(bytes, device).map_err(failed)? {
@@ -93,13 +93,13 @@ impl Trainer {
         run.counters = header.counters;
         Ok(run)
     }
+}
 
-    /// Names the run: everything that its result depends on, besides the device.
-    fn run_digest(&self) -> String {
-        let mut hash = Sha256::new();
-        hash.update(serde_json::to_string(&self.plan).unwrap_or_default());
-        hash.update(self.target.system().digest());
-        hash.update(self.data_digest().unwrap_or_default());
-        hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
-    }
+/// Names the run: everything that its result depends on, besides the device.
+fn run_digest(plan: &TrainingPlan, system: &System, data: Option<&str>) -> String {
+    let mut hash = Sha256::new();
+    hash.update(serde_json::to_string(plan).unwrap_or_default());
+    hash.update(system.digest());
+    hash.update(data.unwrap_or_default());
+    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }

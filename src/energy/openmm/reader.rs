@@ -83,33 +83,38 @@ pub fn read_system(xml: &str) -> Result<OpenMmSystem, EnergyError> {
     let mut bonds: BTreeSet<_> = terms.iter().flat_map(Term::bonds).chain(constrained).collect();
     // Where these leave atoms apart, bonds may be written otherwise: a Morse potential, a spring between two molecules.
     // (Where they do not, forces of distances are corrections of other forces, such as 1-4 interactions.)
-    for pairs in terms.iter().map(Term::distances) {
-        if join_parts(atoms, &bonds, &pairs) {
-            bonds.extend(pairs);
-        }
-    }
+    let mut parts = Parts::new(atoms, &bonds);
+    bonds.extend(terms.iter().flat_map(Term::distances).filter(|&(i, j)| parts.join(i, j)));
     let potential = MolecularMechanics::new(atoms, terms, bonds.into_iter().collect());
     Ok(OpenMmSystem { potential, masses, constraints })
 }
 
-/// Whether some pairs connect atoms that bonds do not.
-fn join_parts(atoms: usize, bonds: &BTreeSet<(usize, usize)>, pairs: &[(usize, usize)]) -> bool {
-    let mut parent: Vec<usize> = (0..atoms).collect();
-    let mut part = |mut atom: usize, other: Option<usize>| {
-        while parent[atom] != atom {
-            parent[atom] = parent[parent[atom]];
-            atom = parent[atom];
-        }
-        if let Some(other) = other {
-            parent[atom] = other;
+/// The parts of a graph that bonds connect: each atom is below another of its part, or at the top of it.
+struct Parts(Vec<usize>);
+
+impl Parts {
+    fn new(atoms: usize, bonds: &BTreeSet<(usize, usize)>) -> Self {
+        let mut parts = Self((0..atoms).collect());
+        bonds.iter().for_each(|&(i, j)| {
+            parts.join(i, j);
+        });
+        parts
+    }
+
+    fn top(&mut self, mut atom: usize) -> usize {
+        while self.0[atom] != atom {
+            self.0[atom] = self.0[self.0[atom]];
+            atom = self.0[atom];
         }
         atom
-    };
-    for &(i, j) in bonds {
-        let of_j = part(j, None);
-        part(i, Some(of_j));
     }
-    pairs.iter().any(|&(i, j)| part(i, None) != part(j, None))
+
+    /// Connects two atoms; true if nothing did before.
+    fn join(&mut self, i: usize, j: usize) -> bool {
+        let (a, b) = (self.top(i), self.top(j));
+        self.0[a] = b;
+        a != b
+    }
 }
 
 /// That a force is one of those that can be evaluated; looks at nothing that is long.

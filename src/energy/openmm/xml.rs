@@ -17,6 +17,9 @@ const MAX_ATTRIBUTES_OF_ONE: usize = 160;
 /// The sum over long expressions of the squares of their lengths: what differentiating them costs grows like that.
 const MAX_EXPRESSION_WORK: u64 = 30_000_000_000;
 const LONG_EXPRESSION: usize = 1000;
+/// Of all expressions together: what is computed for each takes memory, whether it is one long expression or many.
+const MAX_EXPRESSION_BYTES: usize = 4 << 20;
+const MAX_EXPRESSIONS: usize = 4096;
 /// Characters of the input that an error repeats.
 const QUOTED: usize = 120;
 
@@ -58,6 +61,13 @@ pub(super) fn parse(text: &str) -> Result<Document<'_>, EnergyError> {
     })?;
     let expressions = document.descendants().flat_map(|node| node.attributes());
     let lengths = expressions.filter(|a| matches!(a.name(), "energy" | "expression")).map(|a| a.value().len());
+    let (count, all) = lengths.clone().fold((0, 0), |(count, all), n| (count + 1, all + n));
+    if count > MAX_EXPRESSIONS || all > MAX_EXPRESSION_BYTES {
+        return refuse(format!(
+            "has {count} expressions of {all} bytes together; {MAX_EXPRESSIONS} and {MAX_EXPRESSION_BYTES} may be, since \
+             every thread needs memory for what they are made of"
+        ));
+    }
     let work = lengths.filter(|&n| n > LONG_EXPRESSION).fold(0u64, |sum, n| sum.saturating_add((n * n) as u64));
     if work > MAX_EXPRESSION_WORK {
         let most = MAX_EXPRESSION_WORK.isqrt();
