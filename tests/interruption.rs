@@ -154,6 +154,30 @@ async fn damaged_files_are_said_to_be_damaged() {
     server.stop().await;
 }
 
+/// A job that cannot be read fails; those after it do not wait for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_job_does_not_stop_the_queue() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start(settings(folder.path())).await;
+    let mut clients = server.clients().await;
+    let job = clients.create(task("cut-short")).await.name;
+    clients.wait_for_step(&job, 30).await;
+    drop(clients);
+    server.stop().await;
+    let database = format!("sqlite://{}/state.db", folder.path().display());
+    let pool = sqlx::SqlitePool::connect(&database).await.unwrap();
+    let damaged = sqlx::query("UPDATE jobs SET spec = '{}' WHERE state = 'QUEUED'").execute(&pool).await.unwrap();
+    assert_eq!(damaged.rows_affected(), 1);
+    pool.close().await;
+
+    let server = TestServer::start(settings(folder.path())).await;
+    let mut clients = server.clients().await;
+    clients.train(small_task(10)).await;
+    let lost = clients.jobs.get_job(v1::GetJobRequest { name: job }).await.unwrap_err();
+    assert_eq!(lost.code(), Code::DataLoss, "{lost}");
+    server.stop().await;
+}
+
 /// Files that cannot be written for a while put a job off; they do not end it, and it loses nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_outlives_a_store_that_fails() {

@@ -9,6 +9,8 @@ use boltzflow::coords::{
 };
 use boltzflow::energy::{System, SystemDefinition};
 use boltzflow::math::{LogSumExp, Purpose, Randoms};
+use boltzflow::train::{Trainer, TrainingData, default_plan};
+use candle_core::Device;
 use determinant::log_abs_det;
 use std::sync::Arc;
 
@@ -252,6 +254,26 @@ fn there_is_one_hand_and_constraints_hold() {
     for c in system.constraints() {
         assert!((boltzflow::coords::distance(at(c.i), at(c.j)) - c.distance).abs() < 1e-9);
     }
+}
+
+/// A run that is taken up again has the coordinates that it began with, and goes on with the same bits.
+#[test]
+fn a_run_keeps_its_coordinates() {
+    let (system, positions) = molecule("alanine-dipeptide-obc1");
+    let mut plan = default_plan(&system, 300.0, true);
+    plan.coordinates = SKELETON;
+    (plan.architecture.couplings, plan.architecture.hidden) = (2, vec![16]);
+    plan.stages.iter_mut().for_each(|stage| stage.batch = 16);
+    let data = || Some(TrainingData { positions: positions.clone(), digest: "frames".into() });
+    let mut run = Trainer::new(plan.clone(), system.clone(), data(), &Device::Cpu).unwrap();
+    run.step().unwrap();
+    let bytes = run.checkpoint().unwrap();
+    let mut resumed = Trainer::resume(plan, system, data(), &bytes, &Device::Cpu).unwrap();
+    assert_eq!(resumed.target().coordinates().spec(), run.target().coordinates().spec());
+    for trainer in [&mut run, &mut resumed] {
+        trainer.step().unwrap();
+    }
+    assert!(run.checkpoint().unwrap() == resumed.checkpoint().unwrap());
 }
 
 #[test]

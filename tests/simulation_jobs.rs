@@ -89,7 +89,6 @@ async fn frames_have_their_temperatures_and_can_be_trained_on() {
     server.stop().await;
 }
 
-/// A molecule from its topology, at a ladder that a pilot places; constraints hold.
 /// A pilot that would need more temperatures than there may be, or more bytes than a dataset may have, says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn ladders_that_a_pilot_cannot_place_are_refused() {
@@ -147,6 +146,7 @@ async fn nobody_waits_for_a_long_move() {
     assert!(waited < Duration::from_secs(10) && begun.elapsed() < Duration::from_secs(30), "{waited:?}");
 }
 
+/// A molecule from its topology, at a ladder that a pilot places; constraints hold.
 #[tokio::test(flavor = "multi_thread")]
 async fn molecules_start_from_their_topology() {
     let (_folder, server, mut c) = fresh().await;

@@ -295,7 +295,22 @@ impl SqliteStore {
         .fetch_optional(&mut *tx)
         .await?;
         let Some(row) = row else { return Ok(None) };
-        let taken = job(&row)?;
+        let taken = match job(&row) {
+            Err(StoreError::Damaged(reason)) => {
+                // It is the first in the queue: left there, it would be taken again and again, and nothing after it.
+                let error = JobError {
+                    code: tonic::Code::DataLoss as i32,
+                    reason: "DAMAGED_JOB".into(),
+                    message: format!("the job as it is stored cannot be read: {reason}"),
+                };
+                let id: String = row.try_get("id")?;
+                close(&mut tx, &id, JobState::Failed, Some(&error)).await?;
+                tx.commit().await?;
+                self.announce();
+                return Err(StoreError::Damaged(format!("job '{id}': {reason}")));
+            }
+            taken => taken?,
+        };
         let lease = Lease { job: taken.id.clone(), epoch: row.try_get("lease_epoch")? };
         append(&mut tx, &taken.id, &encode_state_event(JobState::Running.name())).await?;
         tx.commit().await?;
