@@ -52,7 +52,7 @@ pub fn predicted_acceptance(scale: EnergyScale, a: RungEnergy, b: RungEnergy) ->
 
 /// Places rungs between the lowest and the highest temperature of what was measured, as many as give neighbours the
 /// acceptance that is wanted at least; then all have the same. With the predicted acceptance of each pair. Nothing if that
-/// takes more than [`MAX_TEMPERATURES`].
+/// takes more than a ladder may have.
 pub fn place_rungs(scale: EnergyScale, measured: &[RungEnergy], acceptance: f64) -> Option<(Vec<f64>, Vec<f64>)> {
     let (first, last) = measured.first().zip(measured.last())?;
     let (low, high) = (first.temperature, last.temperature);
