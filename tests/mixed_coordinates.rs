@@ -1,18 +1,16 @@
 //! A core in whitened Cartesian coordinates beside internal ones: round trips, the volume element, gradients, integrals.
 
-mod determinant;
+mod coordinate_checks;
 mod npz;
 
 use boltzflow::coords::{
-    CoordinateChoice, CoordinateKind, CoordinateTransform, CoordinatesError, CoordinatesSpec, ReducedTarget,
-    choose_coordinates, preview_kinds,
+    CoordinateChoice, CoordinatesError, CoordinatesSpec, ReducedTarget, choose_coordinates, preview_kinds,
 };
 use boltzflow::energy::{System, SystemDefinition};
 use boltzflow::math::{LogSumExp, Purpose, Randoms};
 use boltzflow::train::{Trainer, TrainingData, default_plan};
 use candle_core::Device;
-use determinant::log_abs_det;
-use std::sync::Arc;
+use coordinate_checks::{check_gradient, check_round_trip, log_volume, perturbed};
 
 const SKELETON: CoordinateChoice = CoordinateChoice::Mixed { core_atoms: Vec::new() };
 
@@ -50,42 +48,6 @@ fn springs(start: &[[f64; 3]], bonds: &[(usize, usize)], frames: usize) -> (Syst
     (system, data)
 }
 
-fn perturbed(transform: &dyn CoordinateTransform, x: &[f64], seed: u64) -> Vec<f64> {
-    let mut y = vec![0.0; transform.kinds().len()];
-    transform.to_coordinates(x, &mut y);
-    let mut random = Randoms::new(seed, Purpose::Validation, 0);
-    y.iter_mut().for_each(|y| *y += 0.2 * random.normal());
-    y
-}
-
-/// log |det| of the Jacobian of y → x beside the six rigid motions, as for internal coordinates.
-fn log_volume(transform: &dyn CoordinateTransform, y: &[f64]) -> f64 {
-    let d = transform.position_dimension();
-    let at = |y: &[f64]| {
-        let mut x = vec![0.0; d];
-        transform.to_positions(y, &mut x);
-        x
-    };
-    let placed = at(y);
-    let h = 1e-5;
-    let mut columns: Vec<Vec<f64>> = (0..d - 6)
-        .map(|k| {
-            let moved = |delta: f64| {
-                let mut y = y.to_vec();
-                y[k] += delta;
-                at(&y)
-            };
-            moved(h).iter().zip(moved(-h)).map(|(a, b)| (a - b) / (2.0 * h)).collect()
-        })
-        .collect();
-    for w in [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]] {
-        columns.push(placed.chunks_exact(3).flat_map(|_| w).collect());
-        let turned = |p: &[f64]| [w[1] * p[2] - w[2] * p[1], w[2] * p[0] - w[0] * p[2], w[0] * p[1] - w[1] * p[0]];
-        columns.push(placed.chunks_exact(3).flat_map(turned).collect());
-    }
-    log_abs_det(columns)
-}
-
 #[test]
 fn positions_come_back_with_the_volume_element_of_the_dense_jacobian() {
     let (peptide, frames) = molecule("alanine-dipeptide-obc1");
@@ -104,42 +66,17 @@ fn positions_come_back_with_the_volume_element_of_the_dense_jacobian() {
         (&ring, &ring_frames, SKELETON, 0.0),
         (&ring, &ring_frames, mixed(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]), 0.0),
     ] {
-        let (d, kt) = (system.dimension(), system.scale().kt(300.0));
+        let d = system.dimension();
         let transform = choose_coordinates(system, Some(x), 300.0, &choice).unwrap();
         assert_eq!(transform.kinds().len(), d - 6);
         assert_eq!(preview_kinds(system, true, &choice).unwrap().len(), d - 6);
         assert!(transform.description().contains("whitened Cartesian coordinates"), "{}", transform.description());
         for (i, frame) in x.chunks_exact(d).take(8).enumerate() {
-            let y = perturbed(transform.as_ref(), frame, i as u64);
-            let (mut placed, mut back) = (vec![0.0; d], vec![0.0; y.len()]);
-            let ladj = transform.to_positions(&y, &mut placed);
-            let turned: Vec<f64> = placed.chunks_exact(3).flat_map(|p| [p[1] + 0.3, -p[0], p[2] - 1.0]).collect();
-            let ladj_back = transform.to_coordinates(&turned, &mut back);
-            assert!((ladj - ladj_back).abs() < 1e-9, "{ladj} and {ladj_back}");
-            for ((y, back), kind) in y.iter().zip(&back).zip(transform.kinds()) {
-                let gap = (y - back).abs();
-                let turn = 2.0 * std::f64::consts::PI;
-                let gap = if *kind == CoordinateKind::Circular { gap.min((gap - turn).abs()) } else { gap };
-                assert!(gap < 1e-7, "{y} came back as {back}");
-            }
+            let y = perturbed(transform.as_ref(), frame, 0.2, i as u64);
+            let (ladj, _) = check_round_trip(transform.as_ref(), &y);
             assert!((ladj - pairs * 2f64.ln() - log_volume(transform.as_ref(), &y)).abs() < 1e-6);
         }
-        let target = ReducedTarget::new(system.clone(), Arc::clone(&transform));
-        let y = perturbed(transform.as_ref(), &x[d..2 * d], 9);
-        let value = |y: &[f64]| {
-            let batch = target.evaluate(y).unwrap();
-            batch.energies[0] / kt - batch.ladj[0]
-        };
-        let gradient = target.evaluate_with_gradient(&y, 300.0, |_| 1.0).unwrap().gradients;
-        for k in 0..y.len() {
-            let at = |delta: f64| {
-                let mut y = y.clone();
-                y[k] += delta;
-                value(&y)
-            };
-            let numeric = (at(1e-5) - at(-1e-5)) / 2e-5;
-            assert!((numeric - gradient[k]).abs() < 2e-5 * (1.0 + numeric.abs()), "{k}: {} for {numeric}", gradient[k]);
-        }
+        check_gradient(system, &transform, &perturbed(transform.as_ref(), &x[d..2 * d], 0.2, 9));
         let stored: CoordinatesSpec = serde_json::from_str(&serde_json::to_string(&transform.spec()).unwrap()).unwrap();
         assert_eq!(stored.build(d).unwrap().spec(), transform.spec());
     }
@@ -218,7 +155,7 @@ fn several_molecules_share_a_core() {
     assert!(error.contains("not connected") && error.contains("mixed"), "{error}");
     for choice in [SKELETON, mixed(&[0, 1, 3])] {
         let transform = choose_coordinates(&system, Some(&x), 300.0, &choice).unwrap();
-        let y = perturbed(transform.as_ref(), &x[..18], 1);
+        let y = perturbed(transform.as_ref(), &x[..18], 0.2, 1);
         let mut placed = vec![0.0; 18];
         let ladj = transform.to_positions(&y, &mut placed);
         assert!((ladj - log_volume(transform.as_ref(), &y)).abs() < 1e-6);
@@ -247,7 +184,7 @@ fn there_is_one_hand_and_constraints_hold() {
     let d = system.dimension();
     let transform = choose_coordinates(&system, Some(&x), 300.0, &mixed(&[4, 6, 8, 12])).unwrap();
     assert_eq!(transform.kinds().len(), d - 6 - system.constraints().len());
-    let y = perturbed(transform.as_ref(), &x[..d], 2);
+    let y = perturbed(transform.as_ref(), &x[..d], 0.2, 2);
     let mut placed = vec![0.0; d];
     assert!(transform.to_positions(&y, &mut placed).is_finite());
     let at = |atom: usize| [placed[3 * atom], placed[3 * atom + 1], placed[3 * atom + 2]];

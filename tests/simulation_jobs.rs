@@ -74,6 +74,24 @@ async fn frames_have_their_temperatures_and_can_be_trained_on() {
         assert_eq!(temperatures.iter().filter(|x| **x == t).count(), 800);
     }
 
+    // Another simulation goes on where each walker of each temperature was last: moves of nothing show where.
+    let task = v1::SimulationTask {
+        start: job.dataset.clone(),
+        move_size: 1e-12,
+        target_acceptance: -1.0,
+        equilibration_steps: -1,
+        exchange_every: -1,
+        stride: 1,
+        dataset_id: "further".into(),
+        ..double_well(1)
+    };
+    let further = c.jobs.create_job(request(task)).await.unwrap().into_inner();
+    let further = c.finish(&further.name).await;
+    assert_eq!(further.state(), v1::JobState::Succeeded, "{:?}", further.error);
+    let (begun, at, _) = frames(&mut c, &further.dataset).await;
+    assert_eq!(at, temperatures[2400 - 24..]);
+    assert!(begun.iter().zip(&positions[4800 - 48..]).all(|(a, b)| (a - b).abs() < 1e-9));
+
     // Training takes the frames of its own temperature.
     let task = v1::TrainingTask { dataset: job.dataset.clone(), temperature: 2.0, ..small_task(20) };
     let trained = c.create(task).await.name;

@@ -11,11 +11,10 @@ use crate::energy::{System, SystemDefinition, has_start};
 use std::sync::Arc;
 
 /// Which coordinates are wanted.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum CoordinateChoice {
     /// Those that suit the system: of a molecule its internal coordinates.
-    #[default]
     Automatic,
     /// Of a molecule: a core in whitened Cartesian coordinates and internal coordinates for the rest (Noé et al., Science 365,
     /// eaaw1147 (2019)). They need data. Without `core_atoms`, the core is the skeleton of heavy atoms.

@@ -74,6 +74,9 @@ pub(super) fn put_in_order(zmatrix: &ZMatrix, pairs: &[[usize; 2]], values: &mut
 
 fn are_equivalent(system: &System, structure: &[f64], a: usize, b: usize) -> bool {
     let mass = |atom: usize| system.masses().get(atom);
+    if mass(a) != mass(b) {
+        return false;
+    }
     let mut told = 0;
     for (&moved, trial) in MOVED.iter().zip(0..) {
         let mut random = Randoms::new(trial, Purpose::Architecture, 0);
@@ -95,5 +98,5 @@ fn are_equivalent(system: &System, structure: &[f64], a: usize, b: usize) -> boo
             told += 1;
         }
     }
-    mass(a) == mass(b) && told >= LEAST_TOLD
+    told >= LEAST_TOLD
 }

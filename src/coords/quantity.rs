@@ -17,8 +17,9 @@ pub enum InternalQuantity {
     Torsion,
 }
 
-/// One coordinate: value = centre + scale·y. A circular torsion has scale 1 and is wrapped; a real torsion has less than a turn, and only the half circle about `half_circle` (radian) if there is one. A
-/// constraint's coordinate is fixed: its value is its centre, and the flow has none for it.
+/// One coordinate: value = centre + scale·y. A circular torsion has scale 1 and is wrapped; a real torsion has less than a
+/// turn, and only the half circle about `half_circle` (radian) if there is one. A constraint's coordinate is fixed: its value
+/// is its centre, and the flow has none for it.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct InternalCoordinate {
     pub quantity: InternalQuantity,

@@ -39,28 +39,17 @@ pub(super) async fn load_frames(scheduler: &Scheduler, id: &str) -> Result<Frame
     Ok(Frames { positions, table, document })
 }
 
-impl Frames {
-    /// The rows of the simulated temperature that is nearest to one, and which that is; all rows of what was not simulated.
-    pub fn nearest(&self, wanted: f64) -> (Option<f64>, Vec<usize>) {
-        let Some(table) = &self.table else {
-            let known = self.document.temperature;
-            return ((known > 0.0).then_some(known), (0..self.document.frames as usize).collect());
-        };
-        let temperatures = || table.iter().step_by(2).copied();
-        let gap = |t: &f64| (t / wanted).ln().abs();
-        let Some(nearest) = temperatures().min_by(|a, b| gap(a).total_cmp(&gap(b))) else { return (None, Vec::new()) };
-        (Some(nearest), temperatures().enumerate().filter(|(_, t)| *t == nearest).map(|(row, _)| row).collect())
-    }
-}
-
 /// The frames of a temperature, and which it is if that is known: of those of a simulation the ones that are nearest to the
 /// temperature that is wanted.
 pub(super) fn of_temperature(frames: Frames, wanted: f64) -> (Option<f64>, Vec<f64>) {
-    let (temperature, rows) = frames.nearest(wanted);
-    if frames.table.is_none() {
-        return (temperature, frames.positions);
-    }
-    let d = frames.document.dimension;
-    let of_row = |row: usize| frames.positions[row * d..(row + 1) * d].iter().copied();
-    (temperature, rows.into_iter().flat_map(of_row).collect())
+    let Some(table) = &frames.table else {
+        let known = frames.document.temperature;
+        return ((known > 0.0).then_some(known), frames.positions);
+    };
+    let temperatures = || table.iter().step_by(2).copied();
+    let gap = |t: &f64| (t / wanted).ln().abs();
+    let Some(nearest) = temperatures().min_by(|a, b| gap(a).total_cmp(&gap(b))) else { return (None, Vec::new()) };
+    let rows = frames.positions.chunks_exact(frames.document.dimension.max(1));
+    let of_nearest = rows.zip(temperatures()).filter(|(_, t)| *t == nearest);
+    (Some(nearest), of_nearest.flat_map(|(row, _)| row.iter().copied()).collect())
 }
