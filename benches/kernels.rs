@@ -4,7 +4,7 @@
 use boltzflow::compute::bias_activation::Activation;
 use boltzflow::energy::analytic::{AnalyticPotential, Harmonic};
 use boltzflow::energy::{System, SystemDefinition};
-use boltzflow::flow::{Architecture, ArchitectureKind, CoordinateKind, Direction, Flow};
+use boltzflow::flow::{Architecture, ArchitectureKind, CoordinateKind, Direction, Flow, Tau};
 use boltzflow::math::{Purpose, Randoms};
 use boltzflow::train::{AdamSettings, Budget, EnergyCut, Ramp, Stage, Trainer, TrainingPlan, Validation};
 use candle_core::{DType, Device};
@@ -37,7 +37,7 @@ fn normals(n: usize) -> Vec<f64> {
 
 fn flows(c: &mut Criterion) {
     for (name, architecture) in architectures() {
-        let spec = architecture.expand(&[CoordinateKind::Real; D], 0).unwrap();
+        let spec = architecture.expand(&[CoordinateKind::Real; D], None, 0).unwrap();
         let (_, weights) = Flow::initialise(spec.clone(), 0, DType::F32, &Device::Cpu).unwrap();
         let weights = weights.values().unwrap().into_iter().collect();
         let flow = Flow::from_weights(spec, weights, DType::F32, &Device::Cpu).unwrap();
@@ -46,7 +46,9 @@ fn flows(c: &mut Criterion) {
         group.sample_size(20).throughput(Throughput::Elements(ROWS as u64));
         for direction in [Direction::Forward, Direction::Inverse] {
             let label = format!("{direction:?}").to_lowercase();
-            group.bench_function(label, |b| b.iter(|| flow.apply_rows(black_box(&input), direction).unwrap()));
+            group.bench_function(label, |b| {
+                b.iter(|| flow.apply_rows(black_box(&input), Tau::REFERENCE, direction).unwrap())
+            });
         }
         let harmonic = Harmonic { stiffness: vec![1.0; D], centre: vec![0.0; D] };
         let system = System::build(SystemDefinition::Analytic(AnalyticPotential::Harmonic(harmonic))).unwrap();
@@ -59,6 +61,7 @@ fn flows(c: &mut Criterion) {
 fn plan(architecture: Architecture) -> TrainingPlan {
     TrainingPlan {
         temperature: 1.0,
+        temperature_range: None,
         seed: 0,
         coordinates: boltzflow::coords::CoordinateChoice::Automatic,
         architecture,

@@ -5,7 +5,7 @@ mod determinant;
 
 use boltzflow::flow::{
     ConditionerSpec, CoordinateKind, CouplingSpec, Direction, Flow, FlowError, FlowSpec, LatentAddress, LayerSpec,
-    Precision, Prior, Weights,
+    Precision, Prior, Tau, TemperatureRange, Weights,
 };
 use boltzflow::math::{Purpose, Randoms};
 use candle_core::{DType, Device, Tensor, Var};
@@ -15,6 +15,9 @@ use std::sync::Arc;
 
 const N: usize = 40;
 const DEVICE: Device = Device::Cpu;
+
+/// What flows that are conditioned on temperature are told.
+const TAU: Tau<'_> = Tau::One(1.3);
 
 fn coupling(transformed: &[usize]) -> CouplingSpec {
     let conditioner = ConditionerSpec { hidden: vec![9, 7], activation: Default::default() };
@@ -28,10 +31,20 @@ fn cases() -> Vec<(&'static str, FlowSpec)> {
         coordinates: kinds.to_vec(),
         prior: Prior::natural(kinds),
         layers,
+        temperatures: None,
     };
+    let told = |spec: FlowSpec| FlowSpec { temperatures: Some(TemperatureRange { low: 0.5, high: 2.0 }), ..spec };
     let mixed = [R, C, R, C, C, R];
     let splines = |bins, transformed: &[usize]| LayerSpec::Spline { coupling: coupling(transformed), bins, bound: 3.0 };
     let spline = |transformed: &[usize]| splines(6, transformed);
+    let all = vec![
+        LayerSpec::GlobalAffine,
+        spline(&[0, 1, 2]),
+        LayerSpec::Permutation { order: vec![2, 4, 5, 1, 3, 0] },
+        LayerSpec::Affine { coupling: coupling(&[0, 5]), bound: 2.0 },
+        LayerSpec::Additive { coupling: coupling(&[2]) },
+        spline(&[3, 4, 5]),
+    ];
     vec![
         ("permutation", spec(&mixed, vec![LayerSpec::Permutation { order: vec![5, 3, 0, 4, 1, 2] }])),
         ("global affine", spec(&mixed, vec![LayerSpec::GlobalAffine])),
@@ -46,20 +59,13 @@ fn cases() -> Vec<(&'static str, FlowSpec)> {
         ("spline, 16 bins", spec(&mixed, vec![splines(16, &[0, 1, 4])])),
         ("spline, 32 bins", spec(&mixed, vec![splines(32, &[0, 1, 4])])),
         ("spline, one dimension", spec(&[R], vec![spline(&[0])])),
+        ("spline, one dimension, told the temperature", told(spec(&[R], vec![spline(&[0])]))),
         (
-            "all of them",
-            spec(
-                &mixed,
-                vec![
-                    LayerSpec::GlobalAffine,
-                    spline(&[0, 1, 2]),
-                    LayerSpec::Permutation { order: vec![2, 4, 5, 1, 3, 0] },
-                    LayerSpec::Affine { coupling: coupling(&[0, 5]), bound: 2.0 },
-                    LayerSpec::Additive { coupling: coupling(&[2]) },
-                    spline(&[3, 4, 5]),
-                ],
-            ),
+            "affine of all, told the temperature",
+            told(spec(&[R; 3], vec![LayerSpec::Affine { coupling: coupling(&[0, 1, 2]), bound: 1.2 }])),
         ),
+        ("all of them", spec(&mixed, all.clone())),
+        ("all of them, told the temperature", told(spec(&mixed, all))),
     ]
 }
 
@@ -96,8 +102,8 @@ fn inverse_undoes_forward() {
             let z = inputs(&spec, N);
             for (first, second) in [(Direction::Forward, Direction::Inverse), (Direction::Inverse, Direction::Forward)]
             {
-                let (x, ladj) = flow.apply_rows(&z, first).unwrap();
-                let (back, ladj_back) = flow.apply_rows(&x, second).unwrap();
+                let (x, ladj) = flow.apply_rows(&z, TAU, first).unwrap();
+                let (back, ladj_back) = flow.apply_rows(&x, TAU, second).unwrap();
                 for (i, (a, b)) in z.iter().zip(&back).enumerate() {
                     let (row, column) = (i / spec.dimension(), i % spec.dimension());
                     let tolerance = tolerance * ladj[row].abs().exp();
@@ -120,7 +126,7 @@ fn ladj_is_that_of_the_dense_jacobian() {
         let d = spec.dimension();
         for direction in [Direction::Forward, Direction::Inverse] {
             let x = Var::from_tensor(&Tensor::from_vec(inputs(&spec, N), (N, d), &DEVICE).unwrap()).unwrap();
-            let (y, ladj) = flow.apply(&x, direction).unwrap();
+            let (y, ladj) = flow.apply(&x, TAU, direction).unwrap();
             let rows: Vec<Vec<Vec<f64>>> = (0..d)
                 .map(|j| {
                     let column = y.narrow(1, j, 1).unwrap().sum_all().unwrap();
@@ -148,7 +154,7 @@ fn gradients_are_those_of_finite_differences() {
             let x = Var::from_tensor(&Tensor::from_vec(inputs(&spec, N), (N, d), &DEVICE).unwrap()).unwrap();
             let directions = Tensor::from_vec(inputs(&spec, N), (N, d), &DEVICE).unwrap().cos().unwrap();
             let loss = || {
-                let (y, ladj) = flow.apply(&x, direction).unwrap();
+                let (y, ladj) = flow.apply(&x, TAU, direction).unwrap();
                 // Sine, so that an angle that crosses the seam does not jump.
                 let y = y.sin().unwrap().mul(&directions).unwrap().sum_all().unwrap();
                 (y + ladj.sqr().unwrap().sum_all().unwrap()).unwrap()
@@ -205,7 +211,7 @@ fn weights_survive_saving_and_misfits_are_named() {
             |tensors| Flow::from_weights(serde_json::from_str(&spec_text).unwrap(), tensors, DType::F32, &DEVICE);
         let loaded = load(candle_core::safetensors::load(&path, &DEVICE).unwrap()).unwrap();
         let z = inputs(&spec, N);
-        let run = |flow: &Flow| flow.apply_rows(&z, Direction::Forward).unwrap();
+        let run = |flow: &Flow| flow.apply_rows(&z, TAU, Direction::Forward).unwrap();
         assert_eq!(run(&flow), run(&loaded), "{name}");
         if let Some(missing) = tensors.keys().next() {
             let mut fewer = tensors.clone();
@@ -239,8 +245,8 @@ fn fused_kernels_equal_plain_expressions() {
                 all.extend([("y".to_string(), y), ("ladj".to_string(), ladj)]);
                 all
             };
-            let fused = run(flow.apply(&x, direction).unwrap());
-            let plain = run(flow.apply_one_by_one(&x, direction).unwrap());
+            let fused = run(flow.apply(&x, TAU, direction).unwrap());
+            let plain = run(flow.apply_one_by_one(&x, TAU, direction).unwrap());
             for ((what, a), b) in fused.into_iter().zip(plain.values()) {
                 let largest =
                     |t: &Tensor| t.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f64>().unwrap();
@@ -265,14 +271,14 @@ fn rows_do_not_know_their_batch() {
             let d = spec.dimension();
             let rows = inputs(&spec, 200);
             for direction in [Direction::Forward, Direction::Inverse] {
-                let (all, ladj) = flow.apply_rows(&rows, direction).unwrap();
+                let (all, ladj) = flow.apply_rows(&rows, TAU, direction).unwrap();
                 for (from, to) in [(0, 1), (7, 8), (31, 97), (199, 200)] {
-                    let (part, part_ladj) = flow.apply_rows(&rows[from * d..to * d], direction).unwrap();
+                    let (part, part_ladj) = flow.apply_rows(&rows[from * d..to * d], TAU, direction).unwrap();
                     assert_eq!(part, all[from * d..to * d], "{name}, {precision:?}, {dtype:?}");
                     assert_eq!(part_ladj, ladj[from..to], "{name}, {precision:?}, {dtype:?}");
                 }
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-                assert_eq!(pool.install(|| flow.apply_rows(&rows, direction).unwrap()), (all, ladj), "{name}");
+                assert_eq!(pool.install(|| flow.apply_rows(&rows, TAU, direction).unwrap()), (all, ladj), "{name}");
             }
         }
     }
@@ -286,7 +292,7 @@ fn gradients_do_not_depend_on_threads() {
         let d = spec.dimension();
         let x = Tensor::from_vec(inputs(&spec, 1500), (1500, d), &DEVICE).unwrap();
         let gradients = || {
-            let packed = flow.apply_packed(&x, Direction::Forward).unwrap();
+            let packed = flow.apply_packed(&x, TAU, Direction::Forward).unwrap();
             let grads = packed.sqr().unwrap().sum_all().unwrap().backward().unwrap();
             let bits = |gradient: Tensor| gradient.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             weights.gradients(&grads).unwrap().into_values().map(bits).collect::<Vec<_>>()
@@ -294,5 +300,33 @@ fn gradients_do_not_depend_on_threads() {
         let with =
             |threads: usize| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(gradients);
         assert_eq!(with(1), with(3), "{name}");
+    }
+}
+
+/// A flow that is told the temperature is another map at each: a draw is of its own, in whatever company, and its density is
+/// found again from its coordinates and temperature.
+#[test]
+fn every_row_is_told_its_own_temperature() {
+    for (name, spec) in cases().into_iter().filter(|(_, spec)| spec.temperatures.is_some()) {
+        let (flow, _) = randomised(&spec, DType::F64);
+        let d = spec.dimension();
+        let taus: Vec<f64> = (0..100).map(|i| 0.4 * 1.02f64.powi(i)).collect();
+        let address =
+            |(i, &tau): (usize, &f64)| LatentAddress { seed: 5, purpose: Purpose::Validation, index: i as u64, tau };
+        let addresses: Vec<_> = taus.iter().enumerate().map(address).collect();
+        let draws = flow.draw(&addresses).unwrap();
+        let (z, ladj) = flow.apply_rows(&draws.coordinates, Tau::Each(&taus), Direction::Inverse).unwrap();
+        for (i, &tau) in taus.iter().enumerate() {
+            let again = flow.draw(&addresses[i..=i]).unwrap();
+            assert_eq!(again.coordinates, draws.coordinates[i * d..(i + 1) * d], "{name}");
+            let found = flow.prior().log_prob(&z[i * d..(i + 1) * d], tau) + ladj[i];
+            let said = draws.log_probs[i];
+            assert!((found - said).abs() < 1e-6 * (1.0 + said.abs()), "{name}: {said} forth, {found} back");
+        }
+        let (other, _) = flow.apply_rows(&draws.coordinates, Tau::One(taus[0]), Direction::Inverse).unwrap();
+        assert!(z[..d] == other[..d] && z[50 * d..51 * d] != other[50 * d..51 * d], "{name} does not look at τ");
+        // Beyond the ends of the range it goes on as it ends.
+        let at = |tau| flow.apply_rows(&draws.coordinates, Tau::One(tau), Direction::Inverse).unwrap();
+        assert_eq!(at(2.0), at(3.0), "{name}");
     }
 }

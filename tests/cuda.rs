@@ -35,6 +35,7 @@ fn cases() -> Vec<(&'static str, FlowSpec)> {
         coordinates: kinds.to_vec(),
         prior: Prior::natural(kinds),
         layers,
+        temperatures: None,
     };
     let mixed = [R, C, R, C, C, R];
     let spline = |transformed: &[usize], bins, activation| LayerSpec::Spline {
@@ -96,7 +97,7 @@ fn evaluate(spec: &FlowSpec, dtype: DType, direction: Direction, device: &Device
     let address = |index| LatentAddress { seed: 29, purpose: Purpose::Validation, index, tau: 2.0 };
     let rows = spec.prior.sample(&(0..N as u64).map(address).collect::<Vec<_>>());
     let x = Var::from_tensor(&Tensor::from_vec(rows, (N, d), device).unwrap()).unwrap();
-    let (y, ladj) = flow.apply(x.as_tensor(), direction).unwrap();
+    let (y, ladj) = flow.apply(x.as_tensor(), Tau::REFERENCE, direction).unwrap();
     let mut random = Randoms::new(19, Purpose::Validation, 0);
     let mut weights = |shape: &[usize]| {
         let values: Vec<f64> = (0..shape.iter().product()).map(|_| random.normal()).collect();

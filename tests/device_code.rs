@@ -154,7 +154,7 @@ fn the_code_of_targets_agrees() {
         let input = Input::default().integers(potential.integers()).numbers(potential.numbers());
         let input = input.integers(transform.integers()).numbers(transform.numbers());
         let out = input.numbers(&[beta, HIGH, LARGEST]).numbers(&y).run(&program, "target");
-        let cpu = target.evaluate_with_gradient(&y, temperature, slope).unwrap();
+        let cpu = target.evaluate_with_gradient(&y, |_| temperature, slope).unwrap();
         let (back, ladj_back) = target.to_coordinates(&cpu.positions);
         let mut start = 0;
         let mut check = |what: &str, width: usize, cpu: &[f64]| {
@@ -243,11 +243,11 @@ mod on_a_device {
         for (name, target, temperature) in targets() {
             let d = target.dimension();
             let y = rows(d);
-            let cpu = target.evaluate_with_gradient(&y, temperature, slope).unwrap();
+            let cpu = target.evaluate_with_gradient(&y, |_| temperature, slope).unwrap();
             let on_device = DeviceTarget::new(&target, &device).unwrap().unwrap();
             let y = Tensor::from_vec(y, (N, d), &device).unwrap();
             let phi = Regularisation { high: HIGH, largest: LARGEST };
-            let with_gradient = on_device.evaluate_with_gradient(&y, temperature, phi).unwrap();
+            let with_gradient = on_device.evaluate_with_gradient(&y, &vec![temperature; n], phi).unwrap();
             for batch in [on_device.evaluate(&y).unwrap(), with_gradient] {
                 agree(&format!("{name}: positions"), &numbers(&batch.positions), &cpu.positions);
                 agree(&format!("{name}: energy"), &numbers(&batch.energies), &cpu.energies);

@@ -197,11 +197,12 @@ fn there_is_one_hand_and_constraints_hold() {
 #[test]
 fn a_run_keeps_its_coordinates() {
     let (system, positions) = molecule("alanine-dipeptide-obc1");
-    let mut plan = default_plan(&system, 300.0, true);
+    let mut plan = default_plan(&system, 300.0, None, true);
     plan.coordinates = SKELETON;
     (plan.architecture.couplings, plan.architecture.hidden) = (2, vec![16]);
     plan.stages.iter_mut().for_each(|stage| stage.batch = 16);
-    let data = || Some(TrainingData { positions: positions.clone(), digest: "frames".into() });
+    let data =
+        || Some(TrainingData { positions: positions.clone(), temperatures: Vec::new(), digest: "frames".into() });
     let mut run = Trainer::new(plan.clone(), system.clone(), data(), &Device::Cpu).unwrap();
     run.step().unwrap();
     let bytes = run.checkpoint().unwrap();

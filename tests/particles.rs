@@ -96,7 +96,7 @@ fn check_transform(system: &System, transform: &Arc<dyn CoordinateTransform>, y:
     assert!(y.iter().zip(&back).all(|(a, b)| (a - b).abs() < 1e-10));
 
     let target = ReducedTarget::new(system.clone(), Arc::clone(transform));
-    let gradient = target.evaluate_with_gradient(y, 1.0, |_| 1.0).unwrap().gradients;
+    let gradient = target.evaluate_with_gradient(y, |_| 1.0, |_| 1.0).unwrap().gradients;
     for k in 0..y.len() {
         let at = |delta: f64| {
             let mut y = y.to_vec();
@@ -239,12 +239,12 @@ impl Observer for Watcher {
 
 /// (log Z, its standard error, ESS) of a model trained by energies alone, for a third of the usual steps.
 fn trained(system: System, temperature: f64) -> (f64, f64, f64) {
-    let mut plan = default_plan(&system, temperature, false);
+    let mut plan = default_plan(&system, temperature, None, false);
     plan.stages.iter_mut().for_each(|stage| stage.steps /= 3);
     let mut trainer = Trainer::new(plan, system, None, &Device::Cpu).unwrap();
     let Outcome::Finished { model, .. } = run(&mut trainer, &mut Watcher).unwrap() else { panic!("not finished") };
     let model = Generator::decode(&model, &Device::Cpu).unwrap();
-    let method = Generator::choose_method(temperature, |key, count| model.samples(key, 0, count)).unwrap().method;
+    let method = model.choose_method(temperature, |key, count| model.samples(key, 0, count)).unwrap().method;
     let key = SampleKey { temperature, method, seed: 1, purpose: Purpose::Sample };
     let weights: Vec<f64> = (0..60).flat_map(|i| model.samples(&key, 512 * i, 512).unwrap().log_weights).collect();
     let largest = weights.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -23,7 +23,7 @@ fn flow(precision: Precision) -> Flow {
         LayerSpec::GlobalAffine,
     ];
     let kinds = vec![CoordinateKind::Real; D];
-    let spec = FlowSpec { prior: Prior::natural(&kinds), coordinates: kinds, layers };
+    let spec = FlowSpec { prior: Prior::natural(&kinds), coordinates: kinds, layers, temperatures: None };
     let (_, weights) = Flow::initialise(spec.clone(), 1, DType::F32, &Device::Cpu).unwrap();
     let weights = weights.values().unwrap().into_iter().enumerate().map(|(i, (name, old))| {
         let mut random = Randoms::new(3, Purpose::Validation, i as u64);
@@ -86,7 +86,7 @@ fn both_directions_round_alike() {
     for precision in [Precision::Full, Precision::Bf16] {
         let flow = flow(precision);
         let draws = flow.draw(&addresses(4096)).unwrap();
-        let (latents, ladj) = flow.apply_rows(&draws.coordinates, Direction::Inverse).unwrap();
+        let (latents, ladj) = flow.apply_rows(&draws.coordinates, Tau::REFERENCE, Direction::Inverse).unwrap();
         let mut gaps: Vec<f64> = latents
             .chunks(D)
             .zip(&ladj)

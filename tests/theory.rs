@@ -5,7 +5,7 @@ use boltzflow::compute::bias_activation::Activation;
 use boltzflow::coords::{CartesianCoordinates, CoordinateKind, ReducedTarget};
 use boltzflow::energy::analytic::{AnalyticPotential, Harmonic};
 use boltzflow::energy::{System, SystemDefinition};
-use boltzflow::flow::{Architecture, ArchitectureKind, Flow};
+use boltzflow::flow::{Architecture, ArchitectureKind, Flow, Tau};
 use boltzflow::math::{Purpose, Randoms};
 use boltzflow::sample::{Generator, Method, ModelCard, SampleKey, SampleRun, WeightedBatch};
 use boltzflow::thermo::{FreeEnergyAccumulator, FreeEnergyQuery, WeightAccumulator};
@@ -31,6 +31,7 @@ fn card(system: &System) -> ModelCard {
         energy_scale: system.scale(),
         coordinates: "as they are".into(),
         temperature: 1.0,
+        temperature_range: None,
         data_digest: None,
         seed: 1,
         training: Vec::new(),
@@ -41,6 +42,7 @@ fn card(system: &System) -> ModelCard {
         validation_samples: 0,
         effective_sample_fraction: 1.0,
         pareto_k: None,
+        by_temperature: Vec::new(),
         data_log_prob: None,
         data_effective_fraction: None,
     }
@@ -51,7 +53,7 @@ fn generator(potential: AnalyticPotential, kind: ArchitectureKind, spread: f64, 
     let system = System::build(SystemDefinition::Analytic(potential)).unwrap();
     let coordinates = Arc::new(CartesianCoordinates::new(extent).unwrap());
     let kinds = vec![CoordinateKind::Real; extent.len()];
-    let spec = architecture(kind).expand(&kinds, 1).unwrap();
+    let spec = architecture(kind).expand(&kinds, None, 1).unwrap();
     let (flow, weights) = Flow::initialise(spec, 1, DType::F32, &Device::Cpu).unwrap();
     let weights: BTreeMap<String, Tensor> = weights
         .values()
@@ -115,7 +117,8 @@ fn temperature_scales_the_latent() {
         let batch = model.samples(&key(1.0, Method::Reweighting), 0, N).unwrap();
         let at = |temperature, method| model.log_prob(&key(temperature, method), &batch.positions).unwrap();
         let (p1, ptau) = (at(1.0, Method::Reweighting), at(tau, Method::LatentScaling));
-        let (_, ladj) = model.flow.apply_rows(&batch.coordinates, boltzflow::flow::Direction::Inverse).unwrap();
+        let (_, ladj) =
+            model.flow.apply_rows(&batch.coordinates, Tau::REFERENCE, boltzflow::flow::Direction::Inverse).unwrap();
         let general: Vec<f64> = (0..N).map(|i| ptau[i] - p1[i] / tau - (1.0 - 1.0 / tau) * ladj[i]).collect();
         // With Δ = p/μ: log Δ_τ − log Δ/τ is the same for all x.
         let note: Vec<f64> = (0..N).map(|i| ptau[i] - p1[i] / tau).collect();
@@ -176,7 +179,8 @@ fn weights_are_unbiased() {
 fn entropy_is_that_of_the_prior_and_the_volume() {
     let model = generator(double_well(), ArchitectureKind::Spline, 0.3, &[(0.0, 1.3), (0.0, 1.0)]);
     let batch = model.samples(&key(1.0, Method::Reweighting), 0, 40 * N).unwrap();
-    let (_, flow_ladj) = model.flow.apply_rows(&batch.latents, boltzflow::flow::Direction::Forward).unwrap();
+    let (_, flow_ladj) =
+        model.flow.apply_rows(&batch.latents, Tau::REFERENCE, boltzflow::flow::Direction::Forward).unwrap();
     let n = batch.len() as f64;
     let scale = 1.3f64.ln();
     let volume = flow_ladj.iter().sum::<f64>() / n + scale;

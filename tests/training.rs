@@ -5,9 +5,12 @@
 
 use boltzflow::energy::analytic::AnalyticPotential;
 use boltzflow::energy::{System, SystemDefinition};
+use boltzflow::flow::TemperatureRange;
 use boltzflow::math::Purpose;
 use boltzflow::sample::{Generator, SampleKey};
-use boltzflow::thermo::{FreeEnergyAccumulator, FreeEnergyQuery, FreeEnergyReport, StateQuery, WeightAccumulator};
+use boltzflow::thermo::{
+    CollectiveVariable, FreeEnergyAccumulator, FreeEnergyQuery, FreeEnergyReport, StateQuery, WeightAccumulator,
+};
 use boltzflow::train::{
     Directive, Observer, Outcome, Progress, Ramp, RampShape, Trainer, TrainingData, TrainingPlan, default_plan, run,
 };
@@ -47,7 +50,7 @@ fn finish(mut trainer: Trainer) -> Generator {
 }
 
 fn estimate(model: &Generator, tau: f64, batches: u64, states: Vec<StateQuery>) -> (f64, FreeEnergyReport) {
-    let method = Generator::choose_method(tau, |key, count| model.samples(key, 0, count)).unwrap().method;
+    let method = model.choose_method(tau, |key, count| model.samples(key, 0, count)).unwrap().method;
     let key = SampleKey { temperature: tau, method, seed: 1, purpose: Purpose::Sample };
     let query = FreeEnergyQuery { states, profiles: Vec::new() };
     let (mut weights, mut sums) = (WeightAccumulator::default(), FreeEnergyAccumulator::new(query, tau));
@@ -63,7 +66,7 @@ fn estimate(model: &Generator, tau: f64, batches: u64, states: Vec<StateQuery>) 
 #[test]
 fn muller_brown_at_three_temperatures_from_one_model() {
     let system = built_in("muller-brown");
-    let plan = default_plan(&system, 1.0, false);
+    let plan = default_plan(&system, 1.0, None, false);
     let model = finish(Trainer::new(plan, system, None, &Device::Cpu).unwrap());
     for (tau, exact) in [(0.5, 25.650157), (1.0, 11.729591), (2.0, 5.366083)] {
         let (ess, report) = estimate(&model, tau, 400, Vec::new());
@@ -76,8 +79,37 @@ fn muller_brown_at_three_temperatures_from_one_model() {
     }
 }
 
+/// What the note could not do (§4.5): one flow for a range of temperatures, trained on the energy alone. Exact answers by
+/// quadrature.
+#[test]
+fn one_flow_conditioned_on_temperature() {
+    let system = built_in("double-well");
+    let range = TemperatureRange { low: 0.5, high: 2.0 };
+    let plan = default_plan(&system, 1.0, Some(range), false);
+    let model = finish(Trainer::new(plan, system, None, &Device::Cpu).unwrap());
+    assert_eq!(model.card.temperature_range, Some(range));
+    let state = |name: &str, low, high| StateQuery {
+        name: name.into(),
+        intervals: vec![(CollectiveVariable::Coordinate { index: 0 }, low, high)],
+    };
+    let top = 0.08352759;
+    let states = vec![state("left", f64::NEG_INFINITY, top), state("right", top, f64::INFINITY)];
+    for (tau, log_z, difference) in [(0.5, 21.036795, 6.84940), (1.0, 11.020467, 3.380006), (2.0, 6.509507, 1.633447)] {
+        let (ess, report) = estimate(&model, tau, 400, states.clone());
+        let measured = &report.state_differences[0];
+        println!(
+            "τ = {tau}: log Z {}, ΔF {} ± {}, ESS {ess}",
+            report.log_z.value, measured.value, measured.standard_error
+        );
+        assert!((report.log_z.value - log_z).abs() <= 0.02, "log Z at τ = {tau} is {}", report.log_z.value);
+        let error = (measured.value - difference).abs();
+        assert!(error <= 4.0 * measured.standard_error, "ΔF at τ = {tau} is off by {error}");
+        assert!(ess >= 0.95, "ESS at τ = {tau} is {ess}");
+    }
+}
+
 fn small_plan(system: &System) -> TrainingPlan {
-    let mut plan = default_plan(system, 1.0, false);
+    let mut plan = default_plan(system, 1.0, None, false);
     plan.architecture.couplings = 4;
     plan.architecture.hidden = vec![16];
     plan.stages.truncate(1);
@@ -167,7 +199,7 @@ fn a_mode_that_is_missing_is_seen_by_held_out_data() {
     let mut random = boltzflow::math::Randoms::new(3, Purpose::Validation, 0);
     let positions = (0..2000).flat_map(|i| [if i % 2 == 0 { -1.76 } else { 1.68 }, 0.0]).collect::<Vec<f64>>();
     let positions = positions.into_iter().enumerate().map(|(i, x)| x + [0.2, 1.0][i % 2] * random.normal()).collect();
-    let data = TrainingData { positions, digest: "both wells".into() };
+    let data = TrainingData { positions, temperatures: Vec::new(), digest: "both wells".into() };
     let train = |ml: f64, kl: f64, factor: Ramp| {
         let mut plan = small_plan(&system);
         plan.stages[0].steps = 300;

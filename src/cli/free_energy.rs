@@ -36,7 +36,7 @@ pub(super) struct Args {
     target_error: Option<f64>,
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// auto, reweighting or latent-scaling
+    /// auto, reweighting, latent-scaling or conditioned
     #[arg(long, default_value = "auto")]
     method: String,
     #[command(flatten)]

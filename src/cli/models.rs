@@ -78,6 +78,12 @@ fn model_json(model: &v1::Model) -> Value {
         "held_out_log_prob": card.held_out_log_prob.map_or(Value::Null, number),
         "held_out_effective_fraction": card.held_out_effective_fraction.map_or(Value::Null, number),
         "flow_dimension": card.flow_dimension,
+        "temperature_range": card.temperature_range.map(|range| json!([range.low, range.high])),
+        "by_temperature": card.by_temperature.iter().map(|m| json!({
+            "temperature": m.temperature,
+            "effective_sample_fraction": number(m.effective_sample_fraction),
+            "pareto_k": number(m.pareto_k),
+        })).collect::<Vec<_>>(),
     })
 }
 

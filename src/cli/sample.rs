@@ -33,7 +33,7 @@ pub(super) struct Args {
     /// Index of the first sample
     #[arg(long, value_name = "I", default_value_t = 0)]
     first_index: u64,
-    /// auto, reweighting or latent-scaling
+    /// auto, reweighting, latent-scaling or conditioned
     #[arg(long, default_value = "auto")]
     method: String,
     /// The file to write
@@ -62,7 +62,10 @@ pub(super) fn method(name: &str) -> Result<v1::SamplingMethod, CliError> {
         "auto" => Ok(v1::SamplingMethod::Auto),
         "reweighting" => Ok(v1::SamplingMethod::Reweighting),
         "latent-scaling" => Ok(v1::SamplingMethod::LatentScaling),
-        _ => Err(CliError::failed(format!("'{name}' is not a method; use auto, reweighting or latent-scaling"))),
+        "conditioned" => Ok(v1::SamplingMethod::Conditioned),
+        _ => Err(CliError::failed(format!(
+            "'{name}' is not a method; use auto, reweighting, latent-scaling or conditioned"
+        ))),
     }
 }
 

@@ -11,6 +11,13 @@ pub(super) fn temperature(text: &str) -> Result<f64, String> {
     }
 }
 
+/// `LOW:HIGH`.
+pub(super) fn temperature_range(text: &str) -> Result<v1::TemperatureRange, String> {
+    let (low, high) = text.split_once(':').ok_or_else(|| format!("'{text}' is not LOW:HIGH, as in 300:600"))?;
+    let range = v1::TemperatureRange { low: temperature(low)?, high: temperature(high)? };
+    if range.low < range.high { Ok(range) } else { Err(format!("'{text}' does not go up")) }
+}
+
 /// `NAME=CV:LOW:HIGH`, or several intervals joined by `&`.
 pub(super) fn state(text: &str) -> Result<v1::State, String> {
     let (name, intervals) = text

@@ -18,6 +18,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 ///
 /// Examples:
 ///   boltzflow train --system double-well --wait
+///   boltzflow train --system double-well --temperature-range 0.5:2 --wait
 ///   boltzflow train --system system.xml --topology topology.pdb --dataset trajectory.npz --temperature 300 --wait
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -35,6 +36,9 @@ pub(super) struct Args {
     /// else 300 K or 1]
     #[arg(long, value_name = "T", value_parser = specs::temperature, allow_negative_numbers = true)]
     temperature: Option<f64>,
+    /// Train one flow for all temperatures of a range, which is then sampled at any of them
+    #[arg(long, value_name = "LOW:HIGH", value_parser = specs::temperature_range)]
+    temperature_range: Option<v1::TemperatureRange>,
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// The coordinates that the flow works in: automatic, or mixed, which are a molecule's core in Cartesian coordinates and
@@ -99,6 +103,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
             scheme: v1::CoordinateScheme::from(args.coordinates).into(),
             core_atoms: args.core_atoms,
         }),
+        temperature_range: args.temperature_range,
         ..v1::TrainingTask::default()
     };
     submit(&mut clients, Task::Training(task), args.wait, &args.json).await

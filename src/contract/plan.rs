@@ -5,7 +5,7 @@ use super::v1;
 use crate::compute::bias_activation::Activation;
 use crate::coords::CoordinateChoice;
 use crate::energy::System;
-use crate::flow::ArchitectureKind;
+use crate::flow::{ArchitectureKind, TemperatureRange};
 use crate::train::{Ramp, RampShape, Stage, TrainingPlan, default_plan};
 
 /// Where the fields of a training task are in a request.
@@ -13,7 +13,8 @@ const PREFIX: &str = "job.training.";
 
 /// The plan of a task: what it says, and the default for the system where it says nothing.
 pub fn training_plan(task: &v1::TrainingTask, system: &System, temperature: f64) -> Result<TrainingPlan, FieldError> {
-    let mut plan = default_plan(system, temperature, !task.dataset.is_empty());
+    let range = task.temperature_range.as_ref().map(read_range);
+    let mut plan = default_plan(system, temperature, range, !task.dataset.is_empty());
     plan.seed = task.seed;
     if let Some(coordinates) = &task.coordinates {
         plan.coordinates = read_coordinates(coordinates)?;
@@ -74,6 +75,10 @@ fn count(field: &str, value: i64, target: &mut u64) -> Result<(), FieldError> {
         *target = n;
     }
     Ok(())
+}
+
+fn read_range(message: &v1::TemperatureRange) -> TemperatureRange {
+    TemperatureRange { low: message.low, high: message.high }
 }
 
 fn read_coordinates(message: &v1::Coordinates) -> Result<CoordinateChoice, FieldError> {
@@ -226,7 +231,13 @@ pub fn training_task(plan: &TrainingPlan, system: &str, dataset: Option<&str>, m
         checkpoint_every: plan.checkpoint_every as i64,
         model_id: model_id.to_string(),
         coordinates: Some(coordinates_message(&plan.coordinates)),
+        temperature_range: plan.temperature_range.map(range_message),
     }
+}
+
+/// A range of temperatures.
+pub fn range_message(range: TemperatureRange) -> v1::TemperatureRange {
+    v1::TemperatureRange { low: range.low, high: range.high }
 }
 
 fn stage_message(stage: &Stage) -> v1::TrainingStage {

@@ -1,8 +1,9 @@
 //! Weights, estimates and model cards.
 
 use super::energy_unit;
+use super::plan::range_message;
 use super::v1;
-use crate::sample::ModelCard;
+use crate::sample::{ModelCard, TemperatureMeasure};
 use crate::thermo::{Estimate, WeightSummary};
 
 pub fn weight_summary(summary: &WeightSummary) -> v1::WeightSummary {
@@ -75,6 +76,16 @@ pub fn card_message(card: &ModelCard, flow_dimension: usize) -> v1::ModelCard {
         flow_dimension: flow_dimension as i64,
         validation_samples: card.validation_samples as i64,
         held_out_effective_fraction: card.data_effective_fraction,
+        temperature_range: card.temperature_range.map(range_message),
+        by_temperature: card.by_temperature.iter().map(measure_message).collect(),
+    }
+}
+
+fn measure_message(measure: &TemperatureMeasure) -> v1::TemperatureMeasure {
+    v1::TemperatureMeasure {
+        temperature: measure.temperature,
+        effective_sample_fraction: measure.effective_sample_fraction,
+        pareto_k: measure.pareto_k.unwrap_or(f64::NAN),
     }
 }
 

@@ -82,12 +82,12 @@ impl ReducedTarget {
         Ok(TargetBatch { positions, energies, ladj, gradients: Vec::new() })
     }
 
-    /// [`ReducedTarget::evaluate`], and the gradient of φ(U/kT) − ladj at the given temperature, where `slope` is the
+    /// [`ReducedTarget::evaluate`], and the gradient of φ(U/kT) − ladj at the temperature of each row, where `slope` is the
     /// derivative of φ; for `|_| 1.0` it is the gradient of u(y).
     pub fn evaluate_with_gradient(
         &self,
         y: &[f64],
-        temperature: f64,
+        temperature: impl Fn(usize) -> f64 + Sync,
         slope: impl Fn(f64) -> f64 + Sync,
     ) -> Result<TargetBatch, EnergyError> {
         let (positions, ladj) = self.to_positions(y);
@@ -96,7 +96,7 @@ impl ReducedTarget {
         let mut forces = vec![0.0; positions.len()];
         self.system.potential().evaluate(&positions, &mut energies, Some(&mut forces))?;
         mark_outside(&ladj, &mut energies);
-        let beta = 1.0 / self.system.scale().kt(temperature);
+        let scale = self.system.scale();
         let mut gradients = vec![0.0; y.len()];
         gradients
             .par_chunks_mut(d)
@@ -105,9 +105,11 @@ impl ReducedTarget {
             .zip(forces.par_chunks_mut(dx))
             .zip(energies.par_iter())
             .with_min_len(ROWS_PER_TASK)
-            .for_each(|((((gradient, y), x), force), energy)| {
-                let scale = beta * slope(beta * energy);
-                force.iter_mut().for_each(|f| *f *= scale);
+            .enumerate()
+            .for_each(|(row, ((((gradient, y), x), force), energy))| {
+                let beta = 1.0 / scale.kt(temperature(row));
+                let factor = beta * slope(beta * energy);
+                force.iter_mut().for_each(|f| *f *= factor);
                 self.coordinates.pull_back(y, x, force, gradient);
             });
         Ok(TargetBatch { positions, energies, ladj, gradients })

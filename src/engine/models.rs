@@ -48,7 +48,7 @@ impl LoadedModel {
         if let Some(choice) = self.pilots.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(choice.clone());
         }
-        let choice = Generator::choose_method(temperature, draw)?;
+        let choice = self.generator.choose_method(temperature, draw)?;
         let mut pilots = self.pilots.lock().unwrap_or_else(PoisonError::into_inner);
         if pilots.len() >= MAX_PILOTS {
             pilots.clear();

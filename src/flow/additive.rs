@@ -3,10 +3,9 @@
 use super::bijector::Bijector;
 use super::conditioner::Conditioner;
 use super::fused::ProgramBuilder;
-use super::spec::CouplingSpec;
+use super::spec::{Columns, CouplingSpec};
 use crate::compute::fused::Transform;
 use crate::compute::{Direction, Precision};
-use crate::coords::CoordinateKind;
 use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 
@@ -14,21 +13,21 @@ use candle_nn::VarBuilder;
 #[derive(Debug)]
 pub struct AdditiveCoupling {
     conditioner: Conditioner,
-    /// Row j is the transformed coordinate j: spreads the shifts over all d columns.
+    /// Row j is the transformed coordinate j: spreads the shifts over all columns.
     placement: Tensor,
     transformed: Vec<usize>,
 }
 
 impl AdditiveCoupling {
-    pub fn new(spec: &CouplingSpec, kinds: &[CoordinateKind], vb: &VarBuilder<'_>) -> Result<Self> {
-        let (m, d) = (spec.transformed.len(), kinds.len());
-        let mut placement = vec![0.0; m * d];
+    pub fn new(spec: &CouplingSpec, columns: Columns<'_>, vb: &VarBuilder<'_>) -> Result<Self> {
+        let (m, width) = (spec.transformed.len(), columns.width());
+        let mut placement = vec![0.0; m * width];
         for (row, &j) in spec.transformed.iter().enumerate() {
-            placement[row * d + j] = 1.0;
+            placement[row * width + j] = 1.0;
         }
         Ok(Self {
-            conditioner: spec.conditioner(kinds, m, vb)?,
-            placement: Tensor::from_vec(placement, (m, d), vb.device())?,
+            conditioner: spec.conditioner(columns, m, vb)?,
+            placement: Tensor::from_vec(placement, (m, width), vb.device())?,
             transformed: spec.transformed.clone(),
         })
     }

@@ -3,11 +3,10 @@
 use super::bijector::Bijector;
 use super::conditioner::Conditioner;
 use super::fused::ProgramBuilder;
-use super::spec::CouplingSpec;
+use super::spec::{Columns, CouplingSpec};
 use crate::compute::affine::AffineTransform;
 use crate::compute::fused::Transform;
 use crate::compute::{Direction, Precision};
-use crate::coords::CoordinateKind;
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
@@ -20,9 +19,9 @@ pub struct AffineCoupling {
 }
 
 impl AffineCoupling {
-    pub fn new(spec: &CouplingSpec, bound: f64, kinds: &[CoordinateKind], vb: &VarBuilder<'_>) -> Result<Self> {
+    pub fn new(spec: &CouplingSpec, bound: f64, columns: Columns<'_>, vb: &VarBuilder<'_>) -> Result<Self> {
         let transform = AffineTransform { columns: spec.transformed.clone().into(), bound };
-        Ok(Self { conditioner: spec.conditioner(kinds, transform.parameters(), vb)?, transform })
+        Ok(Self { conditioner: spec.conditioner(columns, transform.parameters(), vb)?, transform })
     }
 }
 

@@ -4,12 +4,16 @@ use super::conditioner::ConditionerSpec;
 use super::error::FlowError;
 use super::prior::Prior;
 use super::spec::{CouplingSpec, FlowSpec, LayerSpec};
+use super::temperature::TemperatureRange;
 use crate::compute::bias_activation::Activation;
 use crate::compute::spline::MAX_BINS;
 use crate::coords::CoordinateKind;
 use crate::math::{Purpose, Randoms};
 
 const MAX_COUPLINGS: usize = 256;
+
+/// Hidden layer of the network from a temperature to the scale and the shift of each coordinate.
+const SCALE_BY_TEMPERATURE: usize = 16;
 
 /// Which coupling layers a flow is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -60,8 +64,14 @@ impl Architecture {
 
     /// The full description for coordinates of the given kinds. Consecutive coupling layers transform complementary
     /// halves; which coordinates are in a half is drawn anew from the seed for each pair of layers. A flow in one
-    /// dimension has nothing to condition on: its couplings are unconditional.
-    pub fn expand(&self, kinds: &[CoordinateKind], seed: u64) -> Result<FlowSpec, FlowError> {
+    /// dimension has nothing to condition on: its couplings are unconditional. With a range of temperatures all conditioners
+    /// see the temperature, and scales and shifts are functions of it.
+    pub fn expand(
+        &self,
+        kinds: &[CoordinateKind],
+        temperatures: Option<TemperatureRange>,
+        seed: u64,
+    ) -> Result<FlowSpec, FlowError> {
         if self.couplings == 0 || self.couplings > MAX_COUPLINGS {
             return Err(FlowError::Spec(format!(
                 "couplings is {}; it must be from 1 to {MAX_COUPLINGS}",
@@ -91,10 +101,15 @@ impl Architecture {
                 ArchitectureKind::Spline => LayerSpec::Spline { coupling, bins: self.bins, bound: self.spline_bound },
             });
         }
-        if self.kind != ArchitectureKind::Nice {
+        let real: Vec<usize> = (0..d).filter(|&j| kinds[j] == CoordinateKind::Real).collect();
+        if self.kind != ArchitectureKind::Nice && temperatures.is_none() {
             layers.push(LayerSpec::GlobalAffine);
+        } else if self.kind != ArchitectureKind::Nice && !real.is_empty() {
+            let conditioner = ConditionerSpec { hidden: vec![SCALE_BY_TEMPERATURE], activation: self.activation };
+            let coupling = CouplingSpec { transformed: real, conditioner };
+            layers.push(LayerSpec::Affine { coupling, bound: self.log_scale_bound });
         }
-        let spec = FlowSpec { coordinates: kinds.to_vec(), prior: Prior::natural(kinds), layers };
+        let spec = FlowSpec { coordinates: kinds.to_vec(), prior: Prior::natural(kinds), layers, temperatures };
         spec.check()?;
         Ok(spec)
     }

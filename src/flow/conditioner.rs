@@ -2,11 +2,11 @@
 
 use super::error::FlowError;
 use super::fused::ProgramBuilder;
+use super::spec::Columns;
 use crate::compute::Precision;
 use crate::compute::bias_activation::{Activation, bias_activation};
 use crate::compute::features::FeatureMap;
 use crate::compute::fused::{Coupling, DenseLayer, Stage, Transform};
-use crate::coords::CoordinateKind;
 use candle_core::{DType, Module, Result, Tensor};
 use candle_nn::{Init, Linear, VarBuilder, init};
 
@@ -40,7 +40,7 @@ pub(super) enum Conditioner {
         layers: Vec<Dense>,
         precision: Precision,
     },
-    /// Without any coordinate to look at, a conditioner is a learned constant.
+    /// Without anything to look at, a conditioner is a learned constant.
     Constant(Tensor),
 }
 
@@ -52,10 +52,10 @@ pub(super) struct Dense {
 }
 
 impl Conditioner {
-    /// From the coordinates named by `passed` to `outputs` numbers.
+    /// From the columns named by `passed` to `outputs` numbers.
     pub fn new(
         spec: &ConditionerSpec,
-        kinds: &[CoordinateKind],
+        columns: Columns<'_>,
         passed: &[usize],
         outputs: usize,
         vb: VarBuilder<'_>,
@@ -63,7 +63,7 @@ impl Conditioner {
         if passed.is_empty() {
             return Ok(Self::Constant(vb.pp("output").get_with_hints(outputs, "bias", Init::Const(0.0))?));
         }
-        let columns = passed.iter().map(|&j| (j, kinds[j] == CoordinateKind::Circular)).collect();
+        let columns = passed.iter().map(|&j| (j, columns.is_circular(j))).collect();
         let features = FeatureMap::new(columns, vb.dtype());
         let mut width = features.width();
         let mut dense = |vb: VarBuilder<'_>, outputs: usize, init: Init, activation: Activation| {

@@ -1,23 +1,17 @@
 //! What the coupling layers share: some coordinates are transformed, the others decide how.
 
 use super::conditioner::Conditioner;
-use super::spec::CouplingSpec;
-use crate::coords::CoordinateKind;
+use super::spec::{Columns, CouplingSpec};
 use candle_core::Result;
 use candle_nn::VarBuilder;
 
 impl CouplingSpec {
-    /// The coordinates that pass through, ascending.
-    pub fn passed(&self, dimension: usize) -> Vec<usize> {
-        (0..dimension).filter(|j| self.transformed.binary_search(j).is_err()).collect()
+    /// The columns that pass through, ascending.
+    pub(super) fn passed(&self, columns: Columns<'_>) -> Vec<usize> {
+        (0..columns.width()).filter(|j| self.transformed.binary_search(j).is_err()).collect()
     }
 
-    pub(super) fn conditioner(
-        &self,
-        kinds: &[CoordinateKind],
-        outputs: usize,
-        vb: &VarBuilder<'_>,
-    ) -> Result<Conditioner> {
-        Conditioner::new(&self.conditioner, kinds, &self.passed(kinds.len()), outputs, vb.pp("conditioner"))
+    pub(super) fn conditioner(&self, columns: Columns<'_>, outputs: usize, vb: &VarBuilder<'_>) -> Result<Conditioner> {
+        Conditioner::new(&self.conditioner, columns, &self.passed(columns), outputs, vb.pp("conditioner"))
     }
 }

@@ -4,6 +4,7 @@ use super::error::FlowError;
 use super::fused::WithWeights;
 use super::normalizing_flow::Flow;
 use super::prior::Prior;
+use super::temperature::{Tau, TemperatureRange};
 use crate::compute::Direction;
 use crate::compute::fused::{
     InstructionSet, Kernel, Number, PackedWeights, Program, ROWS, TileScratch, dispatch, store,
@@ -17,7 +18,7 @@ pub struct LatentAddress {
     pub seed: u64,
     pub purpose: Purpose,
     pub index: u64,
-    /// The latent temperature τ: the variance of Gaussian components.
+    /// The latent temperature τ: the variance of Gaussian components, and what a flow conditioned on temperature is told.
     pub tau: f64,
 }
 
@@ -40,7 +41,7 @@ impl Flow {
     /// One draw for each address. The bits of a draw depend on its address alone.
     pub fn draw(&self, addresses: &[LatentAddress]) -> Result<FlowDraws, FlowError> {
         if let Some(fused) = self.fused() {
-            return fused.with_weights(Draw { prior: self.prior(), addresses });
+            return fused.with_weights(Draw { prior: self.prior(), temperatures: self.temperatures(), addresses });
         }
         let mut draws = FlowDraws::default();
         for addresses in addresses.chunks(ROWS_OF_A_CALL) {
@@ -57,7 +58,8 @@ impl Flow {
             padded.resize(ROWS_OF_A_CALL, last);
         }
         let latents = self.prior().sample(&padded);
-        let (coordinates, ladj) = self.apply_rows(&latents, Direction::Forward)?;
+        let taus: Vec<f64> = padded.iter().map(|a| a.tau).collect();
+        let (coordinates, ladj) = self.apply_rows(&latents, Tau::Each(&taus), Direction::Forward)?;
         let log_probs = latents.chunks_exact(d).zip(addresses).zip(ladj);
         draws.log_probs.extend(log_probs.map(|((z, a), ladj)| self.prior().log_prob(z, a.tau) - ladj));
         draws.latents.extend_from_slice(&latents[..n * d]);
@@ -68,6 +70,7 @@ impl Flow {
 
 struct Draw<'a> {
     prior: &'a Prior,
+    temperatures: Option<&'a TemperatureRange>,
     addresses: &'a [LatentAddress],
 }
 
@@ -75,8 +78,8 @@ impl WithWeights for Draw<'_> {
     type Output = FlowDraws;
 
     fn run<T: Number>(self, program: &Program, weights: &PackedWeights<T>) -> FlowDraws {
-        let Self { prior, addresses } = self;
-        let (n, d) = (addresses.len(), program.dimension);
+        let Self { prior, temperatures, addresses } = self;
+        let (n, d) = (addresses.len(), prior.components().len());
         let mut draws = FlowDraws { latents: vec![0.0; n * d], coordinates: vec![0.0; n * d], log_probs: vec![0.0; n] };
         addresses
             .par_chunks(ROWS)
@@ -85,7 +88,17 @@ impl WithWeights for Draw<'_> {
             .zip(draws.log_probs.par_chunks_mut(ROWS))
             .for_each(|(((addresses, latents), coordinates), log_probs)| {
                 weights.with_scratch(program, |scratch| {
-                    dispatch(DrawTile { prior, program, weights, addresses, latents, coordinates, log_probs, scratch });
+                    dispatch(DrawTile {
+                        prior,
+                        temperatures,
+                        program,
+                        weights,
+                        addresses,
+                        latents,
+                        coordinates,
+                        log_probs,
+                        scratch,
+                    });
                 });
             });
         draws
@@ -94,6 +107,7 @@ impl WithWeights for Draw<'_> {
 
 struct DrawTile<'a, T> {
     prior: &'a Prior,
+    temperatures: Option<&'a TemperatureRange>,
     program: &'a Program,
     weights: &'a PackedWeights<T>,
     addresses: &'a [LatentAddress],
@@ -108,9 +122,15 @@ impl<T: Number> Kernel for DrawTile<'_, T> {
 
     #[inline(always)]
     fn run<I: InstructionSet>(self) {
-        let d = self.program.dimension;
+        let d = self.prior.components().len();
         let mut log_prior = [0.0; ROWS];
-        self.prior.sample_tile(self.addresses, &mut self.scratch.x, &mut log_prior);
+        let (coordinates, told) = self.scratch.x.split_at_mut(d);
+        self.prior.sample_tile(self.addresses, coordinates, &mut log_prior);
+        if let (Some(range), [told]) = (self.temperatures, told) {
+            for (r, feature) in told.iter_mut().enumerate() {
+                *feature = range.feature(self.addresses[r.min(self.addresses.len() - 1)].tau);
+            }
+        }
         store(&self.scratch.x, self.latents, d);
         self.program.run_tile::<I, T>(self.weights, Direction::Forward, self.scratch);
         store(&self.scratch.x, self.coordinates, d);

@@ -3,9 +3,9 @@
 
 use super::bijector::Bijector;
 use super::fused::ProgramBuilder;
+use super::spec::Columns;
 use crate::compute::Direction;
 use crate::compute::fused::Stage;
-use crate::coords::CoordinateKind;
 use candle_core::{DType, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
@@ -17,26 +17,29 @@ pub struct GlobalAffine {
     /// One where the coordinate is real, zero where it is circular.
     real: Tensor,
     is_real: Vec<bool>,
+    /// Columns after the coordinates, which are left alone.
+    told: usize,
 }
 
 impl GlobalAffine {
-    pub fn new(kinds: &[CoordinateKind], vb: &VarBuilder<'_>) -> Result<Self> {
-        let d = kinds.len();
-        let is_real: Vec<bool> = kinds.iter().map(|&k| k == CoordinateKind::Real).collect();
+    pub fn new(columns: Columns<'_>, vb: &VarBuilder<'_>) -> Result<Self> {
+        let d = columns.kinds.len();
+        let is_real: Vec<bool> = (0..d).map(|j| !columns.is_circular(j)).collect();
         let real = is_real.iter().map(|&real| if real { 1.0 } else { 0.0 });
         Ok(Self {
             log_scale: vb.get_with_hints(d, "log_scale", Init::Const(0.0))?,
             shift: vb.get_with_hints(d, "shift", Init::Const(0.0))?,
             real: Tensor::from_iter(real.collect::<Vec<f64>>(), vb.device())?,
             is_real,
+            told: columns.told,
         })
     }
 }
 
 impl Bijector for GlobalAffine {
     fn apply(&self, input: &Tensor, direction: Direction) -> Result<(Tensor, Tensor)> {
-        let s = self.log_scale.to_dtype(DType::F64)?.mul(&self.real)?;
-        let t = self.shift.to_dtype(DType::F64)?.mul(&self.real)?;
+        let all = |part: &Tensor| part.to_dtype(DType::F64)?.mul(&self.real)?.pad_with_zeros(0, 0, self.told);
+        let (s, t) = (all(&self.log_scale)?, all(&self.shift)?);
         let n = input.dim(0)?;
         let ladj = s.sum_all()?.broadcast_as(n)?;
         match direction {

@@ -22,6 +22,7 @@ mod permutation;
 mod prior;
 mod spec;
 mod spline;
+mod temperature;
 mod weights;
 
 pub use architecture::{Architecture, ArchitectureKind};
@@ -32,6 +33,7 @@ pub use error::FlowError;
 pub use normalizing_flow::Flow;
 pub use prior::{Prior, PriorComponent};
 pub use spec::{CouplingSpec, FlowSpec, LayerSpec};
+pub use temperature::{Tau, TemperatureRange};
 pub use weights::Weights;
 
 pub use crate::compute::{Direction, Precision};

@@ -11,6 +11,7 @@ use super::permutation::Permutation;
 use super::prior::Prior;
 use super::spec::{FlowSpec, LayerSpec};
 use super::spline::SplineCoupling;
+use super::temperature::{Tau, TemperatureRange};
 use super::weights::Weights;
 use crate::compute::{Direction, Precision};
 use candle_core::{DType, Device, Tensor};
@@ -48,7 +49,7 @@ impl Flow {
         let weights = Arc::new(Weights::new(initialiser.into_drawn(), device)?);
         let vb = VarBuilder::from_backend(Box::new(Trainable(Arc::clone(&weights))), dtype, device.clone());
         let bijectors = bijectors(&spec, vb, device)?;
-        let fused = device.is_cpu().then(|| FusedFlow::trainable(spec.dimension(), &bijectors, &weights));
+        let fused = device.is_cpu().then(|| FusedFlow::trainable(spec.columns().width(), &bijectors, &weights));
         Ok((Self::new(spec, bijectors, device, fused.transpose()?), weights))
     }
 
@@ -62,7 +63,7 @@ impl Flow {
         spec.check()?;
         let vb = VarBuilder::from_backend(Box::new(Loaded { tensors: weights }), dtype, device.clone());
         let bijectors = bijectors(&spec, vb, device).map_err(|e| FlowError::Weights(e.to_string()))?;
-        let fused = device.is_cpu().then(|| FusedFlow::frozen(spec.dimension(), &bijectors));
+        let fused = device.is_cpu().then(|| FusedFlow::frozen(spec.columns().width(), &bijectors));
         Ok(Self::new(spec, bijectors, device, fused))
     }
 
@@ -123,28 +124,39 @@ impl Flow {
         self.fused.as_ref()
     }
 
-    /// Runs all bijectors: (output (n, d), ladj (n)), both f64, differentiable.
-    pub fn apply(&self, input: &Tensor, direction: Direction) -> Result<(Tensor, Tensor), FlowError> {
-        let Some(fused) = &self.fused else { return self.apply_one_by_one(input, direction) };
-        let packed = fused.apply(input, direction)?;
-        let d = self.spec.dimension();
-        Ok((packed.narrow(1, 0, d)?, packed.narrow(1, d, 1)?.squeeze(1)?))
+    /// The latent temperatures that the flow is conditioned on, if it is.
+    pub fn temperatures(&self) -> Option<&TemperatureRange> {
+        self.spec.temperatures.as_ref()
+    }
+
+    /// Runs all bijectors: (output (n, d), ladj (n)), both f64, differentiable. `tau` is what a flow conditioned on
+    /// temperature is told.
+    pub fn apply(&self, input: &Tensor, tau: Tau<'_>, direction: Direction) -> Result<(Tensor, Tensor), FlowError> {
+        let Some(fused) = &self.fused else { return self.apply_one_by_one(input, tau, direction) };
+        let packed = fused.apply(&self.widened(input, tau)?, direction)?;
+        let (d, width) = (self.spec.dimension(), self.spec.columns().width());
+        Ok((packed.narrow(1, 0, d)?, packed.narrow(1, width, 1)?.squeeze(1)?))
     }
 
     /// [`Flow::apply`], (n, d + 1): the last column is ladj.
-    pub fn apply_packed(&self, input: &Tensor, direction: Direction) -> Result<Tensor, FlowError> {
+    pub fn apply_packed(&self, input: &Tensor, tau: Tau<'_>, direction: Direction) -> Result<Tensor, FlowError> {
         match &self.fused {
-            Some(fused) => Ok(fused.apply(input, direction)?),
-            None => {
-                let (output, ladj) = self.apply_one_by_one(input, direction)?;
+            Some(fused) if self.spec.temperatures.is_none() => Ok(fused.apply(input, direction)?),
+            _ => {
+                let (output, ladj) = self.apply(input, tau, direction)?;
                 Ok(Tensor::cat(&[&output, &ladj.unsqueeze(1)?], 1)?)
             }
         }
     }
 
     /// [`Flow::apply`], bijector by bijector in candle operations: what the CPU's kernels are held against.
-    pub fn apply_one_by_one(&self, input: &Tensor, direction: Direction) -> Result<(Tensor, Tensor), FlowError> {
-        let mut x = input.clone();
+    pub fn apply_one_by_one(
+        &self,
+        input: &Tensor,
+        tau: Tau<'_>,
+        direction: Direction,
+    ) -> Result<(Tensor, Tensor), FlowError> {
+        let mut x = self.widened(input, tau)?;
         let mut total: Option<Tensor> = None;
         let mut run = |bijector: &dyn Bijector| -> candle_core::Result<()> {
             let (y, ladj) = bijector.apply(&x, direction)?;
@@ -163,39 +175,60 @@ impl Flow {
             Some(ladj) => ladj,
             None => Tensor::zeros(input.dim(0)?, DType::F64, &self.device)?,
         };
-        Ok((x, ladj))
+        Ok((x.narrow(1, 0, self.spec.dimension())?, ladj))
+    }
+
+    /// The columns that bijectors work on: the coordinates, and the feature of the temperature if they see it.
+    fn widened(&self, input: &Tensor, tau: Tau<'_>) -> candle_core::Result<Tensor> {
+        let Some(range) = &self.spec.temperatures else { return Ok(input.clone()) };
+        Tensor::cat(&[input, &tau.features(range, input.dim(0)?, &self.device)?], 1)
     }
 
     /// [`Flow::apply`] on numbers in host memory: rows of d in, (rows of d, ladj) out.
-    pub fn apply_rows(&self, input: &[f64], direction: Direction) -> Result<(Vec<f64>, Vec<f64>), FlowError> {
+    pub fn apply_rows(
+        &self,
+        input: &[f64],
+        tau: Tau<'_>,
+        direction: Direction,
+    ) -> Result<(Vec<f64>, Vec<f64>), FlowError> {
         let d = self.spec.dimension();
-        if let Some(fused) = &self.fused {
+        let Some(fused) = &self.fused else {
+            let input = Tensor::from_slice(input, (input.len() / d, d), &self.device)?;
+            let (output, ladj) = self.apply(&input, tau, direction)?;
+            return Ok((output.flatten_all()?.to_vec1()?, ladj.to_vec1()?));
+        };
+        let Some(range) = &self.spec.temperatures else {
             return fused.with_weights(ApplyRows { rows: input, direction });
+        };
+        let mut wide = Vec::with_capacity(input.len() / d * (d + 1));
+        for (i, row) in input.chunks_exact(d).enumerate() {
+            wide.extend_from_slice(row);
+            wide.push(range.feature(tau.of(i)));
         }
-        let input = Tensor::from_slice(input, (input.len() / d, d), &self.device)?;
-        let (output, ladj) = self.apply(&input, direction)?;
-        Ok((output.flatten_all()?.to_vec1()?, ladj.to_vec1()?))
+        let (wide, ladj) = fused.with_weights(ApplyRows { rows: &wide, direction })?;
+        Ok((wide.chunks_exact(d + 1).flat_map(|row| &row[..d]).copied().collect(), ladj))
     }
 
     /// Whether every bijector's Jacobian is constant, so that scaling the latent's variance by τ changes the
-    /// temperature by τ with no error of its own (§4.3 and §4.4 of the note).
+    /// temperature by τ with no error of its own (§4.3 and §4.4 of the note). A flow that is told the temperature is
+    /// another one at each.
     pub fn has_constant_jacobian(&self) -> bool {
-        self.bijectors.iter().all(|b| b.has_constant_jacobian())
+        self.spec.temperatures.is_none() && self.bijectors.iter().all(|b| b.has_constant_jacobian())
     }
 }
 
 /// The flow's bijectors, with weights that the builder gives them.
 fn bijectors(spec: &FlowSpec, vb: VarBuilder<'_>, device: &Device) -> candle_core::Result<Vec<Box<dyn Bijector>>> {
-    let kinds = &spec.coordinates;
+    let columns = spec.columns();
     let layer = |(i, layer): (usize, &LayerSpec)| {
         let vb = vb.pp("layers").pp(i);
         Ok::<Box<dyn Bijector>, candle_core::Error>(match layer {
-            LayerSpec::Permutation { order } => Box::new(Permutation::new(order, device)?),
-            LayerSpec::GlobalAffine => Box::new(GlobalAffine::new(kinds, &vb)?),
-            LayerSpec::Additive { coupling } => Box::new(AdditiveCoupling::new(coupling, kinds, &vb)?),
-            LayerSpec::Affine { coupling, bound } => Box::new(AffineCoupling::new(coupling, *bound, kinds, &vb)?),
+            LayerSpec::Permutation { order } => Box::new(Permutation::new(order, columns, device)?),
+            LayerSpec::GlobalAffine => Box::new(GlobalAffine::new(columns, &vb)?),
+            LayerSpec::Additive { coupling } => Box::new(AdditiveCoupling::new(coupling, columns, &vb)?),
+            LayerSpec::Affine { coupling, bound } => Box::new(AffineCoupling::new(coupling, *bound, columns, &vb)?),
             LayerSpec::Spline { coupling, bins, bound } => {
-                Box::new(SplineCoupling::new(coupling, *bins, *bound, kinds, &vb)?)
+                Box::new(SplineCoupling::new(coupling, *bins, *bound, columns, &vb)?)
             }
         })
     };

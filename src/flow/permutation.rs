@@ -2,6 +2,7 @@
 
 use super::bijector::Bijector;
 use super::fused::ProgramBuilder;
+use super::spec::Columns;
 use crate::compute::Direction;
 use crate::compute::fused::Stage;
 use candle_core::{Device, Result, Tensor};
@@ -15,7 +16,8 @@ pub struct Permutation {
 }
 
 impl Permutation {
-    pub fn new(order: &[usize], device: &Device) -> Result<Self> {
+    pub fn new(order: &[usize], columns: Columns<'_>, device: &Device) -> Result<Self> {
+        let order: Vec<usize> = order.iter().copied().chain(order.len()..columns.width()).collect();
         let mut inverse = vec![0u32; order.len()];
         for (to, &from) in order.iter().enumerate() {
             inverse[from] = to as u32;
@@ -23,7 +25,7 @@ impl Permutation {
         Ok(Self {
             forward: Tensor::from_iter(order.iter().map(|&i| i as u32), device)?,
             inverse: Tensor::from_vec(inverse, order.len(), device)?,
-            order: order.to_vec(),
+            order,
         })
     }
 }

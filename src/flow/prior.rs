@@ -2,6 +2,7 @@
 
 use super::draw::LatentAddress;
 use super::error::FlowError;
+use super::temperature::Tau;
 use crate::compute::fused::{InstructionSet, Kernel, Lane, LatentLanes, ROWS, dispatch, store};
 use crate::coords::CoordinateKind;
 use crate::math::special::HALF_LOG_TWO_PI;
@@ -147,9 +148,9 @@ impl Prior {
             .sum()
     }
 
-    /// log q₁(z) (n) of latents (n, d), differentiable. Latents outside of the support of a uniform component count as
+    /// log q_τ(z) (n) of latents (n, d), differentiable. Latents outside of the support of a uniform component count as
     /// inside: their density has no slope to follow, and [`Prior::log_prob`] says −∞ where a weight is made of it.
-    pub fn training_log_prob(&self, latents: &Tensor) -> Result<Tensor> {
+    pub fn training_log_prob(&self, latents: &Tensor, tau: Tau<'_>) -> Result<Tensor> {
         let mut constant = 0.0;
         let gaussian: Vec<f64> = self
             .components
@@ -165,8 +166,19 @@ impl Prior {
                 }
             })
             .collect();
+        let count: f64 = gaussian.iter().sum();
         let gaussian = Tensor::from_vec(gaussian, (self.components.len(), 1), latents.device())?;
-        latents.sqr()?.matmul(&gaussian)?.squeeze(1)?.affine(-0.5, constant)
+        let squares = latents.sqr()?.matmul(&gaussian)?.squeeze(1)?;
+        match tau {
+            Tau::One(tau) => squares.affine(-0.5 / tau, constant - 0.5 * count * tau.ln()),
+            Tau::Each(taus) => {
+                let each = |f: &dyn Fn(f64) -> f64| {
+                    Tensor::from_iter(taus.iter().map(|&tau| f(tau)).collect::<Vec<_>>(), latents.device())
+                };
+                let (factors, constants) = (each(&|tau| -0.5 / tau)?, each(&|tau| constant - 0.5 * count * tau.ln())?);
+                (squares * factors)? + constants
+            }
+        }
     }
 
     /// The differential entropy of the prior at latent temperature τ, in nats.

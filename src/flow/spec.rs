@@ -3,6 +3,7 @@
 use super::conditioner::ConditionerSpec;
 use super::error::FlowError;
 use super::prior::Prior;
+use super::temperature::TemperatureRange;
 use crate::compute::spline::MAX_BINS;
 use crate::coords::CoordinateKind;
 
@@ -11,13 +12,15 @@ const MAX_LAYERS: usize = 1024;
 /// 256 MB of f32; training needs four times that.
 const MAX_PARAMETERS: usize = 1 << 26;
 
-/// A flow: its coordinates, its prior, and its layers in the order of the forward direction.
+/// A flow: its coordinates, its prior, and its layers in the order of the forward direction. With a range of temperatures
+/// every conditioner sees the temperature too.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FlowSpec {
     pub coordinates: Vec<CoordinateKind>,
     pub prior: Prior,
     pub layers: Vec<LayerSpec>,
+    pub temperatures: Option<TemperatureRange>,
 }
 
 /// One bijector.
@@ -51,6 +54,11 @@ impl FlowSpec {
         self.coordinates.len()
     }
 
+    /// What the bijectors carry: the coordinates, and after them what they are told and leave alone.
+    pub(super) fn columns(&self) -> Columns<'_> {
+        Columns { kinds: &self.coordinates, told: usize::from(self.temperatures.is_some()) }
+    }
+
     /// That the description is consistent.
     pub fn check(&self) -> Result<(), FlowError> {
         let d = self.dimension();
@@ -59,6 +67,9 @@ impl FlowSpec {
             return fail("a flow needs at least one coordinate".into());
         }
         self.prior.check(&self.coordinates)?;
+        if let Some(range) = &self.temperatures {
+            range.check()?;
+        }
         if self.layers.len() > MAX_LAYERS {
             return fail(format!("it has {} layers; at most {MAX_LAYERS} are allowed", self.layers.len()));
         }
@@ -110,7 +121,7 @@ impl FlowSpec {
         };
         let transformed = coupling.transformed.len();
         // A circular coordinate is seen as its sine and cosine.
-        let mut width = 2 * self.dimension().saturating_sub(transformed);
+        let mut width = 2 * self.dimension().saturating_sub(transformed) + usize::from(self.temperatures.is_some());
         let outputs = transformed.saturating_mul(each);
         let mut sum = 0usize;
         for &next in coupling.conditioner.hidden.iter().chain([&outputs]) {
@@ -134,6 +145,27 @@ impl FlowSpec {
             )));
         }
         coupling.conditioner.check(layer)
+    }
+}
+
+/// The columns of a batch as bijectors see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Columns<'a> {
+    /// Of the coordinates, which come first.
+    pub kinds: &'a [CoordinateKind],
+    /// Columns after them that every conditioner sees and none transforms.
+    pub told: usize,
+}
+
+impl Columns<'_> {
+    /// All columns.
+    pub fn width(&self) -> usize {
+        self.kinds.len() + self.told
+    }
+
+    /// Whether a column is an angle.
+    pub fn is_circular(&self, column: usize) -> bool {
+        self.kinds.get(column) == Some(&CoordinateKind::Circular)
     }
 }
 

@@ -3,10 +3,9 @@
 use super::bijector::Bijector;
 use super::conditioner::Conditioner;
 use super::fused::ProgramBuilder;
-use super::spec::CouplingSpec;
+use super::spec::{Columns, CouplingSpec};
 use crate::compute::spline::{SplineKind, SplineTransform};
 use crate::compute::{Direction, Precision};
-use crate::coords::CoordinateKind;
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
@@ -22,19 +21,13 @@ impl SplineCoupling {
         spec: &CouplingSpec,
         bins: usize,
         bound: f64,
-        kinds: &[CoordinateKind],
+        columns: Columns<'_>,
         vb: &VarBuilder<'_>,
     ) -> Result<Self> {
-        let columns: Vec<_> = spec
-            .transformed
-            .iter()
-            .map(|&j| match kinds[j] {
-                CoordinateKind::Real => (j, SplineKind::Linear),
-                CoordinateKind::Circular => (j, SplineKind::Circular),
-            })
-            .collect();
-        let transform = SplineTransform::new(&columns, bins, bound);
-        Ok(Self { conditioner: spec.conditioner(kinds, transform.parameters(), vb)?, transform })
+        let kind = |j| if columns.is_circular(j) { SplineKind::Circular } else { SplineKind::Linear };
+        let transformed: Vec<_> = spec.transformed.iter().map(|&j| (j, kind(j))).collect();
+        let transform = SplineTransform::new(&transformed, bins, bound);
+        Ok(Self { conditioner: spec.conditioner(columns, transform.parameters(), vb)?, transform })
     }
 }
 

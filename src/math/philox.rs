@@ -60,6 +60,8 @@ pub enum Purpose {
     Bootstrap = 7,
     /// Which coordinates a coupling layer transforms.
     Architecture = 8,
+    /// Temperatures of the samples of training batches.
+    TrainingTemperature = 9,
     /// The noise of Langevin dynamics, new velocities, and the moves of Metropolis Monte Carlo. The pilots of simulations
     /// have the same four purposes and 8 more.
     SimulationNoise = 32,

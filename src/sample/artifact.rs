@@ -3,11 +3,11 @@
 use super::generator::Generator;
 use crate::coords::{CoordinatesError, CoordinatesSpec, ReducedTarget};
 use crate::energy::{EnergyError, EnergyScale, System, SystemDefinition};
-use crate::flow::{Flow, FlowError, FlowSpec};
+use crate::flow::{Flow, FlowError, FlowSpec, TemperatureRange};
 use candle_core::{DType, Device, Tensor};
 use std::collections::{BTreeMap, HashMap};
 
-const FORMAT: &str = "boltzflow-model/2";
+const FORMAT: &str = "boltzflow-model/3";
 
 /// What a model says of itself.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -19,6 +19,8 @@ pub struct ModelCard {
     pub coordinates: String,
     /// The temperature trained at.
     pub temperature: f64,
+    /// The temperatures trained at by a flow that is conditioned on it.
+    pub temperature_range: Option<TemperatureRange>,
     /// SHA-256 of the training data, if there were any.
     pub data_digest: Option<String>,
     pub seed: u64,
@@ -34,12 +36,24 @@ pub struct ModelCard {
     pub effective_sample_fraction: f64,
     /// k̂ of the same samples; absent if it could not be fitted.
     pub pareto_k: Option<f64>,
+    /// The same over the range of temperatures; empty where there is none.
+    pub by_temperature: Vec<TemperatureMeasure>,
     /// Mean log p of data that were held out from training, if there were any and it is finite.
     pub data_log_prob: Option<f64>,
     /// The effective fraction as held-out data see it: Z/⟨w⟩, with log Z from the model's samples and the mean of the
     /// weights w = exp(−U/kT)/p over the data. For a model that covers the data it is about
     /// `effective_sample_fraction`; where data lie in a mode that the model never visits, it is far less.
     pub data_effective_fraction: Option<f64>,
+}
+
+/// The weights of a model's samples at one temperature.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct TemperatureMeasure {
+    pub temperature: f64,
+    /// Kish's effective sample size as a fraction of the samples.
+    pub effective_sample_fraction: f64,
+    /// Absent if it could not be fitted.
+    pub pareto_k: Option<f64>,
 }
 
 /// A model covers its held-out data if their effective fraction is at least this part of that of its own samples.
@@ -58,8 +72,20 @@ impl ModelCard {
         if !(self.temperature.is_finite() && self.temperature > 0.0) {
             return Err(format!("its card names the temperature {}", self.temperature));
         }
+        if let Some(TemperatureRange { low, high }) = self.temperature_range
+            && !(0.0 < low && low <= self.temperature && self.temperature <= high && high.is_finite())
+        {
+            return Err(format!(
+                "its card names temperatures from {low} to {high}, trained around {}",
+                self.temperature
+            ));
+        }
+        if self.by_temperature.iter().any(|m| !(m.temperature.is_finite() && m.temperature > 0.0)) {
+            return Err("its card was measured at temperatures that there are not".into());
+        }
         let fractions = [Some(self.effective_sample_fraction), self.data_effective_fraction];
-        if fractions.into_iter().flatten().any(|f| !(0.0..=1.0).contains(&f)) {
+        let measured = self.by_temperature.iter().map(|m| m.effective_sample_fraction);
+        if fractions.into_iter().flatten().chain(measured).any(|f| !(0.0..=1.0).contains(&f)) {
             return Err("its card names an effective fraction that is not from 0 to 1".into());
         }
         Ok(())
@@ -152,6 +178,9 @@ impl Generator {
         }
         let mut card = header.card;
         card.check().map_err(damaged)?;
+        if header.flow.temperatures.is_some() != card.temperature_range.is_some() {
+            return Err(damaged("its flow and its card disagree on whether it is conditioned on temperature".into()));
+        }
         // What follows from the rest is not taken from the card.
         card.energy_scale = system.scale();
         card.coordinates = coordinates.description();

@@ -3,7 +3,7 @@
 use super::generator::Generator;
 use super::importance::SampleRun;
 use crate::coords::TargetBatch;
-use crate::flow::{Direction, FlowDraws, FlowError, ROWS_OF_A_CALL};
+use crate::flow::{Direction, FlowDraws, FlowError, ROWS_OF_A_CALL, Tau};
 use candle_core::Tensor;
 
 impl Generator {
@@ -18,12 +18,13 @@ impl Generator {
             return Ok(None);
         };
         let n: usize = runs.iter().map(|run| run.count).sum();
-        let (mut z, mut log_q) = (Vec::new(), Vec::new());
+        let (mut z, mut log_q, mut taus) = (Vec::new(), Vec::new(), Vec::new());
         let mut sample = |run: &SampleRun, first_index, count| -> candle_core::Result<()> {
             if count > 0 {
                 let tau = self.latent_temperature(&run.key);
                 let (latents, log_prior) = prior.sample(count, run.key.seed, run.key.purpose, first_index, tau)?;
                 z.push(latents);
+                taus.resize(taus.len() + count, tau);
                 log_q.push(log_prior);
             }
             Ok(())
@@ -38,8 +39,9 @@ impl Generator {
         let (z, log_q) = (Tensor::cat(&z, 0)?, Tensor::cat(&log_q, 0)?);
         let (mut y, mut log_probs) = (Vec::new(), Vec::new());
         for first in (0..n).step_by(ROWS_OF_A_CALL) {
+            let tau = Tau::Each(&taus[first..first + ROWS_OF_A_CALL]);
             let (of_call, ladj) =
-                self.flow.apply(&z.narrow(0, first, ROWS_OF_A_CALL)?.contiguous()?, Direction::Forward)?;
+                self.flow.apply(&z.narrow(0, first, ROWS_OF_A_CALL)?.contiguous()?, tau, Direction::Forward)?;
             log_probs.push((log_q.narrow(0, first, ROWS_OF_A_CALL)? - ladj)?);
             y.push(of_call);
         }

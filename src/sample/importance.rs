@@ -4,7 +4,7 @@ use super::generator::Generator;
 use super::method::Method;
 use crate::coords::TargetBatch;
 use crate::energy::EnergyError;
-use crate::flow::{Direction, FlowDraws, FlowError, LatentAddress};
+use crate::flow::{Direction, FlowDraws, FlowError, LatentAddress, Tau};
 use crate::math::Purpose;
 
 /// What a sample's address is made of, besides its index and its model.
@@ -160,17 +160,9 @@ impl Generator {
         let tau = self.latent_temperature(key);
         let d = self.target.dimension();
         let (coordinates, ladj) = self.target.to_coordinates(positions);
-        let (latents, flow_ladj) = self.flow.apply_rows(&coordinates, Direction::Inverse)?;
+        let (latents, flow_ladj) = self.flow.apply_rows(&coordinates, Tau::One(tau), Direction::Inverse)?;
         let log_q = latents.chunks_exact(d).map(|z| self.flow.prior().log_prob(z, tau));
         Ok(log_q.zip(flow_ladj).zip(ladj).map(|((q, f), c)| q + f - c).collect())
-    }
-
-    /// The variance of the latents: τ = T/T₀ if they are scaled (§4.2 of the note), else one.
-    pub(super) fn latent_temperature(&self, key: &SampleKey) -> f64 {
-        match key.method {
-            Method::Reweighting => 1.0,
-            Method::LatentScaling => key.temperature / self.temperature(),
-        }
     }
 }
 

@@ -11,40 +11,70 @@ pub const PILOT_SAMPLES: usize = 8192;
 /// The pilot's seed. It is fixed, so that the choice is a property of the model and the temperature.
 const PILOT_SEED: u64 = 0x70_69_6c_6f_74;
 
-/// How a temperature other than the trained one is reached. At the trained one both are the same.
+/// How a temperature is reached. At the one trained at all are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// Samples of the trained temperature, weighted to the one asked for.
+    /// Samples of the nearest temperature that was trained at, weighted to the one asked for.
     Reweighting,
-    /// Gaussian latents of variance τ = T/T₀, with their exact log p_τ (§4 of the note).
+    /// Gaussian latents of variance τ = T/T₀, with their exact log p_τ (§4 of the note), of a flow of one temperature.
     LatentScaling,
+    /// A flow conditioned on temperature is told the one asked for, or the nearest that it knows, with latents of variance τ.
+    Conditioned,
 }
 
 /// The outcome of a pilot.
 #[derive(Clone, Debug)]
 pub struct MethodChoice {
     pub method: Method,
-    pub reweighting: WeightSummary,
-    pub latent_scaling: WeightSummary,
+    /// The weights of each method that could be used.
+    pub pilots: Vec<(Method, WeightSummary)>,
+}
+
+impl MethodChoice {
+    /// The weights of the method that was chosen.
+    pub fn chosen(&self) -> Option<&WeightSummary> {
+        self.pilots.iter().find(|(method, _)| *method == self.method).map(|(_, summary)| summary)
+    }
 }
 
 impl Generator {
-    /// Picks the better method by a pilot of each; `draw` gives the samples of a key from index 0 on, so many.
+    /// The methods that the model has for a temperature, the plainest first; never none.
+    pub fn methods(&self, temperature: f64) -> &'static [Method] {
+        match self.card.temperature_range {
+            _ if temperature == self.temperature() => &[Method::Reweighting],
+            None => &[Method::Reweighting, Method::LatentScaling],
+            Some(range) if (range.low..=range.high).contains(&temperature) => &[Method::Conditioned],
+            Some(_) => &[Method::Reweighting, Method::Conditioned],
+        }
+    }
+
+    /// Picks the best method by a pilot of each; `draw` gives the samples of a key from index 0 on, so many.
     pub fn choose_method<E>(
+        &self,
         temperature: f64,
         mut draw: impl FnMut(&SampleKey, usize) -> Result<WeightedBatch, E>,
     ) -> Result<MethodChoice, E> {
-        let mut pilot = |method| -> Result<WeightSummary, E> {
+        let mut pilots = Vec::new();
+        for &method in self.methods(temperature) {
             let key = SampleKey { temperature, method, seed: PILOT_SEED, purpose: Purpose::Pilot };
             let mut weights = WeightAccumulator::default();
             draw(&key, PILOT_SAMPLES)?.log_weights.into_iter().for_each(|w| weights.add(w));
-            Ok(weights.summary())
-        };
-        let reweighting = pilot(Method::Reweighting)?;
-        let latent_scaling = pilot(Method::LatentScaling)?;
-        let scaling_wins = score(&latent_scaling) > score(&reweighting);
-        let method = if scaling_wins { Method::LatentScaling } else { Method::Reweighting };
-        Ok(MethodChoice { method, reweighting, latent_scaling })
+            pilots.push((method, weights.summary()));
+        }
+        // Of equals the plainest.
+        let best = pilots.iter().rev().max_by(|(_, a), (_, b)| score(a).total_cmp(&score(b)));
+        Ok(MethodChoice { method: best.map_or(Method::Reweighting, |(method, _)| *method), pilots })
+    }
+
+    /// The latent temperature that a method samples at: the variance of Gaussian latents, and what a flow conditioned on
+    /// temperature is told.
+    pub(super) fn latent_temperature(&self, key: &SampleKey) -> f64 {
+        let tau = key.temperature / self.temperature();
+        match (key.method, self.card.temperature_range) {
+            (Method::Reweighting, None) => 1.0,
+            (Method::Reweighting, Some(range)) => range.nearest(key.temperature) / self.temperature(),
+            (Method::LatentScaling | Method::Conditioned, _) => tau,
+        }
     }
 }
 

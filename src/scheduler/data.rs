@@ -2,6 +2,7 @@
 
 use super::run_job::{Ended, failure, unreadable};
 use super::worker::Scheduler;
+use crate::flow::TemperatureRange;
 use crate::store::{DatasetDocument, ResourceKind, StoreError};
 
 /// A dataset's frames.
@@ -52,4 +53,24 @@ pub(super) fn of_temperature(frames: Frames, wanted: f64) -> (Option<f64>, Vec<f
     let rows = frames.positions.chunks_exact(frames.document.dimension.max(1));
     let of_nearest = rows.zip(temperatures()).filter(|(_, t)| *t == nearest);
     (Some(nearest), of_nearest.flat_map(|(row, _)| row.iter().copied()).collect())
+}
+
+/// The frames of a range of temperatures, each with its own: of those of a simulation the ones that are inside, of one
+/// temperature all. Where none is inside, the ones that are nearest to the temperature that is wanted.
+pub(super) fn of_range(frames: Frames, wanted: f64, range: TemperatureRange) -> (Vec<f64>, Vec<f64>) {
+    // Temperatures of single precision are a little off.
+    let is_inside = |t: f64| range.low * (1.0 - 1e-6) <= t && t <= range.high * (1.0 + 1e-6);
+    if let Some(table) = &frames.table {
+        let temperatures = || table.iter().step_by(2).copied();
+        if temperatures().any(is_inside) {
+            let rows = frames.positions.chunks_exact(frames.document.dimension.max(1));
+            let inside = rows.zip(temperatures()).filter(|(_, t)| is_inside(*t));
+            let positions = inside.flat_map(|(row, _)| row.iter().copied()).collect();
+            return (temperatures().filter(|t| is_inside(*t)).collect(), positions);
+        }
+    }
+    let dimension = frames.document.dimension.max(1);
+    let (known, positions) = of_temperature(frames, wanted);
+    let n = positions.len() / dimension;
+    (known.map(|t| vec![t; n]).unwrap_or_default(), positions)
 }

@@ -1,6 +1,6 @@
 //! Training jobs.
 
-use super::data::{load_frames, of_temperature};
+use super::data::{Frames, load_frames, of_range, of_temperature};
 use super::run_job::{CANCEL, Ended, Keeper, RELEASE, checkpoint_of, failure, hex_digest, system_of};
 use super::worker::Scheduler;
 use crate::compute::device_of_job;
@@ -10,7 +10,7 @@ use crate::sample::ModelCard;
 use crate::store::{Claim, ModelDocument, NewResource, ResourceKind, TrainingJob};
 use crate::train::{
     CheckpointError, Directive, Observer, Outcome, Progress, RunError, StopReason, TrainError, Trainer, TrainingData,
-    run,
+    TrainingPlan, run,
 };
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -28,21 +28,7 @@ pub(super) async fn train(scheduler: &Scheduler, claim: &Claim, spec: &TrainingJ
         Some(id) => match load_frames(scheduler, id).await {
             Ok(frames) => {
                 notes.extend(frames.document.warnings.iter().map(|w| format!("{id}: {w}")));
-                let wanted = spec.plan.temperature;
-                let digest = frames.document.digest.clone();
-                let (of_data, positions) = of_temperature(frames, wanted);
-                let used = positions.len() / system.dimension().max(1);
-                match of_data.filter(|t| *t != wanted) {
-                    Some(other) if spec.plan.needs_data() => notes.push(format!(
-                        "the {used} frames used of {id} are of temperature {other}: maximum likelihood draws the flow \
-                         there, not to {wanted}, and coverage is judged by them"
-                    )),
-                    Some(other) => notes.push(format!(
-                        "the {used} frames used of {id} are of temperature {other}, not {wanted}: coverage is judged by them"
-                    )),
-                    None => notes.push(format!("{used} frames of {id} are used")),
-                }
-                Some(TrainingData { positions, digest })
+                Some(training_data(id, frames, &spec.plan, system.dimension(), &mut notes))
             }
             Err(ended) => return ended,
         },
@@ -106,6 +92,42 @@ pub(super) async fn train(scheduler: &Scheduler, claim: &Claim, spec: &TrainingJ
         }
         Err(e) => failure(tonic::Code::Internal, "INTERNAL", format!("the job's thread died: {e}")),
     }
+}
+
+/// What a plan trains on of a dataset, and notes on it.
+fn training_data(
+    id: &str,
+    frames: Frames,
+    plan: &TrainingPlan,
+    dimension: usize,
+    notes: &mut Vec<String>,
+) -> TrainingData {
+    let wanted = plan.temperature;
+    let digest = frames.document.digest.clone();
+    let count = |positions: &[f64]| positions.len() / dimension.max(1);
+    if let Some(range) = plan.temperature_range {
+        let (temperatures, positions) = of_range(frames, wanted, range);
+        let used = count(&positions);
+        let ends = temperatures.iter().fold((f64::INFINITY, 0.0f64), |(low, high), &t| (low.min(t), high.max(t)));
+        notes.push(match temperatures.is_empty() {
+            true => format!("{used} frames of {id}, of unknown temperature, are used as if they were of {wanted}"),
+            false => format!("{used} frames of {id} are used, of temperatures from {} to {}", ends.0, ends.1),
+        });
+        return TrainingData { positions, temperatures, digest };
+    }
+    let (of_data, positions) = of_temperature(frames, wanted);
+    let used = count(&positions);
+    notes.push(match of_data.filter(|t| *t != wanted) {
+        Some(other) if plan.needs_data() => format!(
+            "the {used} frames used of {id} are of temperature {other}: maximum likelihood draws the flow there, not to \
+             {wanted}, and coverage is judged by them"
+        ),
+        Some(other) => format!(
+            "the {used} frames used of {id} are of temperature {other}, not {wanted}: coverage is judged by them"
+        ),
+        None => format!("{used} frames of {id} are used"),
+    });
+    TrainingData { positions, temperatures: Vec::new(), digest }
 }
 
 /// Keeps a model's file, and makes its row.

@@ -3,8 +3,8 @@
 use super::app::App;
 use super::errors::ApiError;
 use super::sampling::{
-    MAX_SAMPLES, cause_message, method_message, requested_duration, requested_method, requested_temperature,
-    stream_status,
+    MAX_SAMPLES, cause_message, check_method, method_message, requested_duration, requested_method,
+    requested_temperature, stream_status,
 };
 use crate::contract::v1;
 use crate::contract::v1::free_energy_service_server::FreeEnergyService;
@@ -140,6 +140,7 @@ impl FreeEnergies {
         };
         let permit = self.app.engine.admit().ok_or(ApiError::TooManyStreams)?;
         let model = self.app.engine.models.get(id).await?;
+        check_method(method, &model.generator)?;
         let trained = model.generator.temperature();
         let query = query(&request, model.generator.target.system())?;
         let mut temperatures = Vec::with_capacity(request.temperatures.len().max(1));

@@ -198,10 +198,14 @@ fn temperature(task: &v1::TrainingTask, system: &System, dataset: Option<&Datase
     if task.temperature > 0.0 {
         return Ok(task.temperature);
     }
-    Ok(match (dataset, system.scale()) {
+    let default = match (dataset, system.scale()) {
         (Some(dataset), _) if dataset.temperature > 0.0 => dataset.temperature,
         (_, EnergyScale::Reduced) => 1.0,
         (_, EnergyScale::KilojoulePerMole) => ROOM,
+    };
+    Ok(match &task.temperature_range {
+        Some(range) if !(range.low..=range.high).contains(&default) => (range.low * range.high).sqrt(),
+        _ => default,
     })
 }
 
@@ -212,7 +216,7 @@ async fn check_flow(system: System, plan: TrainingPlan, has_data: bool) -> Resul
         let kinds =
             preview_kinds(&system, has_data, &plan.coordinates).map_err(|e| ApiError::Unsuitable(e.to_string()))?;
         plan.architecture
-            .expand(&kinds, plan.seed)
+            .expand(&kinds, plan.conditions(), plan.seed)
             .map_err(|e| FieldError::invalid("job.training.architecture", e.to_string()))?;
         Ok(plan)
     });

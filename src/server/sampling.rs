@@ -6,7 +6,8 @@ use crate::contract::v1;
 use crate::contract::v1::sampling_service_server::SamplingService;
 use crate::contract::{FieldError, array, check_encoding, coverage, energy_unit, id_of, weights_of};
 use crate::engine::{LoadedModel, SampleItem, SampleRequest, StopCause, StreamError};
-use crate::sample::{Method, MethodChoice, WeightedBatch};
+use crate::sample::{Generator, Method, MethodChoice, PILOT_SAMPLES, WeightedBatch};
+use crate::thermo::WeightSummary;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,8 +34,24 @@ pub(super) fn requested_method(number: i32) -> Result<Option<Method>, FieldError
         Ok(M::Unspecified | M::Auto) => Ok(None),
         Ok(M::Reweighting) => Ok(Some(Method::Reweighting)),
         Ok(M::LatentScaling) => Ok(Some(Method::LatentScaling)),
+        Ok(M::Conditioned) => Ok(Some(Method::Conditioned)),
         Ok(other) => Err(FieldError::not_implemented("method", format!("use AUTO instead of {}", other.as_str_name()))),
         Err(_) => Err(FieldError::invalid("method", format!("{number} is not a SamplingMethod"))),
+    }
+}
+
+/// That the model can be sampled by the method asked for.
+pub(super) fn check_method(method: Option<Method>, generator: &Generator) -> Result<(), FieldError> {
+    match (method, generator.card.temperature_range) {
+        (Some(Method::LatentScaling), Some(_)) => Err(FieldError::invalid(
+            "method",
+            "LATENT_SCALING is for flows of one temperature, and this model is conditioned on it; use CONDITIONED or AUTO",
+        )),
+        (Some(Method::Conditioned), None) => Err(FieldError::invalid(
+            "method",
+            "CONDITIONED is for models that were trained for a range of temperatures, and this one was not; use AUTO",
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -42,6 +59,7 @@ pub(super) fn method_message(method: Method) -> v1::SamplingMethod {
     match method {
         Method::Reweighting => v1::SamplingMethod::Reweighting,
         Method::LatentScaling => v1::SamplingMethod::LatentScaling,
+        Method::Conditioned => v1::SamplingMethod::Conditioned,
     }
 }
 
@@ -146,16 +164,17 @@ impl Format {
 
 /// Why the pilot chose a method, in a sentence.
 fn method_reason(choice: &MethodChoice) -> String {
-    let part = |name: &str, s: &crate::thermo::WeightSummary| {
-        let fraction = 100.0 * s.effective_samples / s.samples as f64;
-        format!("{name} has {fraction:.1} % effective samples and k = {:.2}", s.pareto_k)
+    let part = |(method, weights): &(Method, WeightSummary)| {
+        let name = match method {
+            Method::Reweighting => "reweighting",
+            Method::LatentScaling => "latent scaling",
+            Method::Conditioned => "the flow conditioned on temperature",
+        };
+        let fraction = 100.0 * weights.effective_samples / weights.samples as f64;
+        format!("{name} has {fraction:.1} % effective samples and k = {:.2}", weights.pareto_k)
     };
-    format!(
-        "Of {} pilot samples each, {}; {}.",
-        choice.reweighting.samples,
-        part("reweighting", &choice.reweighting),
-        part("latent scaling", &choice.latent_scaling)
-    )
+    let parts: Vec<String> = choice.pilots.iter().map(part).collect();
+    format!("Of {PILOT_SAMPLES} pilot samples, {}.", parts.join("; "))
 }
 
 impl Sampling {
@@ -187,6 +206,7 @@ impl Sampling {
         }
         let permit = self.app.engine.admit().ok_or(ApiError::TooManyStreams)?;
         let model = self.app.engine.models.get(id).await?;
+        check_method(method, &model.generator)?;
         let trained = model.generator.temperature();
         let temperature = requested_temperature("temperature", request.temperature, trained)?;
         let batch = batch_size(&request, &model);

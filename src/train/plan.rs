@@ -3,7 +3,7 @@
 use super::adam::AdamSettings;
 use super::schedule::Ramp;
 use crate::coords::CoordinateChoice;
-use crate::flow::Architecture;
+use crate::flow::{Architecture, TemperatureRange};
 
 const MAX_STAGES: usize = 64;
 const MAX_BATCH: usize = 1 << 16;
@@ -20,6 +20,9 @@ const MAX_STEPS: u64 = 1_000_000_000;
 pub struct TrainingPlan {
     /// The temperature that the flow is trained for, in the unit of the system's scale.
     pub temperature: f64,
+    /// With a range, in the same unit and around `temperature`, the flow is conditioned on temperature and trained for all
+    /// of it.
+    pub temperature_range: Option<TemperatureRange>,
     pub seed: u64,
     pub coordinates: CoordinateChoice,
     pub architecture: Architecture,
@@ -149,6 +152,14 @@ impl TrainingPlan {
         None
     }
 
+    /// The latent temperatures τ = T/temperature that any stage trains at, where there is a range.
+    pub fn conditions(&self) -> Option<TemperatureRange> {
+        let TemperatureRange { low, high } = self.temperature_range?;
+        let factors = || self.stages.iter().flat_map(|s| [s.temperature_factor.start, s.temperature_factor.end]);
+        let (least, most) = factors().fold((1.0f64, 1.0f64), |(least, most), f| (least.min(f), most.max(f)));
+        Some(TemperatureRange { low: low * least / self.temperature, high: high * most / self.temperature })
+    }
+
     /// Whether any stage needs data.
     pub fn needs_data(&self) -> bool {
         self.stages.iter().any(|s| s.maximum_likelihood.start > 0.0 || s.maximum_likelihood.end > 0.0)
@@ -157,6 +168,17 @@ impl TrainingPlan {
     /// That the plan can be carried out; the message names the field.
     pub fn check(&self) -> Result<(), String> {
         positive("temperature", self.temperature)?;
+        if let Some(TemperatureRange { low, high }) = self.temperature_range {
+            positive("temperature_range.low", low)?;
+            positive("temperature_range.high", high)?;
+            if low >= high {
+                return Err(format!("temperature_range goes from {low} to {high}; it must go up"));
+            }
+            if !(low..=high).contains(&self.temperature) {
+                let temperature = self.temperature;
+                return Err(format!("temperature is {temperature}; it must be in temperature_range, {low} to {high}"));
+            }
+        }
         positive("gradient_clip", self.gradient_clip)?;
         self.adam.check()?;
         self.architecture.check().map_err(|reason| format!("architecture.{reason}"))?;

@@ -6,10 +6,15 @@ use super::schedule::{Ramp, RampShape};
 use crate::compute::bias_activation::Activation;
 use crate::coords::CoordinateChoice;
 use crate::energy::System;
-use crate::flow::{Architecture, ArchitectureKind};
+use crate::flow::{Architecture, ArchitectureKind, TemperatureRange};
 
 /// A plan that suits a system: by its dimension, its kind, and whether there are data.
-pub fn default_plan(system: &System, temperature: f64, has_data: bool) -> TrainingPlan {
+pub fn default_plan(
+    system: &System,
+    temperature: f64,
+    temperature_range: Option<TemperatureRange>,
+    has_data: bool,
+) -> TrainingPlan {
     let d = system.dimension();
     let molecule = system.atoms().is_some();
     let architecture = Architecture {
@@ -52,6 +57,7 @@ pub fn default_plan(system: &System, temperature: f64, has_data: bool) -> Traini
     };
     TrainingPlan {
         temperature,
+        temperature_range,
         seed: 0,
         coordinates: CoordinateChoice::Automatic,
         architecture,

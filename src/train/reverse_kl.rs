@@ -5,7 +5,7 @@ use super::plan::EnergyCut;
 use super::trainer::TrainError;
 use crate::compute::known_gradient::with_gradient;
 use crate::coords::ReducedTarget;
-use crate::flow::{Direction, Flow};
+use crate::flow::{Direction, Flow, Tau};
 use candle_core::Tensor;
 
 /// The loss, and what went into it.
@@ -18,21 +18,22 @@ pub(super) struct ReverseKl {
     pub non_finite: Tensor,
 }
 
-/// The objective on latents z (n, d), for energies at `temperature`.
+/// The objective on latents z (n, d) of latent temperature `tau`, for energies at a temperature (n) for each row.
 ///
 /// The energy is not a tensor operation: its gradient with respect to y is made beside it, and given to the graph.
 pub(super) fn loss(
     flow: &Flow,
     target: &ReducedTarget,
     z: &Tensor,
-    temperature: f64,
+    tau: Tau<'_>,
+    temperatures: &[f64],
     cut: &EnergyCut,
 ) -> Result<ReverseKl, TrainError> {
-    let packed = flow.apply_packed(z, Direction::Forward)?;
-    let kt = target.system().scale().kt(temperature);
+    let packed = flow.apply_packed(z, tau, Direction::Forward)?;
+    let scale = target.system().scale();
     #[cfg(feature = "cuda")]
     if let Some(target) = target.on_device(z.device())? {
-        return Ok(super::reverse_kl_device::loss(&target, &packed, temperature, kt, cut)?);
+        return Ok(super::reverse_kl_device::loss(&target, &packed, temperatures, scale, cut)?);
     }
     let (n, d) = z.dims2()?;
     let mut rows = Vec::with_capacity(n * d);
@@ -41,12 +42,12 @@ pub(super) fn loss(
         rows.extend_from_slice(&row[..d]);
         ladj_rows.push(row[d]);
     }
-    let batch = target.evaluate_with_gradient(&rows, temperature, |u| cut.slope(u))?;
+    let batch = target.evaluate_with_gradient(&rows, |row| temperatures[row], |u| cut.slope(u))?;
     let (mut value, mut finite) = (0.0, 0usize);
     // The gradient of the objective with respect to y and ladj.
     let mut gradients = vec![0.0; n * (d + 1)];
     for (i, (gradient, out)) in batch.gradients.chunks_exact(d).zip(gradients.chunks_exact_mut(d + 1)).enumerate() {
-        let u = batch.energies[i] / kt - batch.ladj[i] - ladj_rows[i];
+        let u = batch.energies[i] / scale.kt(temperatures[i]) - batch.ladj[i] - ladj_rows[i];
         if u.is_finite() && gradient.iter().all(|g| g.is_finite()) {
             out[..d].copy_from_slice(gradient);
             out[d] = -1.0;
@@ -54,10 +55,10 @@ pub(super) fn loss(
             finite += 1;
         }
     }
-    let scale = 1.0 / finite.max(1) as f64;
-    gradients.iter_mut().for_each(|g| *g *= scale);
+    let share = 1.0 / finite.max(1) as f64;
+    gradients.iter_mut().for_each(|g| *g *= share);
     let gradients = Tensor::from_vec(gradients, (n, d + 1), z.device())?;
-    let surrogate = with_gradient(&packed, value * scale, gradients)?;
+    let surrogate = with_gradient(&packed, value * share, gradients)?;
     let scalar = |number: f64| Tensor::new(number, z.device());
-    Ok(ReverseKl { surrogate, value: scalar(value * scale)?, non_finite: scalar((n - finite) as f64)? })
+    Ok(ReverseKl { surrogate, value: scalar(value * share)?, non_finite: scalar((n - finite) as f64)? })
 }

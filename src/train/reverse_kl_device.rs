@@ -3,24 +3,27 @@
 use super::plan::EnergyCut;
 use super::reverse_kl::ReverseKl;
 use crate::coords::cuda::{DeviceTarget, Regularisation};
+use crate::energy::EnergyScale;
 use candle_core::{DType, Result, Tensor};
 
 /// The loss of a flow's output `packed` (n, d + 1), whose last column is ladj. Nothing leaves the device.
 pub(super) fn loss(
     target: &DeviceTarget,
     packed: &Tensor,
-    temperature: f64,
-    kt: f64,
+    temperatures: &[f64],
+    energies: EnergyScale,
     cut: &EnergyCut,
 ) -> Result<ReverseKl> {
     let (n, width) = packed.dims2()?;
     let d = width - 1;
     let rows = packed.detach();
     let phi = Regularisation { high: cut.high, largest: cut.max };
-    let batch = target.evaluate_with_gradient(&rows.narrow(1, 0, d)?, temperature, phi)?;
+    let batch = target.evaluate_with_gradient(&rows.narrow(1, 0, d)?, temperatures, phi)?;
     let Some(gradients) = batch.gradients else { candle_core::bail!("the target gave no gradient") };
     let flow_ladj = rows.narrow(1, d, 1)?.squeeze(1)?;
-    let u = (((batch.energies * (1.0 / kt))? - batch.ladj)? - flow_ladj)?;
+    let betas: Vec<f64> = temperatures.iter().map(|&t| 1.0 / energies.kt(t)).collect();
+    let betas = Tensor::from_vec(betas, n, packed.device())?;
+    let u = (((batch.energies * betas)? - batch.ladj)? - flow_ladj)?;
     // Zero times a number that is not finite is not zero.
     let check = ((&gradients * 0.0)?.sum(1)? + (&u * 0.0)?)?;
     let kept = check.eq(0.0)?;

@@ -3,9 +3,9 @@
 use super::checkpoint::CheckpointError;
 use super::trainer::{Step, StepReport, TrainError, Trainer};
 use crate::compute::DeviceError;
-use crate::flow::Flow;
+use crate::flow::{Flow, TemperatureRange};
 use crate::math::Purpose;
-use crate::sample::{ArtifactError, Generator, Method, ModelCard, SampleError, SampleKey};
+use crate::sample::{ArtifactError, Generator, ModelCard, SampleError, SampleKey, TemperatureMeasure};
 use crate::thermo::{WeightAccumulator, WeightSummary};
 use candle_core::Tensor;
 use std::collections::{BTreeMap, HashMap};
@@ -94,6 +94,9 @@ pub enum RunError {
 /// Samples that a finished model is measured on.
 const FINAL_SAMPLES: u64 = 20_480;
 
+/// Temperatures of a range, its ends among them, that a finished model is measured at.
+const FINAL_TEMPERATURES: usize = 5;
+
 /// Samples that are computed between two questions to the observer.
 const MEASURED_AT_ONCE: usize = 512;
 
@@ -144,7 +147,7 @@ fn proceed(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome
         let step = trainer.counters.step;
         if step.is_multiple_of(trainer.plan.validation.every) {
             clock.settle(trainer)?;
-            let weights = trainer.validate(trainer.plan.validation.samples, observer)?;
+            let weights = trainer.validate(trainer.plan.temperature, trainer.plan.validation.samples, observer)?;
             observer.progress(&progress(trainer, Some(&made), clock.rate, weights)?);
         }
         last_step = Some(made);
@@ -155,9 +158,14 @@ fn proceed(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome
         }
     };
     clock.settle(trainer)?;
-    let weights = trainer.validate(trainer.plan.validation.samples.max(FINAL_SAMPLES), observer)?;
+    let samples = trainer.plan.validation.samples.max(FINAL_SAMPLES);
+    let weights = trainer.validate(trainer.plan.temperature, samples, observer)?;
+    let mut by_temperature = Vec::new();
+    for temperature in trainer.plan.temperature_range.into_iter().flat_map(measured_at) {
+        by_temperature.push(measure(temperature, &trainer.validate(temperature, samples, observer)?));
+    }
     observer.progress(&progress(trainer, last_step.as_ref(), clock.rate, weights.clone())?);
-    finish(trainer, reason, &weights)
+    finish(trainer, reason, &weights, by_temperature)
 }
 
 /// The time of steps. A device goes on when they have been asked for: what is left is waited for when a run is settled.
@@ -219,6 +227,7 @@ impl Trainer {
             energy_scale: self.target.system().scale(),
             coordinates: self.target.coordinates().description(),
             temperature: self.plan.temperature,
+            temperature_range: self.plan.temperature_range,
             data_digest: self.data_digest(),
             seed: self.plan.seed,
             training: self.plan.done_by(self.counters.step),
@@ -229,24 +238,21 @@ impl Trainer {
             validation_samples: 0,
             effective_sample_fraction: 0.0,
             pareto_k: None,
+            by_temperature: Vec::new(),
             data_log_prob: None,
             data_effective_fraction: None,
         }
     }
 
-    /// Weights of at least `samples` samples under the flow as it is, always of the same latents.
-    fn validate(&self, samples: u64, observer: &mut dyn Observer) -> Result<WeightSummary, Turn> {
+    /// Weights of at least `samples` samples under the flow as it is at a temperature, always of the same latents.
+    fn validate(&self, temperature: f64, samples: u64, observer: &mut dyn Observer) -> Result<WeightSummary, Turn> {
         let frozen: HashMap<String, Tensor> = self.frozen()?.into_iter().collect();
         let dtype = frozen.values().map(Tensor::dtype).next().unwrap_or(candle_core::DType::F32);
         let flow = Flow::from_weights(self.flow.spec().clone(), frozen, dtype, self.flow.device())
             .map_err(TrainError::from)?;
         let generator = Generator { target: self.target.clone(), flow, card: self.card() };
-        let key = SampleKey {
-            temperature: self.plan.temperature,
-            method: Method::Reweighting,
-            seed: self.plan.seed,
-            purpose: Purpose::Validation,
-        };
+        let method = generator.methods(temperature)[0];
+        let key = SampleKey { temperature, method, seed: self.plan.seed, purpose: Purpose::Validation };
         let mut weights = WeightAccumulator::default();
         for first in (0..samples).step_by(MEASURED_AT_ONCE) {
             ask(observer)?;
@@ -277,12 +283,37 @@ fn progress(trainer: &Trainer, last: Option<&Step>, rate: f64, weights: WeightSu
     })
 }
 
-fn finish(trainer: &Trainer, reason: StopReason, weights: &WeightSummary) -> Result<Outcome, Turn> {
+/// Temperatures in equal ratios from one end of the range to the other.
+fn measured_at(range: TemperatureRange) -> impl Iterator<Item = f64> {
+    let TemperatureRange { low, high } = range;
+    (0..FINAL_TEMPERATURES).map(move |i| match i {
+        0 => low,
+        i if i + 1 == FINAL_TEMPERATURES => high,
+        i => low * (high / low).powf(i as f64 / (FINAL_TEMPERATURES - 1) as f64),
+    })
+}
+
+fn measure(temperature: f64, weights: &WeightSummary) -> TemperatureMeasure {
+    TemperatureMeasure {
+        temperature,
+        // Equal weights may round to a little more than all.
+        effective_sample_fraction: (weights.effective_samples / weights.samples as f64).min(1.0),
+        pareto_k: weights.pareto_k.is_finite().then_some(weights.pareto_k),
+    }
+}
+
+fn finish(
+    trainer: &Trainer,
+    reason: StopReason,
+    weights: &WeightSummary,
+    by_temperature: Vec<TemperatureMeasure>,
+) -> Result<Outcome, Turn> {
     let mut card = Box::new(trainer.card());
     card.validation_samples = weights.samples;
-    // Equal weights may round to a little more than all.
-    card.effective_sample_fraction = (weights.effective_samples / weights.samples as f64).min(1.0);
-    card.pareto_k = weights.pareto_k.is_finite().then_some(weights.pareto_k);
+    let at_reference = measure(card.temperature, weights);
+    card.effective_sample_fraction = at_reference.effective_sample_fraction;
+    card.pareto_k = at_reference.pareto_k;
+    card.by_temperature = by_temperature;
     if let Some(held_out) = trainer.held_out()? {
         card.data_log_prob = held_out.log_prob.is_finite().then_some(held_out.log_prob);
         // With no weight anywhere log Z is −∞, and nothing is covered.

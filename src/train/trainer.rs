@@ -6,7 +6,7 @@ use super::{maximum_likelihood, reverse_kl};
 use crate::compute::adam::Tally;
 use crate::coords::{CoordinatesError, CoordinatesSpec, ReducedTarget, choose_coordinates};
 use crate::energy::{EnergyError, System};
-use crate::flow::{Direction, Flow, FlowError, LatentAddress, Weights};
+use crate::flow::{Direction, Flow, FlowError, LatentAddress, Tau, TemperatureRange, Weights};
 use crate::math::{LogSumExp, Purpose, Randoms};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
@@ -51,6 +51,8 @@ pub enum TrainError {
 pub struct TrainingData {
     /// Frames (n, D) in the system's length unit.
     pub positions: Vec<f64>,
+    /// The temperature (n) of each frame in the unit of the system's scale; empty where all count as the plan's.
+    pub temperatures: Vec<f64>,
     /// SHA-256 of the data, for the model card.
     pub digest: String,
 }
@@ -59,6 +61,8 @@ pub struct TrainingData {
 #[derive(Debug)]
 struct PreparedData {
     training: TrainingFrames,
+    /// The latent temperature of each frame trained on; empty where all are the plan's.
+    taus: Vec<f64>,
     held_out: Vec<f64>,
     /// ladj (y → x) and U/kT at the plan's temperature of held-out frames.
     held_out_ladj: Vec<f64>,
@@ -159,11 +163,11 @@ impl Trainer {
             Some(spec) => spec.build(system.dimension())?,
             None => choose_coordinates(&system, positions, plan.temperature, &plan.coordinates)?,
         };
-        let spec = plan.architecture.expand(coordinates.kinds(), plan.seed)?;
+        let spec = plan.architecture.expand(coordinates.kinds(), plan.conditions(), plan.seed)?;
         let target = ReducedTarget::new(system, Arc::clone(&coordinates));
         let (flow, weights) = Flow::initialise(spec, plan.seed, PRECISION, device)?;
         let adam = Adam::new(plan.adam, weights.variables(), device)?;
-        let data = data.map(|data| prepare(&target, data, plan.temperature, device)).transpose()?;
+        let data = data.map(|data| prepare(&target, data, &plan, device)).transpose()?;
         Ok(Self { plan, target, flow, weights, adam, counters: Counters::default(), data, left_out: None })
     }
 
@@ -195,7 +199,7 @@ impl Trainer {
     fn step_here(&mut self) -> Result<Option<Step>, TrainError> {
         let Some((stage_index, stage, fraction)) = self.plan.stage_at(self.counters.step) else { return Ok(None) };
         let (w_ml, w_kl) = (stage.maximum_likelihood.at(fraction), stage.reverse_kl.at(fraction));
-        let temperature = self.plan.temperature * stage.temperature_factor.at(fraction);
+        let temperatures = self.temperatures(stage.batch, stage.temperature_factor.at(fraction));
         let learning_rate = stage.learning_rate.at(fraction);
         let batch = stage.batch;
         let mut step = Step { stage: stage_index, learning_rate, maximum_likelihood: None, reverse_kl: None };
@@ -211,15 +215,18 @@ impl Trainer {
         if w_ml > 0.0
             && let Some(data) = &self.data
         {
-            let y = data.draw(self.plan.seed, self.counters.step, batch, self.target.dimension())?;
-            let term = maximum_likelihood::loss(&self.flow, &y)?;
+            let (y, taus) = data.draw(self.plan.seed, self.counters.step, batch, self.target.dimension())?;
+            let tau = if taus.is_empty() { Tau::REFERENCE } else { Tau::Each(&taus) };
+            let term = maximum_likelihood::loss(&self.flow, &y, tau)?;
             step.maximum_likelihood = Some(term.detach());
             self.counters.samples += batch as u64;
             add(term, w_ml)?;
         }
         if w_kl > 0.0 {
-            let z = self.latents(batch)?;
-            let kl = reverse_kl::loss(&self.flow, &self.target, &z, temperature, &self.plan.energy_cut)?;
+            let taus = self.latent_temperatures(&temperatures);
+            let z = self.latents(&taus)?;
+            let tau = Tau::Each(&taus);
+            let kl = reverse_kl::loss(&self.flow, &self.target, &z, tau, &temperatures, &self.plan.energy_cut)?;
             step.reverse_kl = Some(kl.value);
             self.counters.samples += batch as u64;
             self.counters.energy_evaluations += batch as u64;
@@ -274,15 +281,38 @@ impl Trainer {
         Ok(())
     }
 
-    fn latents(&self, batch: usize) -> Result<Tensor, TrainError> {
-        let d = self.target.dimension();
+    /// The temperature of each row of a batch: the plan's, or of its range one for each of as many parts that are equally
+    /// wide in ln T; times a factor.
+    fn temperatures(&self, batch: usize, factor: f64) -> Vec<f64> {
+        let Some(TemperatureRange { low, high }) = self.plan.temperature_range else {
+            return vec![self.plan.temperature * factor; batch];
+        };
+        let mut random = Randoms::new(self.plan.seed, Purpose::TrainingTemperature, self.counters.step);
+        let place = |row: usize, u: f64| factor * low * (high / low).powf((row as f64 + u) / batch as f64);
+        (0..batch).map(|row| place(row, random.uniform())).collect()
+    }
+
+    /// τ = T/T₀ of rows, for a flow that is conditioned on temperature; else the latents are those of T₀.
+    fn latent_temperatures(&self, temperatures: &[f64]) -> Vec<f64> {
+        let conditioned = self.plan.temperature_range.is_some();
+        temperatures.iter().map(|t| if conditioned { t / self.plan.temperature } else { 1.0 }).collect()
+    }
+
+    fn latents(&self, taus: &[f64]) -> Result<Tensor, TrainError> {
+        let (batch, d) = (taus.len(), self.target.dimension());
         let first = self.counters.step * (1 << 16);
         #[cfg(feature = "cuda")]
         if let Some(prior) = self.flow.device_prior()? {
-            return Ok(prior.sample(batch, self.plan.seed, Purpose::TrainingLatent, first, 1.0)?.0);
+            let z = prior.sample(batch, self.plan.seed, Purpose::TrainingLatent, first, 1.0)?.0;
+            return Ok(if self.flow.temperatures().is_some() { prior.scaled(&z, taus)? } else { z });
         }
-        let address = |index| LatentAddress { seed: self.plan.seed, purpose: Purpose::TrainingLatent, index, tau: 1.0 };
-        let addresses: Vec<_> = (first..first + batch as u64).map(address).collect();
+        let address = |(row, &tau)| LatentAddress {
+            seed: self.plan.seed,
+            purpose: Purpose::TrainingLatent,
+            index: first + row,
+            tau,
+        };
+        let addresses: Vec<_> = (0..).zip(taus).map(address).collect();
         Ok(Tensor::from_vec(self.flow.prior().sample(&addresses), (batch, d), self.flow.device())?)
     }
 
@@ -293,7 +323,7 @@ impl Trainer {
         let (mut sum, mut weights) = (0.0, LogSumExp::default());
         let frames = data.held_out.chunks(1024 * d);
         for ((y, ladj), u) in frames.zip(data.held_out_ladj.chunks(1024)).zip(data.held_out_reduced.chunks(1024)) {
-            let (z, ladj_z) = self.flow.apply_rows(y, Direction::Inverse)?;
+            let (z, ladj_z) = self.flow.apply_rows(y, Tau::REFERENCE, Direction::Inverse)?;
             for (((z, ladj_z), ladj), u) in z.chunks_exact(d).zip(ladj_z).zip(ladj).zip(u) {
                 let log_prob = self.flow.prior().log_prob(z, 1.0) + ladj_z - ladj;
                 sum += log_prob;
@@ -312,11 +342,11 @@ fn check_course(tally: &Tally) -> Result<(), TrainError> {
 fn prepare(
     target: &ReducedTarget,
     data: TrainingData,
-    temperature: f64,
+    plan: &TrainingPlan,
     device: &Device,
 ) -> Result<PreparedData, TrainError> {
     let (d, dx) = (target.dimension(), target.system().dimension());
-    let TrainingData { positions, digest } = data;
+    let TrainingData { positions, temperatures, digest } = data;
     let (y, ladj) = target.to_coordinates(&positions);
     if let Some(frame) = y.chunks_exact(d).position(|row| row.iter().any(|v| !v.is_finite())) {
         return Err(TrainError::Plan(format!(
@@ -329,10 +359,19 @@ fn prepare(
     }
     let stretch = (n / STRETCHES).max(1);
     let is_held_out = |frame: usize| frame / stretch % HELD_OUT == HELD_OUT - 1;
-    let thin = (n / HELD_OUT).div_ceil(MAX_HELD_OUT).max(1);
+    if !temperatures.is_empty() && temperatures.len() != n {
+        return Err(TrainError::Plan(format!("the dataset has {n} frames and {} temperatures", temperatures.len())));
+    }
+    // Coverage is judged at the plan's temperature, by the frames that are nearest to it.
+    let gap = |frame: usize| temperatures.get(frame).map_or(0.0, |t| (t / plan.temperature).ln().abs());
+    let least = (0..n).filter(|&frame| is_held_out(frame)).map(gap).fold(f64::INFINITY, f64::min);
+    let is_measured_on = |frame: usize| is_held_out(frame) && gap(frame) <= least;
+    let thin = (0..n).filter(|&frame| is_measured_on(frame)).count().div_ceil(MAX_HELD_OUT).max(1);
+    let mut seen = 0;
     let mut training = Vec::with_capacity(y.len());
     let mut prepared = PreparedData {
         training: TrainingFrames::Host(Vec::new()),
+        taus: Vec::new(),
         held_out: Vec::new(),
         held_out_ladj: Vec::new(),
         held_out_reduced: Vec::new(),
@@ -342,7 +381,14 @@ fn prepare(
     for (frame, (row, ladj)) in y.chunks_exact(d).zip(ladj).enumerate() {
         if !is_held_out(frame) {
             training.extend_from_slice(row);
-        } else if frame % thin == 0 {
+            if plan.temperature_range.is_some() {
+                prepared.taus.extend(temperatures.get(frame).map(|t| t / plan.temperature));
+            }
+        } else if is_measured_on(frame) {
+            seen += 1;
+            if seen % thin != 0 {
+                continue;
+            }
             prepared.held_out.extend_from_slice(row);
             prepared.held_out_ladj.push(ladj);
             held_out_positions.extend_from_slice(&positions[frame * dx..(frame + 1) * dx]);
@@ -354,30 +400,31 @@ fn prepare(
     };
     let mut energies = vec![0.0; prepared.held_out_ladj.len()];
     target.system().potential().evaluate(&held_out_positions, &mut energies, None)?;
-    let kt = target.system().scale().kt(temperature);
+    let kt = target.system().scale().kt(plan.temperature);
     prepared.held_out_reduced = energies.into_iter().map(|u| u / kt).collect();
     Ok(prepared)
 }
 
 impl PreparedData {
-    /// A batch of frames (n, d) drawn with replacement.
-    fn draw(&self, seed: u64, step: u64, batch: usize, d: usize) -> Result<Tensor, TrainError> {
+    /// A batch of frames (n, d) drawn with replacement, and their latent temperatures; none where all are the plan's.
+    fn draw(&self, seed: u64, step: u64, batch: usize, d: usize) -> Result<(Tensor, Vec<f64>), TrainError> {
         let mut random = Randoms::new(seed, Purpose::TrainingData, step);
-        match &self.training {
+        let count = match &self.training {
+            TrainingFrames::Host(frames) => frames.len() / d,
+            TrainingFrames::Device(frames) => frames.dim(0)?,
+        };
+        let drawn: Vec<usize> = (0..batch).map(|_| random.below(count as u64) as usize).collect();
+        let taus = drawn.iter().filter_map(|&frame| self.taus.get(frame)).copied().collect();
+        let rows = match &self.training {
             TrainingFrames::Host(frames) => {
-                let count = (frames.len() / d) as u64;
-                let mut rows = Vec::with_capacity(batch * d);
-                for _ in 0..batch {
-                    let frame = random.below(count) as usize;
-                    rows.extend_from_slice(&frames[frame * d..(frame + 1) * d]);
-                }
-                Ok(Tensor::from_vec(rows, (batch, d), &Device::Cpu)?)
+                let rows = drawn.iter().flat_map(|frame| &frames[frame * d..(frame + 1) * d]);
+                Tensor::from_vec(rows.copied().collect::<Vec<f64>>(), (batch, d), &Device::Cpu)?
             }
             TrainingFrames::Device(frames) => {
-                let count = frames.dim(0)? as u64;
-                let drawn: Vec<i64> = (0..batch).map(|_| random.below(count) as i64).collect();
-                Ok(frames.index_select(&Tensor::from_vec(drawn, batch, frames.device())?, 0)?)
+                let drawn: Vec<i64> = drawn.iter().map(|&frame| frame as i64).collect();
+                frames.index_select(&Tensor::from_vec(drawn, batch, frames.device())?, 0)?
             }
-        }
+        };
+        Ok((rows, taus))
     }
 }

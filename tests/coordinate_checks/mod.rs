@@ -66,7 +66,7 @@ pub fn log_volume(transform: &dyn CoordinateTransform, y: &[f64]) -> f64 {
 pub fn check_gradient(system: &System, transform: &Arc<dyn CoordinateTransform>, y: &[f64]) {
     let kt = system.scale().kt(300.0);
     let target = ReducedTarget::new(system.clone(), Arc::clone(transform));
-    let gradient = target.evaluate_with_gradient(y, 300.0, |_| 1.0).unwrap().gradients;
+    let gradient = target.evaluate_with_gradient(y, |_| 300.0, |_| 1.0).unwrap().gradients;
     for k in 0..y.len() {
         let at = |delta: f64| {
             let mut y = y.to_vec();

@@ -53,7 +53,12 @@ impl FlowShape {
                 _ => LayerSpec::Affine { coupling, bound: LOG_SCALE_BOUND },
             }
         });
-        FlowSpec { coordinates: vec![CoordinateKind::Real; d], prior: Prior::gaussian(d), layers: layers.collect() }
+        FlowSpec {
+            coordinates: vec![CoordinateKind::Real; d],
+            prior: Prior::gaussian(d),
+            layers: layers.collect(),
+            temperatures: None,
+        }
     }
 
     /// The same family as it is trained: with halves drawn from the seed, and one global affine layer more.
@@ -149,7 +154,7 @@ mod tests {
             let flow = shape.flow(&Device::Cpu).unwrap();
             let mut random = Randoms::new(3, Purpose::Validation, 0);
             let z: Vec<f64> = (0..64 * shape.dimension).map(|_| random.normal()).collect();
-            let (x, ladj) = flow.apply_rows(&z, Direction::Forward).unwrap();
+            let (x, ladj) = flow.apply_rows(&z, crate::flow::Tau::REFERENCE, Direction::Forward).unwrap();
             assert!(x.iter().all(|x| x.abs() < 100.0), "{shape:?}");
             assert!(ladj.iter().all(|l| l.is_finite() && l.abs() > 1e-6), "{shape:?}");
             assert!(x.iter().zip(&z).filter(|(x, z)| (*x - *z).abs() > 1e-3).count() > z.len() / 2, "{shape:?}");

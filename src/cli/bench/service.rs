@@ -137,6 +137,7 @@ fn model(setting: &Setting) -> Result<Vec<u8>, CliError> {
         energy_scale: system.scale(),
         coordinates: coordinates.description(),
         temperature: 1.0,
+        temperature_range: None,
         data_digest: None,
         seed: 0,
         training: Vec::new(),
@@ -147,6 +148,7 @@ fn model(setting: &Setting) -> Result<Vec<u8>, CliError> {
         validation_samples: 0,
         effective_sample_fraction: 0.0,
         pareto_k: None,
+        by_temperature: Vec::new(),
         data_log_prob: None,
         data_effective_fraction: None,
     };

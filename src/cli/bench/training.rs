@@ -20,7 +20,12 @@ pub(super) fn reverse_kl(shape: &FlowShape, setting: &Setting) -> Result<(f64, f
 pub(super) fn maximum_likelihood(shape: &FlowShape, setting: &Setting) -> Result<(f64, f64), CliError> {
     let mut random = Randoms::new(0, Purpose::Validation, 0);
     let positions = (0..FRAMES * shape.dimension).map(|_| random.normal()).collect();
-    run(shape, plan(shape, 1.0, 0.0), Some(TrainingData { positions, digest: String::new() }), setting)
+    run(
+        shape,
+        plan(shape, 1.0, 0.0),
+        Some(TrainingData { positions, temperatures: Vec::new(), digest: String::new() }),
+        setting,
+    )
 }
 
 /// A standard normal as a system.
@@ -47,6 +52,7 @@ fn run(
 fn plan(shape: &FlowShape, maximum_likelihood: f64, reverse_kl: f64) -> TrainingPlan {
     TrainingPlan {
         temperature: 1.0,
+        temperature_range: None,
         seed: 0,
         coordinates: CoordinateChoice::Automatic,
         architecture: shape.architecture(),

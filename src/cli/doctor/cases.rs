@@ -51,7 +51,7 @@ pub(super) fn cases() -> Vec<(&'static str, FlowSpec)> {
 }
 
 fn flow(kinds: &[CoordinateKind], layers: Vec<LayerSpec>) -> FlowSpec {
-    FlowSpec { coordinates: kinds.to_vec(), prior: Prior::natural(kinds), layers }
+    FlowSpec { coordinates: kinds.to_vec(), prior: Prior::natural(kinds), layers, temperatures: None }
 }
 
 fn coupling(transformed: &[usize], activation: Activation) -> CouplingSpec {

@@ -3,7 +3,7 @@
 use super::super::client::CliError;
 use super::cases::cases;
 use super::check::{Check, relative_deviation};
-use crate::flow::{CoordinateKind, Direction, Flow, FlowError, FlowSpec, LatentAddress, Weights};
+use crate::flow::{CoordinateKind, Direction, Flow, FlowError, FlowSpec, LatentAddress, Tau, Weights};
 use crate::math::{Purpose, Randoms};
 use candle_core::{DType, Device, Result, Tensor, Var};
 
@@ -39,12 +39,12 @@ pub(super) fn checks(device: &Device) -> std::result::Result<Vec<Check>, CliErro
 
 /// How the device runs a flow.
 fn on_device(flow: &Flow, input: &Tensor, direction: Direction) -> std::result::Result<(Tensor, Tensor), FlowError> {
-    flow.apply(input, direction)
+    flow.apply(input, Tau::One(1.3), direction)
 }
 
 /// What it is held against: a flow whose conditioners are f64.
 fn reference(flow: &Flow, input: &Tensor, direction: Direction) -> std::result::Result<(Tensor, Tensor), FlowError> {
-    flow.apply_one_by_one(input, direction)
+    flow.apply_one_by_one(input, Tau::One(1.3), direction)
 }
 
 type Apply = fn(&Flow, &Tensor, Direction) -> std::result::Result<(Tensor, Tensor), FlowError>;

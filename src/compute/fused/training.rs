@@ -244,8 +244,8 @@ impl<T: Number> Kernel for ForwardTile<'_, T> {
                     c.transform::<I, T>(params, direction, &mut scratch.x, &mut scratch.ladj, located);
                 }
                 (stage, packed) => {
-                    if matches!(stage, Stage::GlobalAffine { .. }) {
-                        wide[..d].copy_from_slice(&scratch.x);
+                    if let Stage::GlobalAffine { real, .. } = stage {
+                        wide[..real.len()].copy_from_slice(&scratch.x[..real.len()]);
                     }
                     simple(stage, packed, direction, scratch);
                 }
@@ -299,7 +299,14 @@ impl<T: Number> Kernel for BackwardTile<'_, T> {
                     c.backward::<I, T>(packed, direction, kept, values, derivatives, gx, &g_ladj, coupling);
                 }
                 (Stage::GlobalAffine { .. }, PackedStage::GlobalAffine { scale, shift, .. }) => {
-                    global_affine_backward(direction, scale, shift, &mut wide[..2 * d], &mut scratch.x, &g_ladj);
+                    global_affine_backward(
+                        direction,
+                        scale,
+                        shift,
+                        &mut wide[..2 * scale.len()],
+                        &mut scratch.x,
+                        &g_ladj,
+                    );
                 }
                 (Stage::Permutation { order }, _) => {
                     let back = match direction {

@@ -70,9 +70,13 @@ impl DeviceTarget {
         self.run(y, None)
     }
 
-    /// [`DeviceTarget::evaluate`], and the gradient of φ(U/kT) − ladj at the given temperature.
-    pub fn evaluate_with_gradient(&self, y: &Tensor, temperature: f64, phi: Regularisation) -> Result<DeviceBatch> {
-        self.run(y, Some((1.0 / self.scale.kt(temperature), phi)))
+    /// [`DeviceTarget::evaluate`], and the gradient of φ(U/kT) − ladj at the temperature of each row (n).
+    pub fn evaluate_with_gradient(&self, y: &Tensor, temperatures: &[f64], phi: Regularisation) -> Result<DeviceBatch> {
+        if temperatures.len() != y.dim(0)? {
+            bail!("{} temperatures were given for {} rows", temperatures.len(), y.dim(0)?);
+        }
+        let betas: Vec<f64> = temperatures.iter().map(|&t| 1.0 / self.scale.kt(t)).collect();
+        self.run(y, Some((betas, phi)))
     }
 
     /// Flow coordinates (n, d) and ladj (n) of positions (n, D), f64 on the target's device.
@@ -98,7 +102,7 @@ impl DeviceTarget {
         Ok((n, rows.t()?.contiguous()?))
     }
 
-    fn run(&self, y: &Tensor, gradient: Option<(f64, Regularisation)>) -> Result<DeviceBatch> {
+    fn run(&self, y: &Tensor, gradient: Option<(Vec<f64>, Regularisation)>) -> Result<DeviceBatch> {
         let Self { potential, transform, .. } = self;
         let (d, dx, device) = (transform.dimension, transform.position_dimension, &transform.device);
         let (n, columns) = self.columns(y, d)?;
@@ -106,9 +110,9 @@ impl DeviceTarget {
             let (x, ladj) = transform.convert("boltzflow_to_positions", n, y, dx)?;
             let at = x.slice(0..n * dx);
             let (energies, of_x) = potential.evaluate(n, &at, &ladj.slice(0..n), gradient.is_some())?;
-            let gradients = match (gradient, of_x) {
-                (Some((beta, phi)), Some(of_x)) => {
-                    let of_y = transform.pull_back(n, beta, phi, y, &at, &energies.slice(0..n), of_x)?;
+            let gradients = match (&gradient, of_x) {
+                (Some((betas, phi)), Some(of_x)) => {
+                    let of_y = transform.pull_back(n, betas, *phi, y, &at, &energies.slice(0..n), of_x)?;
                     Some(tensor(of_y, device, (d, n)).t()?.contiguous()?)
                 }
                 _ => None,
@@ -171,7 +175,7 @@ impl DeviceTransform {
     fn pull_back(
         &self,
         n: usize,
-        beta: f64,
+        betas: &[f64],
         phi: Regularisation,
         y: &CudaView<'_, f64>,
         x: &CudaView<'_, f64>,
@@ -179,14 +183,15 @@ impl DeviceTransform {
         mut of_x: CudaSlice<f64>,
     ) -> Result<CudaSlice<f64>> {
         let mut of_y = room(&self.device, n * self.dimension)?;
+        let betas = self.device.clone_htod(betas)?;
         let config = one_thread_each(n)?;
         let kernel = self.device.get_or_load_custom_func("boltzflow_pull_back", MODULE, PTX)?;
         let count = n as u64;
         let mut launch = kernel.builder();
-        launch.arg(&count).arg(&self.integers).arg(&self.numbers).arg(&beta).arg(&phi.high).arg(&phi.largest);
+        launch.arg(&count).arg(&self.integers).arg(&self.numbers).arg(&betas).arg(&phi.high).arg(&phi.largest);
         launch.arg(y).arg(x).arg(energies).arg(&mut of_x).arg(&mut of_y);
         // SAFETY: the arguments are those of the kernel. Thread r < n reads and writes numbers k·n + r of (d, n) and (D, n)
-        // arrays, and reads number r of the energies; `of_x` is nobody else's.
+        // arrays, and reads number r of the energies and of the n β; `of_x` is nobody else's.
         unsafe { launch.launch(config) }.w()?;
         Ok(of_y)
     }

@@ -17,6 +17,8 @@ pub struct DevicePrior {
     device: CudaDevice,
     /// What `latents.cuh` wants to know of each component.
     components: CudaSlice<f64>,
+    /// One for each Gaussian component, zero for the others.
+    gaussian: Vec<f64>,
     dimension: usize,
 }
 
@@ -29,7 +31,9 @@ impl DevicePrior {
             bail!("the prior has no components");
         }
         let components = device.clone_htod(&table[..])?;
-        Ok(Some(Self { device: device.clone(), components, dimension: prior.components().len() }))
+        let is_gaussian = |c: &PriorComponent| if *c == PriorComponent::Gaussian { 1.0 } else { 0.0 };
+        let gaussian: Vec<f64> = prior.components().iter().map(is_gaussian).collect();
+        Ok(Some(Self { device: device.clone(), components, dimension: gaussian.len(), gaussian }))
     }
 
     /// Latents z (n, d) of the addresses (seed, purpose, first_index), (seed, purpose, first_index + 1), … at latent
@@ -42,7 +46,7 @@ impl DevicePrior {
         first_index: u64,
         tau: f64,
     ) -> Result<(Tensor, Tensor)> {
-        let Self { device, components, dimension: d } = self;
+        let Self { device, components, dimension: d, .. } = self;
         if n == 0 || first_index.checked_add(n as u64 - 1).is_none() {
             bail!("{n} latents from index {first_index} on do not exist");
         }
@@ -59,6 +63,15 @@ impl DevicePrior {
         unsafe { launch.launch(config) }.w()?;
         let out = tensor(out, device, (n, d + 1));
         Ok((out.narrow(1, 0, *d)?.contiguous()?, out.narrow(1, *d, 1)?.squeeze(1)?.contiguous()?))
+    }
+}
+
+impl DevicePrior {
+    /// Latents (n, d) of latent temperature one, brought to a temperature τ (n) for each.
+    pub fn scaled(&self, latents: &Tensor, taus: &[f64]) -> Result<Tensor> {
+        let stretch: Vec<f64> =
+            taus.iter().flat_map(|tau| self.gaussian.iter().map(move |g| 1.0 + g * (tau.sqrt() - 1.0))).collect();
+        latents * Tensor::from_vec(stretch, (taus.len(), self.dimension), latents.device())?
     }
 }
 
