@@ -42,8 +42,48 @@ fn misspelt_workloads_are_refused() {
     let output = boltzflow(&["bench", "realnvp-6"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("realnvp-60"), "the names are not said");
+    let output = boltzflow(&["bench", "science", "many-wells"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("many-well-32"), "the names are not said");
     let output = boltzflow(&["doctor", "--device", "tpu"]);
     assert_eq!(output.status.code(), Some(2));
+}
+
+/// Little training, and so no good flow; what is exact is exact all the same.
+#[test]
+fn targets_are_measured_beside_what_is_known_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("science.json");
+    let json = path.to_string_lossy();
+    let flags = ["--seeds", "2", "--seconds", "0.5", "--samples", "8000", "--device", "cpu", "--json", &json];
+    let output = boltzflow(&[&["bench", "science", "double-well"][..], &flags].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("ess_forward"));
+    let rows = read(&path);
+    let rows = rows.as_array().unwrap();
+    let keys = ["exact", "published", "published_by", "quantity", "seeds", "stderr", "target", "temperature", "value"];
+    for row in rows {
+        assert_eq!(row.as_object().unwrap().keys().collect::<Vec<_>>(), keys);
+        assert_eq!((&row["target"], &row["seeds"]), (&"double-well".into(), &2.into()));
+    }
+    let find = |tau: f64, quantity: &str| {
+        let row = rows.iter().find(|r| r["temperature"] == tau && r["quantity"] == quantity);
+        row.unwrap_or_else(|| panic!("{quantity} at {tau} is missing"))
+    };
+    for (tau, log_z, delta_f) in [(0.5, 21.036795, 6.84940), (1.0, 11.020467, 3.380006), (2.0, 6.509507, 1.633447)] {
+        assert!((find(tau, "log_z")["exact"].as_f64().unwrap() - log_z).abs() < 1e-6);
+        assert!((find(tau, "delta_f")["exact"].as_f64().unwrap() - delta_f).abs() < 1e-5);
+    }
+    for quantity in ["log_z_deviation", "ess_reverse", "ess_forward", "kl_forward", "worst_mode_error"] {
+        for tau in [0.75, 1.5] {
+            assert_eq!(find(tau, quantity)["exact"], Value::Null);
+        }
+    }
+    // A flow is not better than the target itself, but by the noise of 8,000 samples.
+    let log_q = find(1.0, "mean_log_q");
+    assert!(log_q["value"].as_f64().unwrap() < log_q["exact"].as_f64().unwrap() + 0.1);
+    assert!(find(1.0, "energy_evaluations")["value"].as_f64().unwrap() > 0.0);
+    assert!(rows.iter().filter(|r| r["quantity"] == "seconds").count() == 1);
 }
 
 #[test]

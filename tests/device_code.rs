@@ -14,11 +14,12 @@ use std::process::Command;
 const N: usize = 777;
 
 fn targets() -> Vec<(String, ReducedTarget, f64)> {
-    // Particles have no code for the device.
+    // Particles and the funnel have no code for the device.
     let analytic = AnalyticPotential::BUILT_IN
         .iter()
         .map(|name| (name.to_string(), AnalyticPotential::built_in(name).unwrap()))
         .filter(|(_, potential)| potential.particle_symmetry().is_none())
+        .filter(|(_, potential)| !matches!(potential, AnalyticPotential::Funnel(_)))
         .map(|(name, potential)| (name, SystemDefinition::Analytic(potential), 1.3));
     let molecules =
         ["alanine-dipeptide-obc1", "alanine-dipeptide-obc2", "alanine-dipeptide-rb", "ace-aaa-nme"].map(|name| {

@@ -1,6 +1,8 @@
 //! The benchmark potentials against their exact integrals, by quadrature, and their gradients against finite differences.
 
-use boltzflow::energy::analytic::{AnalyticPotential, GaussianMixture, Harmonic, MullerBrown};
+use boltzflow::contract::v1::system::Definition;
+use boltzflow::contract::{analytic_message, system_definition};
+use boltzflow::energy::analytic::{AnalyticPotential, Funnel, GaussianMixture, Harmonic, MullerBrown};
 use boltzflow::energy::{System, SystemDefinition};
 use boltzflow::math::{LogSumExp, Purpose, Randoms};
 
@@ -82,6 +84,9 @@ fn many_well_and_mixture_have_their_published_values() {
     modes.iter_mut().step_by(2).for_each(|x| *x = 1.75251986);
     assert!((energies(&many_well, &modes)[0] - 16.0 * -9.871173).abs() < 1e-4);
 
+    let (log_z, corner) =
+        integrate(&built_in("gaussian-mixture-9"), 1.0, [-10.0, 10.0, -10.0, 10.0], 400, |x, y| x > 2.5 && y > 2.5);
+    assert!(log_z.abs() < 1e-9 && (corner - 1.0 / 9.0).abs() < 1e-4, "log Z = {log_z}, a corner has {corner}");
     let mixture = built_in("gaussian-mixture-40");
     let (log_z, _) = integrate(&mixture, 1.0, [-50.0, 50.0, -50.0, 50.0], 600, |_, _| true);
     assert!(log_z.abs() < 1e-6, "log Z = {log_z}");
@@ -92,6 +97,43 @@ fn many_well_and_mixture_have_their_published_values() {
         means.iter().map(|m| (m[axis] - mean(axis)).powi(2)).sum::<f64>() / 40.0 + standard_deviation.powi(2)
     };
     assert!((variance(0) - 441.8165).abs() < 1e-3 && (variance(1) - 623.4340).abs() < 1e-3);
+}
+
+/// The funnel's density is one of x₀ times one of the others: log p at points where both are known, and, in two dimensions,
+/// its integral and the share of its neck.
+#[test]
+fn the_funnel_is_a_normalised_density() {
+    let normal = |x: f64, variance: f64| -0.5 * (x * x / variance + (2.0 * std::f64::consts::PI * variance).ln());
+    let mut x = vec![2.0];
+    x.extend((1..10).map(|i| 0.7 * f64::from(i)));
+    let log_p = normal(2.0, 9.0) + x[1..].iter().map(|&x| normal(x, 2f64.exp())).sum::<f64>();
+    assert!((energies(&built_in("funnel-10"), &x)[0] + log_p).abs() < 1e-12);
+    let narrow = AnalyticPotential::Funnel(Funnel { standard_deviation: 1.0, dimension: 2 });
+    let narrow = System::build(SystemDefinition::Analytic(narrow)).unwrap();
+    let (log_z, neck) = integrate(&narrow, 1.0, [-5.0, 5.0, -60.0, 60.0], 2400, |x, _| x < -1.0);
+    assert!(log_z.abs() < 2e-6, "log Z = {log_z}");
+    assert!((neck - 0.158655).abs() < 2e-4, "{neck} of it has x < −1");
+}
+
+/// What the service says of a potential is what it makes the same potential of.
+#[test]
+fn messages_of_potentials_are_whole() {
+    for name in AnalyticPotential::BUILT_IN {
+        let potential = AnalyticPotential::built_in(name).unwrap();
+        let message = Definition::Analytic(analytic_message(&potential));
+        assert_eq!(system_definition(Some(&message)).unwrap(), SystemDefinition::Analytic(potential), "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_be_a_funnel_is_refused() {
+    let refused = |funnel| {
+        let definition = SystemDefinition::Analytic(AnalyticPotential::Funnel(funnel));
+        System::build(definition).unwrap_err().to_string()
+    };
+    assert!(refused(Funnel { standard_deviation: 0.0, dimension: 10 }).contains("standard_deviation is 0"));
+    assert!(refused(Funnel { standard_deviation: f64::NAN, dimension: 10 }).contains("standard_deviation"));
+    assert!(refused(Funnel { standard_deviation: 3.0, dimension: 1 }).contains("dimension is 1"));
 }
 
 /// An expression with more named parts than a tag has attributes, and a bond of 64 particles.

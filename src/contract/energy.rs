@@ -3,7 +3,7 @@
 use super::v1::{self, analytic_potential as proto, system::Definition};
 use super::{FieldError, numbers};
 use crate::energy::analytic::{
-    AnalyticPotential, DoubleWell, DoubleWellCluster, GaussianMixture, Harmonic, LennardJonesCluster, ManyWell,
+    AnalyticPotential, DoubleWell, DoubleWellCluster, Funnel, GaussianMixture, Harmonic, LennardJonesCluster, ManyWell,
     MullerBrown, ParticleDimer,
 };
 use crate::energy::{EnergyScale, SystemDefinition};
@@ -107,6 +107,13 @@ fn analytic_potential(message: &v1::AnalyticPotential) -> Result<AnalyticPotenti
         Potential::ParticleDimer(p) => {
             AnalyticPotential::ParticleDimer(ParticleDimer { slope: p.slope.unwrap_or(ParticleDimer::default().slope) })
         }
+        Potential::Funnel(p) => {
+            let default = Funnel::default();
+            AnalyticPotential::Funnel(Funnel {
+                standard_deviation: p.standard_deviation.unwrap_or(default.standard_deviation),
+                dimension: count("analytic.funnel.dimension", p.dimension, default.dimension)?,
+            })
+        }
     })
 }
 
@@ -162,6 +169,10 @@ pub fn analytic_message(potential: &AnalyticPotential) -> v1::AnalyticPotential 
         AnalyticPotential::ParticleDimer(p) => {
             proto::Potential::ParticleDimer(proto::ParticleDimer { slope: Some(p.slope) })
         }
+        AnalyticPotential::Funnel(p) => proto::Potential::Funnel(proto::Funnel {
+            standard_deviation: Some(p.standard_deviation),
+            dimension: p.dimension as i64,
+        }),
     };
     v1::AnalyticPotential { potential: Some(potential) }
 }

@@ -1,4 +1,4 @@
-//! `boltzflow bench`: how fast this machine runs what the service does.
+//! `boltzflow bench`: how fast this machine runs what the service does, and how good the flows are.
 
 mod flows;
 mod free_energies;
@@ -6,6 +6,7 @@ mod molecule;
 mod replica_exchange;
 mod report;
 mod sampling;
+mod science;
 mod service;
 mod sgemm;
 mod timing;
@@ -42,7 +43,10 @@ use std::io::Write;
 ///
 /// Example: boltzflow bench realnvp-60 sgemm --threads 2 --json bench.json
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Workloads to measure [default: all]
     #[arg(value_enum, value_name = "WORKLOAD")]
     workloads: Vec<Workload>,
@@ -62,7 +66,15 @@ pub(super) struct Args {
     json: JsonArgs,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Science(science::Args),
+}
+
 pub(super) async fn run(args: Args) -> Result<(), CliError> {
+    if let Some(Command::Science(args)) = args.command {
+        return science::run(args).await;
+    }
     let threads = super::threads::with_threads(args.threads)?;
     let device = open_device(args.device).map_err(|e| CliError::failed(e.to_string()))?;
     args.precision.prepare(&device).map_err(|e| CliError::failed(e.to_string()))?;

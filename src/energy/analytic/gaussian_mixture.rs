@@ -27,6 +27,13 @@ impl GaussianMixture {
         Self { means: FORTY_MEANS.to_vec(), standard_deviation: 1.313_261_687_518_222_8 }
     }
 
+    /// The nine components of fab-jax (Midgley et al., its target GMM_v1): means on the grid {−5, 0, 5}², variance 0.3.
+    pub fn nine() -> Self {
+        let grid = [-5.0, 0.0, 5.0];
+        let means = grid.iter().flat_map(|&x| grid.map(|y| [x, y])).collect();
+        Self { means, standard_deviation: 0.3f64.sqrt() }
+    }
+
     pub(super) fn checked(self) -> Result<Self, EnergyError> {
         if self.means.is_empty() || self.means.len() > MAX_COMPONENTS {
             return Err(EnergyError::Definition(format!(

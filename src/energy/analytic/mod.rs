@@ -2,6 +2,7 @@
 
 mod clusters;
 mod double_well;
+mod funnel;
 mod gaussian_mixture;
 mod harmonic;
 mod many_well;
@@ -11,6 +12,7 @@ mod particles;
 
 pub use clusters::{DoubleWellCluster, LennardJonesCluster};
 pub use double_well::DoubleWell;
+pub use funnel::Funnel;
 pub use gaussian_mixture::GaussianMixture;
 pub use harmonic::Harmonic;
 pub use many_well::ManyWell;
@@ -33,6 +35,7 @@ pub enum AnalyticPotential {
     DoubleWellCluster(DoubleWellCluster),
     LennardJonesCluster(LennardJonesCluster),
     ParticleDimer(ParticleDimer),
+    Funnel(Funnel),
 }
 
 /// The largest dimension of an analytic potential.
@@ -46,20 +49,24 @@ impl AnalyticPotential {
             "double-well" => Self::DoubleWell(DoubleWell::default()),
             "muller-brown" => Self::MullerBrown(MullerBrown::default()),
             "many-well-32" => Self::ManyWell(ManyWell::default()),
+            "gaussian-mixture-9" => Self::GaussianMixture(GaussianMixture::nine()),
             "gaussian-mixture-40" => Self::GaussianMixture(GaussianMixture::forty()),
             "dw4" => Self::DoubleWellCluster(DoubleWellCluster::default()),
             "lj13" => Self::LennardJonesCluster(LennardJonesCluster::default()),
             "lj55" => Self::LennardJonesCluster(LennardJonesCluster { particles: 55, ..Default::default() }),
             "particle-dimer" => Self::ParticleDimer(ParticleDimer::default()),
+            "funnel-10" => Self::Funnel(Funnel::default()),
             _ => return None,
         })
     }
 
     /// The names that [`AnalyticPotential::built_in`] knows.
-    pub const BUILT_IN: [&'static str; 9] = [
+    pub const BUILT_IN: [&'static str; 11] = [
         "double-well",
         "dw4",
+        "funnel-10",
         "gaussian-mixture-40",
+        "gaussian-mixture-9",
         "harmonic",
         "lj13",
         "lj55",
@@ -78,6 +85,7 @@ impl AnalyticPotential {
             Self::DoubleWellCluster(p) => Arc::new(p.clone().checked()?),
             Self::LennardJonesCluster(p) => Arc::new(p.clone().checked()?),
             Self::ParticleDimer(p) => Arc::new(p.clone().checked()?),
+            Self::Funnel(p) => Arc::new(p.clone().checked()?),
         })
     }
 
@@ -93,6 +101,7 @@ impl AnalyticPotential {
             Self::DoubleWellCluster(p) => p.extent(),
             Self::LennardJonesCluster(p) => p.extent(),
             Self::ParticleDimer(p) => p.extent(),
+            Self::Funnel(p) => p.extent(),
         }
     }
 

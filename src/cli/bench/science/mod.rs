@@ -1,0 +1,171 @@
+//! `boltzflow bench science`: how good the flows are, on the benchmark targets of the literature.
+
+mod measure;
+mod reference;
+mod replica_exchange;
+mod report;
+mod target;
+mod targets;
+mod train;
+
+use super::super::client::CliError;
+use super::super::output::{JsonArgs, duration};
+use crate::compute::{DeviceChoice, open_device};
+use candle_core::Device;
+use clap::builder::PossibleValuesParser;
+use measure::{Measured, Quantity, measure};
+use report::{Row, rows, rows_table};
+use serde_json::Value;
+use std::path::Path;
+use std::time::Instant;
+use target::{Reference, References, Regions, Target};
+
+/// Train on benchmark targets and print what is reached beside exact and published values
+///
+/// Each target is trained on from its energy alone, with the plan that users get who name a system and nothing else, once
+/// for each seed. A model is then measured at all of the target's temperatures, by the way of reaching a temperature that a
+/// pilot picks.
+///
+/// log_z: log of the mean weight. log_z_deviation: mean |log Z − exact| of independent batches of 2,000 samples. delta_f:
+/// free energy of the second mode less that of the first, in kT: right − left, all else − upper left (y − x > 1), closed −
+/// open. ess_reverse: (Σw)²/(n Σw²) of the model's own samples. Of samples of the target: ess_forward, 1/E_p[p/q];
+/// mean_log_q, E_p[log q], whose exact value E_p[log p] is the most that it can be; kl_forward, KL(p ‖ q). modes_visited:
+/// modes that the weighted samples give a tenth of their exact weight at least; those of many-well-32 are the two wells of
+/// each of its 16 pairs. mode_total_variation: between exact and weighted occupancies. worst_mode_error: the largest error
+/// of any mode's weight, in its standard errors. ramachandran_total_variation: between histograms of 64 × 64 bins, of the
+/// model and of replica exchange; ramachandran_reference_noise: what the noise of the latter makes of it.
+/// energy_evaluations, seconds: of training.
+///
+/// Values are medians over the seeds. stderr is the standard error of the median, √(π/2)·σ/√n, with σ = 1.4826·MAD of the
+/// seeds or the error that each has by its own number of samples, whichever is more; of one seed, the latter, where it is
+/// known. alanine-dipeptide begins with replica exchange, half an hour on two cores.
+///
+/// The JSON is a list of rows {target, temperature, quantity, value, stderr, exact, published, published_by, seeds}, with
+/// null for what is not known or not a number.
+///
+/// Example: boltzflow bench science double-well many-well-32 --seeds 5 --json science.json
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Targets to train on [default: all]
+    #[arg(value_name = "TARGET", value_parser = PossibleValuesParser::new(targets::names()))]
+    targets: Vec<String>,
+    /// Runs of each target, of the seeds 0, 1, …
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    seeds: u64,
+    /// Stop each training after so many seconds, however far its schedule has come [default: train to its end]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    seconds: Option<f64>,
+    /// Samples that a model is measured on at each temperature
+    #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(4000..=100_000_000))]
+    samples: u64,
+    /// Threads that compute [default: RAYON_NUM_THREADS, or one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    threads: Option<u32>,
+    /// auto, cpu or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: DeviceChoice,
+    #[command(flatten)]
+    json: JsonArgs,
+}
+
+/// Seconds of training as they are written on the command line.
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(s) if s.is_finite() && s > 0.0 => Ok(s),
+        _ => Err("it must be a positive number".into()),
+    }
+}
+
+pub(super) async fn run(args: Args) -> Result<(), CliError> {
+    super::super::threads::with_threads(args.threads)?;
+    let device = open_device(args.device).map_err(|e| CliError::failed(e.to_string()))?;
+    let died = |e| CliError::failed(format!("the benchmark died: {e}"));
+    tokio::task::spawn_blocking(move || measure_all(&args, &device)).await.map_err(died)?
+}
+
+fn measure_all(args: &Args, device: &Device) -> Result<(), CliError> {
+    let named = |t: &&Target| args.targets.is_empty() || args.targets.iter().any(|name| name == t.name);
+    let mut all = Vec::new();
+    let mut lost = 0;
+    let to_output = args.json.json.as_deref() == Some(Path::new("-"));
+    for target in targets::TARGETS.iter().filter(named) {
+        let (found, failed) = measure_target(target, args, device)?;
+        lost += failed;
+        all.extend(found.iter().map(Row::json));
+        if !to_output {
+            // What has been measured is not lost with what comes after it.
+            args.json.write(&Value::Array(all.clone()))?;
+            println!("{}", rows_table(&found));
+        }
+    }
+    if to_output {
+        args.json.write(&Value::Array(all))?;
+    }
+    match lost {
+        0 => Ok(()),
+        _ => Err(CliError::failed(format!("{lost} runs failed, and are not among the medians"))),
+    }
+}
+
+/// The rows of a target, and the number of its runs that failed.
+fn measure_target(target: &'static Target, args: &Args, device: &Device) -> Result<(Vec<Row>, usize), CliError> {
+    let system = target.system()?;
+    let regions = (target.regions)(&system);
+    if matches!(target.references, References::ReplicaExchange(_)) {
+        eprintln!("{}: replica exchange, for the reference", target.name);
+    }
+    let samples = args.samples as usize;
+    let references = target.references(&system, regions.as_ref(), samples)?;
+    // For each temperature what each run has measured.
+    let mut runs = vec![Vec::new(); references.len()];
+    let mut failed = 0;
+    for seed in 0..args.seeds {
+        let found = train::train(target, &system, seed, args.seconds, device).and_then(|model| {
+            let card = &model.card;
+            eprintln!(
+                "{}, seed {seed}: {} steps in {}, ESS {:.1} %",
+                target.name,
+                card.steps,
+                duration(card.seconds),
+                100.0 * card.effective_sample_fraction
+            );
+            let begin = Instant::now();
+            let measured = measure_model(&model, target, regions.as_ref(), &references, samples, seed)?;
+            eprintln!("{}, seed {seed}: measured in {}", target.name, duration(begin.elapsed().as_secs_f64()));
+            Ok(measured)
+        });
+        match found {
+            Ok(measured) => runs.iter_mut().zip(measured).for_each(|(of_temperature, m)| of_temperature.push(m)),
+            Err(error) => {
+                eprintln!("{}, seed {seed}: {error}", target.name);
+                failed += 1;
+            }
+        }
+    }
+    let at = target.temperatures.iter().zip(&references).zip(&runs);
+    let rows =
+        at.flat_map(|((&temperature, reference), runs)| rows(target, temperature, regions.as_ref(), reference, runs));
+    Ok((rows.collect(), failed))
+}
+
+/// What is measured of a model at each of the target's temperatures; what training has cost is told where it took place.
+fn measure_model(
+    model: &crate::sample::Generator,
+    target: &Target,
+    regions: Option<&Regions>,
+    references: &[Reference],
+    samples: usize,
+    seed: u64,
+) -> Result<Vec<Vec<Measured>>, CliError> {
+    let mut all = Vec::new();
+    for (&temperature, reference) in target.temperatures.iter().zip(references) {
+        let mut measured = measure(model, temperature, regions, reference, samples, seed)?;
+        if temperature == target.trained_at {
+            let cost = |quantity, value| Measured { quantity, value, standard_error: f64::NAN };
+            measured.push(cost(Quantity::EnergyEvaluations, model.card.energy_evaluations as f64));
+            measured.push(cost(Quantity::Seconds, model.card.seconds));
+        }
+        all.push(measured);
+    }
+    Ok(all)
+}

@@ -1,0 +1,153 @@
+//! What a benchmark target is: a system, temperatures, what is known exactly, and what others have published.
+
+use super::super::super::alanine_dipeptide::{SYSTEM, TOPOLOGY};
+use super::super::super::client::CliError;
+use super::measure::Quantity;
+use super::replica_exchange;
+use crate::energy::analytic::AnalyticPotential;
+use crate::energy::{System, SystemDefinition};
+use crate::math::{Purpose, Randoms};
+
+/// A system with the temperatures that a flow of it is measured at.
+pub(super) struct Target {
+    /// The name of the built-in potential; what is no potential's name is alanine dipeptide.
+    pub name: &'static str,
+    /// The temperature that flows are trained at, in the unit of the system's scale.
+    pub trained_at: f64,
+    pub temperatures: &'static [f64],
+    pub regions: fn(&System) -> Option<Regions>,
+    pub references: References,
+    pub published: &'static [Published],
+}
+
+/// A number that others have reached.
+pub(super) struct Published {
+    pub temperature: f64,
+    pub quantity: Quantity,
+    pub value: f64,
+    /// Who has, and where it is said.
+    pub by: &'static str,
+}
+
+/// Where the exact answers of a target come from.
+pub(super) enum References {
+    /// There are none.
+    Unknown,
+    /// From the potential, one temperature at a time.
+    Exact(fn(&System, Option<&Regions>, f64) -> Result<Reference, CliError>),
+    /// Replica exchange over a ladder that has the target's temperatures among its own.
+    ReplicaExchange(&'static [f64]),
+}
+
+/// Regions of configuration space whose weights are compared. There may be several sets of them, each of which divides the
+/// whole space; where modes are a product of those of each dimension, a set is a dimension.
+pub(super) struct Regions {
+    pub kind: RegionKind,
+    pub sets: usize,
+    /// Regions of a set.
+    pub regions: usize,
+    /// The region, below `regions`, of a configuration in a set.
+    pub of: Box<RegionOf>,
+}
+
+/// The region of a configuration in a set.
+pub(super) type RegionOf = dyn Fn(&[f64], usize) -> usize + Send + Sync;
+
+/// What regions are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RegionKind {
+    Modes,
+    /// Bins of the Ramachandran plane.
+    Ramachandran,
+}
+
+impl Regions {
+    /// The region of a configuration in each set.
+    pub fn of_all(&self, x: &[f64]) -> impl Iterator<Item = usize> {
+        (0..self.sets).map(move |set| (self.of)(x, set).min(self.regions - 1))
+    }
+}
+
+/// What is known of a target at one temperature.
+pub(super) struct Reference {
+    pub log_z: Option<f64>,
+    /// E_p[log p], which E_p[log q] reaches where q = p.
+    pub mean_log_p: Option<f64>,
+    /// The weight of each region (sets, regions); empty where it is not known.
+    pub weights: Vec<f64>,
+    pub samples: Samples,
+}
+
+impl Reference {
+    pub fn unknown() -> Self {
+        Self { log_z: None, mean_log_p: None, weights: Vec::new(), samples: Samples::Unknown }
+    }
+}
+
+/// Samples of the target itself.
+pub(super) enum Samples {
+    Unknown,
+    Independent(Box<dyn Sampler + Send + Sync>),
+    Frames(Frames),
+}
+
+/// Frames (n, D) of a simulation.
+pub(super) struct Frames {
+    pub positions: Vec<f64>,
+    /// Frames for each independent one.
+    pub inefficiency: f64,
+    /// The total variation that the noise of the frames makes between their histogram and an exact one.
+    pub noise: f64,
+}
+
+/// Draws independent samples of a density.
+pub(super) trait Sampler {
+    fn dimension(&self) -> usize;
+
+    /// Writes a sample to `x`.
+    fn draw(&self, random: &mut Randoms, x: &mut [f64]);
+
+    /// Samples (n, D): a function of the seed, each of the random numbers of its own index.
+    fn sample(&self, seed: u64, n: usize) -> Vec<f64> {
+        let d = self.dimension();
+        let mut positions = vec![0.0; n * d];
+        for (index, x) in positions.chunks_exact_mut(d).enumerate() {
+            self.draw(&mut Randoms::new(SEED ^ seed, Purpose::Validation, index as u64), x);
+        }
+        positions
+    }
+}
+
+/// Apart from the seeds of training, which measures its progress on numbers of the same purpose.
+const SEED: u64 = 0x7265_6665_7265_6e63;
+
+impl Target {
+    pub fn system(&self) -> Result<System, CliError> {
+        let definition = match AnalyticPotential::built_in(self.name) {
+            Some(potential) => SystemDefinition::Analytic(potential),
+            None => SystemDefinition::OpenMm { system_xml: SYSTEM.into(), topology_pdb: Some(TOPOLOGY.into()) },
+        };
+        System::build(definition).map_err(|e| CliError::failed(format!("{}: {e}", self.name)))
+    }
+
+    /// What is known at each of the temperatures, from `frames` frames of each where that takes a simulation.
+    pub fn references(
+        &self,
+        system: &System,
+        regions: Option<&Regions>,
+        frames: usize,
+    ) -> Result<Vec<Reference>, CliError> {
+        match self.references {
+            References::Unknown => Ok(self.temperatures.iter().map(|_| Reference::unknown()).collect()),
+            References::Exact(reference) => self.temperatures.iter().map(|&t| reference(system, regions, t)).collect(),
+            References::ReplicaExchange(ladder) => {
+                replica_exchange::references(system, regions, ladder, self.temperatures, frames)
+            }
+        }
+    }
+
+    /// What others have reached.
+    pub fn published(&self, temperature: f64, quantity: Quantity) -> Option<&'static Published> {
+        self.published.iter().find(|p| p.temperature == temperature && p.quantity == quantity)
+    }
+}

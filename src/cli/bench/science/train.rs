@@ -1,0 +1,72 @@
+//! One run of training: the target's plan, from its beginning to a generator.
+
+use super::super::super::client::CliError;
+use super::super::super::output::duration;
+use super::target::Target;
+use crate::energy::System;
+use crate::sample::Generator;
+use crate::train::{Directive, Observer, Outcome, Progress, Trainer, TrainingPlan, default_plan, run};
+use candle_core::Device;
+use std::time::{Duration, Instant};
+
+/// Between two lines about a run that is under way.
+const REPORT_EVERY: Duration = Duration::from_secs(30);
+
+/// What decides a run, besides the target: all that a user asks for.
+fn plan_of(target: &Target, system: &System, seed: u64, seconds: Option<f64>) -> TrainingPlan {
+    let mut plan = default_plan(system, target.trained_at, None, false);
+    plan.seed = seed;
+    plan.budget.seconds = seconds;
+    plan
+}
+
+/// Trains a flow on the target from its energy alone.
+pub(super) fn train(
+    target: &Target,
+    system: &System,
+    seed: u64,
+    seconds: Option<f64>,
+    device: &Device,
+) -> Result<Generator, CliError> {
+    let failed = |e: &dyn std::fmt::Display| CliError::failed(e.to_string());
+    let plan = plan_of(target, system, seed, seconds);
+    let mut trainer = Trainer::new(plan, system.clone(), None, device).map_err(|e| failed(&e))?;
+    let mut watcher = Watcher { name: target.name, seed, last: Instant::now() };
+    match run(&mut trainer, &mut watcher).map_err(|e| failed(&e))? {
+        Outcome::Finished { model, .. } => Generator::decode(&model, device).map_err(|e| failed(&e)),
+        Outcome::Released | Outcome::Cancelled => Err(CliError::failed("the run was stopped")),
+    }
+}
+
+/// Says now and then how far a run is.
+struct Watcher {
+    name: &'static str,
+    seed: u64,
+    last: Instant,
+}
+
+impl Observer for Watcher {
+    fn directive(&mut self) -> Directive {
+        Directive::Continue
+    }
+
+    fn progress(&mut self, progress: &Progress) {
+        if self.last.elapsed() < REPORT_EVERY {
+            return;
+        }
+        self.last = Instant::now();
+        let ess = 100.0 * progress.weights.effective_samples / progress.weights.samples as f64;
+        eprintln!(
+            "{}, seed {}: step {} of {}, ESS {ess:.1} %, {} to go",
+            self.name,
+            self.seed,
+            progress.step,
+            progress.total_steps,
+            duration(progress.seconds_left)
+        );
+    }
+
+    fn checkpoint(&mut self, _: u64, _: Vec<u8>) -> Result<(), String> {
+        Ok(())
+    }
+}
