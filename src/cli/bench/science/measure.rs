@@ -103,7 +103,7 @@ pub(super) fn measure(
     seed: u64,
 ) -> Result<Vec<Measured>, CliError> {
     let failed = |e: crate::sample::SampleError| CliError::failed(e.to_string());
-    let choice = model.choose_method(temperature, |key, count| model.samples(key, 0, count)).map_err(failed)?;
+    let choice = model.choose_method(temperature, None, |key, count| model.samples(key, 0, count)).map_err(failed)?;
     let key = SampleKey { temperature, method: choice.method, seed, purpose: Purpose::Sample };
 
     let own = own_samples(model, &key, regions, samples).map_err(failed)?;

@@ -66,6 +66,10 @@ impl Observer for Watcher {
         );
     }
 
+    fn note(&mut self, sentence: String) {
+        eprintln!("{}, seed {}: {sentence}", self.name, self.seed);
+    }
+
     fn checkpoint(&mut self, _: u64, _: Vec<u8>) -> Result<(), String> {
         Ok(())
     }
