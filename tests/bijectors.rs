@@ -303,6 +303,26 @@ fn gradients_do_not_depend_on_threads() {
     }
 }
 
+/// The bits of a draw depend on its address alone.
+#[test]
+fn draws_do_not_know_their_company() {
+    for (name, spec) in cases() {
+        let (flow, _) = randomised(&spec, DType::F32);
+        let address = |index| LatentAddress { seed: 5, purpose: Purpose::Validation, index, tau: 1.1 };
+        let addresses: Vec<_> = (0..300).map(address).collect();
+        let all = flow.draw(&addresses).unwrap();
+        for (from, to) in [(0, 1), (7, 8), (31, 197), (299, 300)] {
+            let part = flow.draw(&addresses[from..to]).unwrap();
+            let d = spec.dimension();
+            assert_eq!(part.coordinates, all.coordinates[from * d..to * d], "{name}");
+            assert_eq!(part.latents, all.latents[from * d..to * d], "{name}");
+            assert_eq!(part.log_probs, all.log_probs[from..to], "{name}");
+        }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        assert_eq!(pool.install(|| flow.draw(&addresses).unwrap()), all, "{name}");
+    }
+}
+
 /// A flow that is told the temperature is another map at each: a draw is of its own, in whatever company, and its density is
 /// found again from its coordinates and temperature.
 #[test]

@@ -87,8 +87,8 @@ impl Conditioner {
         }
     }
 
-    /// Adds the coupling layer of this conditioner and a transform to the program that the CPU runs.
-    pub fn fuse(&self, transform: Transform, program: &mut ProgramBuilder) {
+    /// Adds the coupling layer of this conditioner and a transform to the program that the CPU runs, and says that it has.
+    pub fn fuse(&self, transform: Transform, program: &mut ProgramBuilder) -> bool {
         let (features, layers) = match self {
             Self::Constant(output) => (Vec::new(), vec![program.constant(output)]),
             Self::Network { features, layers, .. } => {
@@ -105,6 +105,7 @@ impl Conditioner {
             }
         };
         program.stage(Stage::Coupling(Coupling { features, layers, transform }));
+        true
     }
 
     /// Parameters (n, outputs) for coordinates x (n, d).
@@ -113,6 +114,11 @@ impl Conditioner {
             Self::Constant(output) => output.unsqueeze(0)?.broadcast_as((x.dim(0)?, output.dim(0)?))?.contiguous(),
             Self::Network { features, layers, precision } => layers.iter().try_fold(features.apply(x)?, |h, layer| {
                 let product = match precision {
+                    // The CPU has no products of bf16: those of numbers rounded to it, with sums in f32, are the same.
+                    Precision::Bf16 if h.device().is_cpu() => {
+                        let rounded = |t: &Tensor| t.to_dtype(DType::BF16)?.to_dtype(t.dtype());
+                        rounded(&h)?.matmul(&rounded(layer.linear.weight())?.t()?)?
+                    }
                     Precision::Bf16 => {
                         let weight = layer.linear.weight().to_dtype(DType::BF16)?;
                         h.to_dtype(DType::BF16)?.matmul(&weight.t()?)?.to_dtype(h.dtype())?

@@ -4,7 +4,7 @@ use super::additive::AdditiveCoupling;
 use super::affine::AffineCoupling;
 use super::bijector::Bijector;
 use super::error::FlowError;
-use super::fused::{ApplyRows, FusedFlow};
+use super::fused::{ApplyRows, FusedFlow, have_stages};
 use super::global_affine::GlobalAffine;
 use super::parameters::{Initialiser, Loaded, Trainable};
 use super::permutation::Permutation;
@@ -16,8 +16,13 @@ use super::weights::Weights;
 use crate::compute::{Direction, Precision};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
+use rayon::prelude::*;
 use std::collections::HashMap;
 use std::sync::Arc;
+
+/// A matrix product of candle's may round differently for another number of rows: where it runs on the CPU without
+/// gradients, it always has this many.
+const ROWS_OF_A_PART: usize = 128;
 
 /// A normalizing flow, p(x) = q(f(x))·|det ∂f/∂x| (equation 9 of the note; f is the inverse direction).
 #[derive(Debug)]
@@ -25,7 +30,7 @@ pub struct Flow {
     spec: FlowSpec,
     bijectors: Vec<Box<dyn Bijector>>,
     device: Device,
-    /// What runs on the CPU.
+    /// What runs on the CPU, if every bijector has a stage.
     fused: Option<FusedFlow>,
     precision: Precision,
     #[cfg(feature = "cuda")]
@@ -45,12 +50,15 @@ impl Flow {
         let initialiser = Initialiser::new(seed);
         let vb = VarBuilder::from_backend(Box::new(initialiser.clone()), dtype, device.clone());
         // Which weights there are, and in which order, is known once the bijectors have asked for them.
-        drop(bijectors(&spec, vb, device)?);
-        let weights = Arc::new(Weights::new(initialiser.into_drawn(), device)?);
+        let together = device.is_cpu() && have_stages(&bijectors(&spec, vb, device)?);
+        let weights = Arc::new(Weights::new(initialiser.into_drawn(), together)?);
         let vb = VarBuilder::from_backend(Box::new(Trainable(Arc::clone(&weights))), dtype, device.clone());
         let bijectors = bijectors(&spec, vb, device)?;
-        let fused = device.is_cpu().then(|| FusedFlow::trainable(spec.columns().width(), &bijectors, &weights));
-        Ok((Self::new(spec, bijectors, device, fused.transpose()?), weights))
+        let fused = match together {
+            true => FusedFlow::trainable(spec.columns().width(), &bijectors, &weights)?,
+            false => None,
+        };
+        Ok((Self::new(spec, bijectors, device, fused), weights))
     }
 
     /// A flow with the given weights, by path; it is not trainable, and keeps no graph of operations.
@@ -63,7 +71,7 @@ impl Flow {
         spec.check()?;
         let vb = VarBuilder::from_backend(Box::new(Loaded { tensors: weights }), dtype, device.clone());
         let bijectors = bijectors(&spec, vb, device).map_err(|e| FlowError::Weights(e.to_string()))?;
-        let fused = device.is_cpu().then(|| FusedFlow::frozen(spec.columns().width(), &bijectors));
+        let fused = if device.is_cpu() { FusedFlow::frozen(spec.columns().width(), &bijectors) } else { None };
         Ok(Self::new(spec, bijectors, device, fused))
     }
 
@@ -149,7 +157,8 @@ impl Flow {
         }
     }
 
-    /// [`Flow::apply`], bijector by bijector in candle operations: what the CPU's kernels are held against.
+    /// [`Flow::apply`], bijector by bijector in candle operations: what runs where there is no program, and what the CPU's
+    /// kernels are held against.
     pub fn apply_one_by_one(
         &self,
         input: &Tensor,
@@ -193,9 +202,11 @@ impl Flow {
     ) -> Result<(Vec<f64>, Vec<f64>), FlowError> {
         let d = self.spec.dimension();
         let Some(fused) = &self.fused else {
-            let input = Tensor::from_slice(input, (input.len() / d, d), &self.device)?;
-            let (output, ladj) = self.apply(&input, tau, direction)?;
-            return Ok((output.flatten_all()?.to_vec1()?, ladj.to_vec1()?));
+            return if self.device.is_cpu() {
+                self.apply_in_parts(input, tau, direction)
+            } else {
+                self.apply_tensor(input, tau, direction)
+            };
         };
         let Some(range) = &self.spec.temperatures else {
             return fused.with_weights(ApplyRows { rows: input, direction });
@@ -207,6 +218,44 @@ impl Flow {
         }
         let (wide, ladj) = fused.with_weights(ApplyRows { rows: &wide, direction })?;
         Ok((wide.chunks_exact(d + 1).flat_map(|row| &row[..d]).copied().collect(), ladj))
+    }
+
+    /// [`Flow::apply_rows`] by candle operations, on all rows at once.
+    fn apply_tensor(
+        &self,
+        rows: &[f64],
+        tau: Tau<'_>,
+        direction: Direction,
+    ) -> Result<(Vec<f64>, Vec<f64>), FlowError> {
+        let d = self.spec.dimension();
+        let input = Tensor::from_slice(rows, (rows.len() / d, d), &self.device)?;
+        let (output, ladj) = self.apply_one_by_one(&input, tau, direction)?;
+        Ok((output.flatten_all()?.to_vec1()?, ladj.to_vec1()?))
+    }
+
+    /// [`Flow::apply_tensor`] on parts of [`ROWS_OF_A_PART`] rows each, so that a row does not depend on its company.
+    fn apply_in_parts(
+        &self,
+        rows: &[f64],
+        tau: Tau<'_>,
+        direction: Direction,
+    ) -> Result<(Vec<f64>, Vec<f64>), FlowError> {
+        let d = self.spec.dimension();
+        let part = |(i, rows): (usize, &[f64])| {
+            let n = rows.len() / d;
+            // What a part lacks are repetitions of its last row.
+            let row = |r: usize| r.min(n - 1);
+            let padded: Vec<f64> = (0..ROWS_OF_A_PART).flat_map(|r| &rows[row(r) * d..][..d]).copied().collect();
+            let taus: Vec<f64> = (0..ROWS_OF_A_PART).map(|r| tau.of(i * ROWS_OF_A_PART + row(r))).collect();
+            let (mut output, mut ladj) = self.apply_tensor(&padded, Tau::Each(&taus), direction)?;
+            output.truncate(n * d);
+            ladj.truncate(n);
+            Ok((output, ladj))
+        };
+        let parts: Vec<_> =
+            rows.par_chunks(ROWS_OF_A_PART * d).enumerate().map(part).collect::<Result<_, FlowError>>()?;
+        let (output, ladj): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+        Ok((output.concat(), ladj.concat()))
     }
 
     /// Whether every bijector's Jacobian is constant, so that scaling the latent's variance by τ changes the
