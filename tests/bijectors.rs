@@ -37,12 +37,14 @@ fn cases() -> Vec<(&'static str, FlowSpec)> {
     let mixed = [R, C, R, C, C, R];
     let splines = |bins, transformed: &[usize]| LayerSpec::Spline { coupling: coupling(transformed), bins, bound: 3.0 };
     let spline = |transformed: &[usize]| splines(6, transformed);
+    let gin = |transformed: &[usize]| LayerSpec::Gin { coupling: coupling(transformed), bound: 1.2 };
     let all = vec![
         LayerSpec::GlobalAffine,
         spline(&[0, 1, 2]),
         LayerSpec::Permutation { order: vec![2, 4, 5, 1, 3, 0] },
         LayerSpec::Affine { coupling: coupling(&[0, 5]), bound: 2.0 },
         LayerSpec::Additive { coupling: coupling(&[2]) },
+        gin(&[0, 2]),
         spline(&[3, 4, 5]),
     ];
     vec![
@@ -50,6 +52,9 @@ fn cases() -> Vec<(&'static str, FlowSpec)> {
         ("global affine", spec(&mixed, vec![LayerSpec::GlobalAffine])),
         ("additive", spec(&[R; 5], vec![LayerSpec::Additive { coupling: coupling(&[1, 4]) }])),
         ("affine", spec(&[R; 5], vec![LayerSpec::Affine { coupling: coupling(&[0, 2, 3]), bound: 1.2 }])),
+        ("GIN", spec(&[R; 5], vec![gin(&[0, 2, 3])])),
+        ("GIN, one coordinate", spec(&[R; 2], vec![gin(&[1])])),
+        ("GIN, told the temperature", told(spec(&[R; 3], vec![gin(&[0, 1, 2])]))),
         ("spline, linear", spec(&[R; 4], vec![spline(&[1, 2])])),
         ("spline, circular", spec(&[C; 4], vec![spline(&[0, 3])])),
         ("spline, mixed", spec(&mixed, vec![spline(&[0, 1, 4])])),

@@ -18,6 +18,7 @@ pub mod known_gradient;
 mod plain;
 mod precision;
 pub mod spline;
+pub mod volume_preserving;
 
 pub use device::{DeviceChoice, DeviceError, device_of_job, open_device};
 pub use precision::Precision;

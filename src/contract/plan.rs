@@ -116,6 +116,8 @@ fn read_architecture(message: &v1::FlowArchitecture, plan: &mut TrainingPlan) ->
         Ok(v1::FlowKind::Unspecified) => {}
         Ok(v1::FlowKind::Nice) => target.kind = ArchitectureKind::Nice,
         Ok(v1::FlowKind::NiceScaled) => target.kind = ArchitectureKind::NiceScaled,
+        Ok(v1::FlowKind::Gin) => target.kind = ArchitectureKind::Gin,
+        Ok(v1::FlowKind::GinScaled) => target.kind = ArchitectureKind::GinScaled,
         Ok(v1::FlowKind::Realnvp) => target.kind = ArchitectureKind::RealNvp,
         Ok(v1::FlowKind::Spline) => target.kind = ArchitectureKind::Spline,
         Err(_) => return Err(unknown("architecture.kind", message.kind)),
@@ -193,6 +195,8 @@ pub fn training_task(plan: &TrainingPlan, system: &str, dataset: Option<&str>, m
     let kind = match architecture.kind {
         ArchitectureKind::Nice => v1::FlowKind::Nice,
         ArchitectureKind::NiceScaled => v1::FlowKind::NiceScaled,
+        ArchitectureKind::Gin => v1::FlowKind::Gin,
+        ArchitectureKind::GinScaled => v1::FlowKind::GinScaled,
         ArchitectureKind::RealNvp => v1::FlowKind::Realnvp,
         ArchitectureKind::Spline => v1::FlowKind::Spline,
     };

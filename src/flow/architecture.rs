@@ -23,6 +23,10 @@ pub enum ArchitectureKind {
     Nice,
     /// Additive couplings and one global affine layer: constant Jacobian.
     NiceScaled,
+    /// Affine couplings whose log scales sum to zero: volume preserving.
+    Gin,
+    /// The same and one global affine layer: constant Jacobian.
+    GinScaled,
     /// Affine couplings and one global affine layer.
     RealNvp,
     /// Rational-quadratic spline couplings and one global affine layer.
@@ -97,14 +101,18 @@ impl Architecture {
             let coupling = CouplingSpec { transformed, conditioner };
             layers.push(match self.kind {
                 ArchitectureKind::Nice | ArchitectureKind::NiceScaled => LayerSpec::Additive { coupling },
+                ArchitectureKind::Gin | ArchitectureKind::GinScaled => {
+                    LayerSpec::Gin { coupling, bound: self.log_scale_bound }
+                }
                 ArchitectureKind::RealNvp => LayerSpec::Affine { coupling, bound: self.log_scale_bound },
                 ArchitectureKind::Spline => LayerSpec::Spline { coupling, bins: self.bins, bound: self.spline_bound },
             });
         }
         let real: Vec<usize> = (0..d).filter(|&j| kinds[j] == CoordinateKind::Real).collect();
-        if self.kind != ArchitectureKind::Nice && temperatures.is_none() {
+        let scaled = !matches!(self.kind, ArchitectureKind::Nice | ArchitectureKind::Gin);
+        if scaled && temperatures.is_none() {
             layers.push(LayerSpec::GlobalAffine);
-        } else if self.kind != ArchitectureKind::Nice && !real.is_empty() {
+        } else if scaled && !real.is_empty() {
             let conditioner = ConditionerSpec { hidden: vec![SCALE_BY_TEMPERATURE], activation: self.activation };
             let coupling = CouplingSpec { transformed: real, conditioner };
             layers.push(LayerSpec::Affine { coupling, bound: self.log_scale_bound });

@@ -15,6 +15,7 @@ pub mod cuda;
 mod draw;
 mod error;
 mod fused;
+mod gin;
 mod global_affine;
 mod normalizing_flow;
 mod parameters;

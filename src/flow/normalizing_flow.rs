@@ -5,6 +5,7 @@ use super::affine::AffineCoupling;
 use super::bijector::Bijector;
 use super::error::FlowError;
 use super::fused::{ApplyRows, FusedFlow, have_stages};
+use super::gin::GinCoupling;
 use super::global_affine::GlobalAffine;
 use super::parameters::{Initialiser, Loaded, Trainable};
 use super::permutation::Permutation;
@@ -276,6 +277,7 @@ fn bijectors(spec: &FlowSpec, vb: VarBuilder<'_>, device: &Device) -> candle_cor
             LayerSpec::GlobalAffine => Box::new(GlobalAffine::new(columns, &vb)?),
             LayerSpec::Additive { coupling } => Box::new(AdditiveCoupling::new(coupling, columns, &vb)?),
             LayerSpec::Affine { coupling, bound } => Box::new(AffineCoupling::new(coupling, *bound, columns, &vb)?),
+            LayerSpec::Gin { coupling, bound } => Box::new(GinCoupling::new(coupling, *bound, columns, &vb)?),
             LayerSpec::Spline { coupling, bins, bound } => {
                 Box::new(SplineCoupling::new(coupling, *bins, *bound, columns, &vb)?)
             }

@@ -35,6 +35,8 @@ pub enum LayerSpec {
     Additive { coupling: CouplingSpec },
     /// RealNVP's affine coupling, with log scales within ± `bound`.
     Affine { coupling: CouplingSpec, bound: f64 },
+    /// GIN's affine coupling, whose log scales, within ± `bound`, are less by their mean: volume preserving.
+    Gin { coupling: CouplingSpec, bound: f64 },
     /// Rational-quadratic splines: on [−`bound`, `bound`] for real coordinates, on the whole circle for circular ones.
     Spline { coupling: CouplingSpec, bins: usize, bound: f64 },
 }
@@ -87,7 +89,7 @@ impl FlowSpec {
                 }
                 LayerSpec::GlobalAffine => {}
                 LayerSpec::Additive { coupling } => self.check_coupling(i, coupling, true)?,
-                LayerSpec::Affine { coupling, bound } => {
+                LayerSpec::Affine { coupling, bound } | LayerSpec::Gin { coupling, bound } => {
                     self.check_coupling(i, coupling, true)?;
                     check_positive(i, "bound", *bound)?;
                 }
@@ -116,7 +118,7 @@ impl FlowSpec {
             LayerSpec::Permutation { .. } => return 0,
             LayerSpec::GlobalAffine => return 2 * self.dimension(),
             LayerSpec::Additive { coupling } => (coupling, 1),
-            LayerSpec::Affine { coupling, .. } => (coupling, 2),
+            LayerSpec::Affine { coupling, .. } | LayerSpec::Gin { coupling, .. } => (coupling, 2),
             LayerSpec::Spline { coupling, bins, .. } => (coupling, 3 * bins + 1),
         };
         let transformed = coupling.transformed.len();

@@ -23,6 +23,7 @@ pub(super) fn cases() -> Vec<(&'static str, FlowSpec)> {
         ("affine, SiLU", flow(&real, vec![affine(Activation::Silu)])),
         ("affine, ReLU", flow(&real, vec![affine(Activation::Relu)])),
         ("affine, tanh", flow(&real, vec![affine(Activation::Tanh)])),
+        ("GIN", flow(&real, vec![LayerSpec::Gin { coupling: coupling(&halves[0], Activation::Silu), bound: 1.5 }])),
         ("spline, linear", flow(&real, vec![spline(0, 8)])),
         ("spline, circular", flow(&[C; 11], vec![spline(0, 8)])),
         ("spline, mixed, 16 bins", flow(&mixed, vec![spline(1, 16)])),

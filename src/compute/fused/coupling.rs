@@ -6,7 +6,7 @@ use super::number::{Number, sin_cos};
 use super::packed::PackedLayer;
 use super::spline::{self, Located, Shape};
 use super::vectors::InstructionSet;
-use super::{affine, spline_gradient};
+use super::{affine, spline_gradient, volume_preserving};
 use crate::compute::bias_activation::Activation;
 use crate::compute::{Direction, Precision};
 
@@ -28,6 +28,11 @@ pub enum Transform {
     },
     /// y = x·exp(s) + t; the log scales are the first half of the parameters, the shifts the second.
     Affine {
+        columns: Vec<usize>,
+        bound: f64,
+    },
+    /// The same, less the mean of the log scales.
+    VolumePreserving {
         columns: Vec<usize>,
         bound: f64,
     },
@@ -80,14 +85,18 @@ impl Coupling {
 
     pub fn transformed(&self) -> usize {
         match &self.transform {
-            Transform::Additive { columns } | Transform::Affine { columns, .. } => columns.len(),
+            Transform::Additive { columns }
+            | Transform::Affine { columns, .. }
+            | Transform::VolumePreserving { columns, .. } => columns.len(),
             Transform::Spline { columns } => columns.len(),
         }
     }
 
     fn column(&self, c: usize) -> usize {
         match &self.transform {
-            Transform::Additive { columns } | Transform::Affine { columns, .. } => columns[c],
+            Transform::Additive { columns }
+            | Transform::Affine { columns, .. }
+            | Transform::VolumePreserving { columns, .. } => columns[c],
             Transform::Spline { columns } => columns[c].column,
         }
     }
@@ -182,6 +191,9 @@ impl Coupling {
                     affine::forward::<I, T>(bound, raw, shift, direction, &mut x[j], ladj);
                 }
             }
+            Transform::VolumePreserving { columns, bound } => {
+                volume_preserving::forward::<I, T>(columns, T::narrow(*bound), params, direction, x);
+            }
             Transform::Spline { columns } => {
                 for c in columns {
                     let params = &params[c.first_parameter..c.first_parameter + c.parameters];
@@ -270,6 +282,9 @@ impl Coupling {
                 for (((&j, raw), shift), kept) in columns.iter().zip(raw).zip(shift).zip(kept) {
                     affine::backward::<I, T>(bound, raw, shift, direction, kept, &mut gx[j], g_ladj);
                 }
+            }
+            Transform::VolumePreserving { columns, bound } => {
+                volume_preserving::backward::<I, T>(columns, T::narrow(*bound), params, direction, kept, gx);
             }
             Transform::Spline { columns } => {
                 for (c, kept) in columns.iter().zip(kept) {

@@ -2,7 +2,8 @@
 //!
 //! A tile is [`ROWS`] rows of a batch, feature by feature, so that vectors run along the rows (`dense`). `program` carries
 //! a tile through all of a flow's stages, for which it stays in the cache; `coupling` is the stage that matters, made of
-//! dense layers (`dense`, `bf16`) and a transform (`affine`, `spline`). `training` keeps what the way back of a gradient
+//! dense layers (`dense`, `bf16`) and a transform (`affine`, `volume_preserving`,
+//! `spline`). `training` keeps what the way back of a gradient
 //! needs and goes it (`spline_gradient`, `weight_gradient`). `packed` has the weights in the order of their use, `latents`
 //! draws what flows start from. Kernels are generic in the instruction set (`vectors`) and in the conditioner's precision
 //! (`number`).
@@ -22,6 +23,7 @@ mod spline;
 mod spline_gradient;
 mod training;
 mod vectors;
+mod volume_preserving;
 mod weight_gradient;
 
 pub use coupling::{Coupling, SplineColumn, Transform};
