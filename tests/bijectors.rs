@@ -355,3 +355,49 @@ fn every_row_is_told_its_own_temperature() {
         assert_eq!(at(2.0), at(3.0), "{name}");
     }
 }
+
+/// ActNorm: carried back layer by layer, a batch of data leaves each global affine layer with mean 0 and variance 1, with
+/// kernels or without.
+#[test]
+fn global_affine_layers_are_initialised_from_data() {
+    use CoordinateKind::{Circular as C, Real as R};
+    let kinds = [R, C, R, R];
+    let affine = |transformed: &[usize]| LayerSpec::Affine { coupling: coupling(transformed), bound: 1.2 };
+    let layers = vec![
+        LayerSpec::GlobalAffine,
+        affine(&[0, 2]),
+        LayerSpec::GlobalAffine,
+        affine(&[2, 3]),
+        LayerSpec::GlobalAffine,
+    ];
+    for temperatures in [None, Some(TemperatureRange { low: 0.5, high: 2.0 })] {
+        let spec =
+            |layers| FlowSpec { coordinates: kinds.to_vec(), prior: Prior::natural(&kinds), layers, temperatures };
+        let (flow, weights) = randomised(&spec(layers.clone()), DType::F64);
+        let n = 500;
+        // Far from standard, and the last coordinate does not vary.
+        let moved = |(i, z): (usize, f64)| [0.1 * z + 3.0, z, 20.0 * z - 7.0, -4.0][i % 4];
+        let data: Vec<f64> = inputs(flow.spec(), n).into_iter().enumerate().map(moved).collect();
+        flow.standardise(&weights, &data, TAU).unwrap();
+        for first in [0, 2, 4] {
+            // The layers from this one on are a flow too.
+            let part = weights.values().unwrap().into_iter().filter_map(|(path, value)| {
+                let (i, rest) = path.strip_prefix("layers.")?.split_once('.')?;
+                Some((format!("layers.{}.{rest}", i.parse::<usize>().ok()?.checked_sub(first)?), value))
+            });
+            let tail = spec(layers[first..].to_vec());
+            let tail = Flow::from_weights(tail, part.collect(), DType::F64, &DEVICE).unwrap();
+            let (z, _) = tail.apply_rows(&data, TAU, Direction::Inverse).unwrap();
+            for j in [0, 2, 3] {
+                let column = || z.iter().skip(j).step_by(4);
+                let mean = column().sum::<f64>() / n as f64;
+                let variance = column().map(|z| (z - mean).powi(2)).sum::<f64>() / n as f64;
+                assert!(mean.abs() < 1e-9, "layer {first}: coordinate {j} has mean {mean}");
+                let varies = j != 3 || first < 3;
+                let expected = if varies { 1.0 } else { 0.0 };
+                assert!((variance - expected).abs() < 1e-9, "layer {first}: coordinate {j} has variance {variance}");
+            }
+        }
+        assert!(flow.standardise(&weights, &data[..4], TAU).is_err());
+    }
+}

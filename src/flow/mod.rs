@@ -4,6 +4,7 @@
 //! carries a latent to a configuration (sampling); *inverse* carries a configuration to its latent (the f of the
 //! founding note). Coordinates and log-determinants are f64 throughout; only conditioners have a precision of their own.
 
+mod act_norm;
 mod additive;
 mod affine;
 mod architecture;

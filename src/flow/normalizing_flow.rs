@@ -133,6 +133,11 @@ impl Flow {
         self.fused.as_ref()
     }
 
+    /// In the order of the forward direction.
+    pub(super) fn bijectors(&self) -> &[Box<dyn Bijector>] {
+        &self.bijectors
+    }
+
     /// The latent temperatures that the flow is conditioned on, if it is.
     pub fn temperatures(&self) -> Option<&TemperatureRange> {
         self.spec.temperatures.as_ref()
@@ -189,7 +194,7 @@ impl Flow {
     }
 
     /// The columns that bijectors work on: the coordinates, and the feature of the temperature if they see it.
-    fn widened(&self, input: &Tensor, tau: Tau<'_>) -> candle_core::Result<Tensor> {
+    pub(super) fn widened(&self, input: &Tensor, tau: Tau<'_>) -> candle_core::Result<Tensor> {
         let Some(range) = &self.spec.temperatures else { return Ok(input.clone()) };
         Tensor::cat(&[input, &tau.features(range, input.dim(0)?, &self.device)?], 1)
     }
