@@ -44,12 +44,22 @@ fn cases() -> Vec<(&'static str, FlowSpec)> {
         LayerSpec::Permutation { order: vec![2, 4, 5, 1, 3, 0] },
         LayerSpec::Affine { coupling: coupling(&[0, 5]), bound: 2.0 },
         LayerSpec::Additive { coupling: coupling(&[2]) },
+        LayerSpec::Lu { order: vec![5, 0, 2] },
         gin(&[0, 2]),
+        LayerSpec::Householder { reflections: 2 },
         spline(&[3, 4, 5]),
     ];
     vec![
         ("permutation", spec(&mixed, vec![LayerSpec::Permutation { order: vec![5, 3, 0, 4, 1, 2] }])),
         ("global affine", spec(&mixed, vec![LayerSpec::GlobalAffine])),
+        ("LU", spec(&mixed, vec![LayerSpec::Lu { order: vec![2, 5, 0] }])),
+        ("LU, wider than a vector", spec(&[R; 13], vec![LayerSpec::Lu { order: (0..13).rev().collect() }])),
+        ("LU, told the temperature", told(spec(&mixed, vec![gin(&[0, 2]), LayerSpec::Lu { order: vec![5, 2, 0] }]))),
+        ("Householder", spec(&mixed, vec![LayerSpec::Householder { reflections: 3 }])),
+        (
+            "Householder, told the temperature",
+            told(spec(&mixed, vec![gin(&[0, 2]), LayerSpec::Householder { reflections: 2 }])),
+        ),
         ("additive", spec(&[R; 5], vec![LayerSpec::Additive { coupling: coupling(&[1, 4]) }])),
         ("affine", spec(&[R; 5], vec![LayerSpec::Affine { coupling: coupling(&[0, 2, 3]), bound: 1.2 }])),
         ("GIN", spec(&[R; 5], vec![gin(&[0, 2, 3])])),

@@ -15,7 +15,7 @@ pub mod features;
 pub mod flow_op;
 pub mod fused;
 pub mod known_gradient;
-mod plain;
+pub(crate) mod plain;
 mod precision;
 pub mod spline;
 pub mod volume_preserving;

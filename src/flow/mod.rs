@@ -18,6 +18,8 @@ mod error;
 mod fused;
 mod gin;
 mod global_affine;
+mod householder;
+mod lu;
 mod normalizing_flow;
 mod parameters;
 mod permutation;

@@ -7,6 +7,8 @@ use super::error::FlowError;
 use super::fused::{ApplyRows, FusedFlow, have_stages};
 use super::gin::GinCoupling;
 use super::global_affine::GlobalAffine;
+use super::householder::Householder;
+use super::lu::Lu;
 use super::parameters::{Initialiser, Loaded, Trainable};
 use super::permutation::Permutation;
 use super::prior::Prior;
@@ -280,6 +282,8 @@ fn bijectors(spec: &FlowSpec, vb: VarBuilder<'_>, device: &Device) -> candle_cor
         Ok::<Box<dyn Bijector>, candle_core::Error>(match layer {
             LayerSpec::Permutation { order } => Box::new(Permutation::new(order, columns, device)?),
             LayerSpec::GlobalAffine => Box::new(GlobalAffine::new(columns, &vb)?),
+            LayerSpec::Lu { order } => Box::new(Lu::new(order, columns, &vb)?),
+            LayerSpec::Householder { reflections } => Box::new(Householder::new(*reflections, columns, &vb)?),
             LayerSpec::Additive { coupling } => Box::new(AdditiveCoupling::new(coupling, columns, &vb)?),
             LayerSpec::Affine { coupling, bound } => Box::new(AffineCoupling::new(coupling, *bound, columns, &vb)?),
             LayerSpec::Gin { coupling, bound } => Box::new(GinCoupling::new(coupling, *bound, columns, &vb)?),

@@ -31,6 +31,11 @@ pub enum LayerSpec {
     Permutation { order: Vec<usize> },
     /// One scale and one shift for each real coordinate, the same for all inputs.
     GlobalAffine,
+    /// The real coordinates times P·L·(U + diag(s)), with learned triangular matrices: of what L·(U + diag(s)) makes of
+    /// each, the first of them becomes that of coordinate `order[0]`, and so on.
+    Lu { order: Vec<usize> },
+    /// The real coordinates times an orthogonal matrix, as so many learned reflections.
+    Householder { reflections: usize },
     /// NICE's additive coupling: volume preserving.
     Additive { coupling: CouplingSpec },
     /// RealNVP's affine coupling, with log scales within ± `bound`.
@@ -88,6 +93,15 @@ impl FlowSpec {
                     }
                 }
                 LayerSpec::GlobalAffine => {}
+                LayerSpec::Lu { order } => self.check_order(i, order)?,
+                LayerSpec::Householder { reflections } => {
+                    let most = self.real().len();
+                    if !(1..=most).contains(reflections) {
+                        return fail(format!(
+                            "layer {i}: reflections is {reflections}; it must be from 1 to the {most} real coordinates"
+                        ));
+                    }
+                }
                 LayerSpec::Additive { coupling } => self.check_coupling(i, coupling, true)?,
                 LayerSpec::Affine { coupling, bound } | LayerSpec::Gin { coupling, bound } => {
                     self.check_coupling(i, coupling, true)?;
@@ -117,6 +131,8 @@ impl FlowSpec {
         let (coupling, each) = match layer {
             LayerSpec::Permutation { .. } => return 0,
             LayerSpec::GlobalAffine => return 2 * self.dimension(),
+            LayerSpec::Lu { order } => return order.len().saturating_mul(order.len()),
+            LayerSpec::Householder { reflections } => return reflections.saturating_mul(self.real().len()),
             LayerSpec::Additive { coupling } => (coupling, 1),
             LayerSpec::Affine { coupling, .. } | LayerSpec::Gin { coupling, .. } => (coupling, 2),
             LayerSpec::Spline { coupling, bins, .. } => (coupling, 3 * bins + 1),
@@ -131,6 +147,23 @@ impl FlowSpec {
             width = next;
         }
         sum
+    }
+
+    /// The real coordinates, ascending.
+    fn real(&self) -> Vec<usize> {
+        self.columns().real()
+    }
+
+    /// That an order has each real coordinate once, and that there are any.
+    fn check_order(&self, layer: usize, order: &[usize]) -> Result<(), FlowError> {
+        let mut sorted = order.to_vec();
+        sorted.sort_unstable();
+        if sorted.is_empty() || sorted != self.real() {
+            return Err(FlowError::Spec(format!(
+                "layer {layer}: order must have each real coordinate once, and there must be one"
+            )));
+        }
+        Ok(())
     }
 
     fn check_coupling(&self, layer: usize, coupling: &CouplingSpec, real_only: bool) -> Result<(), FlowError> {
@@ -163,6 +196,11 @@ impl Columns<'_> {
     /// All columns.
     pub fn width(&self) -> usize {
         self.kinds.len() + self.told
+    }
+
+    /// The real coordinates, ascending.
+    pub fn real(&self) -> Vec<usize> {
+        (0..self.kinds.len()).filter(|&j| self.kinds[j] == CoordinateKind::Real).collect()
     }
 
     /// Whether a column is an angle.

@@ -19,6 +19,8 @@ pub(super) fn cases() -> Vec<(&'static str, FlowSpec)> {
     vec![
         ("permutation", flow(&mixed, vec![LayerSpec::Permutation { order }])),
         ("global affine", flow(&mixed, vec![LayerSpec::GlobalAffine])),
+        ("LU", flow(&mixed, vec![LayerSpec::Lu { order: vec![6, 10, 2, 0, 9, 7, 5] }])),
+        ("Householder", flow(&mixed, vec![LayerSpec::Householder { reflections: 3 }])),
         ("additive", flow(&real, vec![LayerSpec::Additive { coupling: coupling(&halves[0], Activation::Silu) }])),
         ("affine, SiLU", flow(&real, vec![affine(Activation::Silu)])),
         ("affine, ReLU", flow(&real, vec![affine(Activation::Relu)])),

@@ -2,6 +2,7 @@
 
 use super::coupling::{Coupling, Scratch};
 use super::dense::{Lane, ROWS};
+use super::linear::Linear;
 use super::number::Number;
 use super::packed::{PackedStage, PackedWeights};
 use super::vectors::{InstructionSet, Kernel, dispatch};
@@ -12,6 +13,7 @@ use rayon::prelude::*;
 #[derive(Clone)]
 pub enum Stage {
     Coupling(Coupling),
+    Linear(Linear),
     /// y = x·exp(s) + t on real coordinates; s and t begin at these places among the weights.
     GlobalAffine {
         real: Vec<bool>,
@@ -72,6 +74,7 @@ pub struct TileScratch<T> {
     pub x: Vec<Lane<f64>>,
     pub ladj: Lane<f64>,
     pub spare: Vec<Lane<f64>>,
+    pub linear: Vec<Lane<f64>>,
     pub coupling: Scratch<T>,
 }
 
@@ -85,7 +88,12 @@ impl Program {
         };
         let lanes = couplings().map(Coupling::value_lanes).max().unwrap_or(0);
         let widest = couplings().map(Coupling::widest).max().unwrap_or(0);
+        let room = self.stages.iter().map(|stage| match stage {
+            Stage::Linear(linear) => linear.room(),
+            _ => 0,
+        });
         TileScratch {
+            linear: vec![[0.0; ROWS]; room.max().unwrap_or(0)],
             x: vec![[0.0; ROWS]; self.dimension],
             ladj: [0.0; ROWS],
             spare: vec![[0.0; ROWS]; self.dimension],
@@ -114,6 +122,10 @@ impl Program {
                     c.condition::<I, T>(packed, &scratch.x, values, None, pairs);
                     let params = &values[c.first_parameter()..];
                     c.transform::<I, T>(params, direction, &mut scratch.x, &mut scratch.ladj, located);
+                }
+                (Stage::Linear(linear), PackedStage::Linear(packed)) => {
+                    let TileScratch { x, ladj, linear: room, .. } = &mut *scratch;
+                    linear.apply::<I>(packed, direction, x, ladj, room);
                 }
                 (stage, packed) => simple(stage, packed, direction, scratch),
             }
