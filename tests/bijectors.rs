@@ -4,8 +4,8 @@
 mod determinant;
 
 use boltzflow::flow::{
-    ConditionerSpec, CoordinateKind, CouplingSpec, Direction, Flow, FlowError, FlowSpec, LatentAddress, LayerSpec,
-    Precision, Prior, Tau, TemperatureRange, Weights,
+    AutoregressiveKind, ConditionerSpec, CoordinateKind, CouplingSpec, Direction, Flow, FlowError, FlowSpec,
+    LatentAddress, LayerSpec, Precision, Prior, Tau, TemperatureRange, Weights,
 };
 use boltzflow::math::{Purpose, Randoms};
 use candle_core::{DType, Device, Tensor, Var};
@@ -38,6 +38,12 @@ fn cases() -> Vec<(&'static str, FlowSpec)> {
     let splines = |bins, transformed: &[usize]| LayerSpec::Spline { coupling: coupling(transformed), bins, bound: 3.0 };
     let spline = |transformed: &[usize]| splines(6, transformed);
     let gin = |transformed: &[usize]| LayerSpec::Gin { coupling: coupling(transformed), bound: 1.2 };
+    let autoregressive = |order: &[usize], kind| LayerSpec::Autoregressive {
+        order: order.to_vec(),
+        kind,
+        conditioner: coupling(&[]).conditioner,
+        bound: 1.2,
+    };
     let all = vec![
         LayerSpec::GlobalAffine,
         spline(&[0, 1, 2]),
@@ -65,6 +71,13 @@ fn cases() -> Vec<(&'static str, FlowSpec)> {
         ("GIN", spec(&[R; 5], vec![gin(&[0, 2, 3])])),
         ("GIN, one coordinate", spec(&[R; 2], vec![gin(&[1])])),
         ("GIN, told the temperature", told(spec(&[R; 3], vec![gin(&[0, 1, 2])]))),
+        ("autoregressive, masked", spec(&[R; 4], vec![autoregressive(&[2, 0, 3, 1], AutoregressiveKind::Masked)])),
+        ("autoregressive, inverse", spec(&mixed, vec![autoregressive(&[5, 0, 2], AutoregressiveKind::Inverse)])),
+        ("autoregressive, one dimension", spec(&[R], vec![autoregressive(&[0], AutoregressiveKind::Masked)])),
+        (
+            "autoregressive, told the temperature",
+            told(spec(&[R; 3], vec![autoregressive(&[1, 2, 0], AutoregressiveKind::Masked)])),
+        ),
         ("spline, linear", spec(&[R; 4], vec![spline(&[1, 2])])),
         ("spline, circular", spec(&[C; 4], vec![spline(&[0, 3])])),
         ("spline, mixed", spec(&mixed, vec![spline(&[0, 1, 4])])),

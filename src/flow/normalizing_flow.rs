@@ -2,6 +2,7 @@
 
 use super::additive::AdditiveCoupling;
 use super::affine::AffineCoupling;
+use super::autoregressive::Autoregressive;
 use super::bijector::Bijector;
 use super::error::FlowError;
 use super::fused::{ApplyRows, FusedFlow, have_stages};
@@ -287,6 +288,9 @@ fn bijectors(spec: &FlowSpec, vb: VarBuilder<'_>, device: &Device) -> candle_cor
             LayerSpec::Additive { coupling } => Box::new(AdditiveCoupling::new(coupling, columns, &vb)?),
             LayerSpec::Affine { coupling, bound } => Box::new(AffineCoupling::new(coupling, *bound, columns, &vb)?),
             LayerSpec::Gin { coupling, bound } => Box::new(GinCoupling::new(coupling, *bound, columns, &vb)?),
+            LayerSpec::Autoregressive { order, kind, conditioner, bound } => {
+                Box::new(Autoregressive::new(order, *kind, conditioner, *bound, columns, &vb)?)
+            }
             LayerSpec::Spline { coupling, bins, bound } => {
                 Box::new(SplineCoupling::new(coupling, *bins, *bound, columns, &vb)?)
             }

@@ -42,8 +42,20 @@ pub enum LayerSpec {
     Affine { coupling: CouplingSpec, bound: f64 },
     /// GIN's affine coupling, whose log scales, within ± `bound`, are less by their mean: volume preserving.
     Gin { coupling: CouplingSpec, bound: f64 },
+    /// Affine maps of the real coordinates one after the other, in this order, with log scales within ± `bound`.
+    Autoregressive { order: Vec<usize>, kind: AutoregressiveKind, conditioner: ConditionerSpec, bound: f64 },
     /// Rational-quadratic splines: on [−`bound`, `bound`] for real coordinates, on the whole circle for circular ones.
     Spline { coupling: CouplingSpec, bins: usize, bound: f64 },
+}
+
+/// What the parameters of an autoregressive layer depend on, and with it which direction is one pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AutoregressiveKind {
+    /// On the layer's output: densities are one pass, samples one for each coordinate.
+    Masked,
+    /// On the layer's input: samples are one pass.
+    Inverse,
 }
 
 /// Which coordinates a coupling layer transforms; the others decide how, and are passed through.
@@ -103,6 +115,11 @@ impl FlowSpec {
                     }
                 }
                 LayerSpec::Additive { coupling } => self.check_coupling(i, coupling, true)?,
+                LayerSpec::Autoregressive { order, conditioner, bound, .. } => {
+                    self.check_order(i, order)?;
+                    conditioner.check(i)?;
+                    check_positive(i, "bound", *bound)?;
+                }
                 LayerSpec::Affine { coupling, bound } | LayerSpec::Gin { coupling, bound } => {
                     self.check_coupling(i, coupling, true)?;
                     check_positive(i, "bound", *bound)?;
@@ -133,20 +150,19 @@ impl FlowSpec {
             LayerSpec::GlobalAffine => return 2 * self.dimension(),
             LayerSpec::Lu { order } => return order.len().saturating_mul(order.len()),
             LayerSpec::Householder { reflections } => return reflections.saturating_mul(self.real().len()),
+            LayerSpec::Autoregressive { order, conditioner, .. } => {
+                let circular = self.dimension().saturating_sub(order.len());
+                let features = order.len() + 2 * circular + usize::from(self.temperatures.is_some());
+                return conditioner.parameters(features, 2 * order.len());
+            }
             LayerSpec::Additive { coupling } => (coupling, 1),
             LayerSpec::Affine { coupling, .. } | LayerSpec::Gin { coupling, .. } => (coupling, 2),
             LayerSpec::Spline { coupling, bins, .. } => (coupling, 3 * bins + 1),
         };
         let transformed = coupling.transformed.len();
         // A circular coordinate is seen as its sine and cosine.
-        let mut width = 2 * self.dimension().saturating_sub(transformed) + usize::from(self.temperatures.is_some());
-        let outputs = transformed.saturating_mul(each);
-        let mut sum = 0usize;
-        for &next in coupling.conditioner.hidden.iter().chain([&outputs]) {
-            sum = sum.saturating_add((width + 1).saturating_mul(next));
-            width = next;
-        }
-        sum
+        let features = 2 * self.dimension().saturating_sub(transformed) + usize::from(self.temperatures.is_some());
+        coupling.conditioner.parameters(features, transformed.saturating_mul(each))
     }
 
     /// The real coordinates, ascending.
@@ -160,7 +176,7 @@ impl FlowSpec {
         sorted.sort_unstable();
         if sorted.is_empty() || sorted != self.real() {
             return Err(FlowError::Spec(format!(
-                "layer {layer}: order must have each real coordinate once, and there must be one"
+                "layer {layer}: order must have every real coordinate once and no circular one"
             )));
         }
         Ok(())
