@@ -44,6 +44,11 @@ fn cases() -> Vec<(&'static str, FlowSpec)> {
         conditioner: coupling(&[]).conditioner,
         bound: 1.2,
     };
+    let smooth = |transformed: &[usize], components| LayerSpec::Smooth {
+        coupling: coupling(transformed),
+        components,
+        bound: 1.5,
+    };
     let all = vec![
         LayerSpec::GlobalAffine,
         spline(&[0, 1, 2]),
@@ -52,6 +57,7 @@ fn cases() -> Vec<(&'static str, FlowSpec)> {
         LayerSpec::Additive { coupling: coupling(&[2]) },
         LayerSpec::Lu { order: vec![5, 0, 2] },
         gin(&[0, 2]),
+        smooth(&[5], 4),
         LayerSpec::Householder { reflections: 2 },
         spline(&[3, 4, 5]),
     ];
@@ -78,6 +84,10 @@ fn cases() -> Vec<(&'static str, FlowSpec)> {
             "autoregressive, told the temperature",
             told(spec(&[R; 3], vec![autoregressive(&[1, 2, 0], AutoregressiveKind::Masked)])),
         ),
+        ("smooth", spec(&[R; 4], vec![smooth(&[1, 2], 5)])),
+        ("smooth, one component", spec(&mixed, vec![smooth(&[0, 5], 1)])),
+        ("smooth, unconditional", spec(&[R; 2], vec![smooth(&[0, 1], 3)])),
+        ("smooth, told the temperature", told(spec(&[R; 3], vec![smooth(&[0, 1, 2], 5)]))),
         ("spline, linear", spec(&[R; 4], vec![spline(&[1, 2])])),
         ("spline, circular", spec(&[C; 4], vec![spline(&[0, 3])])),
         ("spline, mixed", spec(&mixed, vec![spline(&[0, 1, 4])])),

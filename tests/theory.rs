@@ -79,12 +79,14 @@ fn key(temperature: f64, method: Method) -> SampleKey {
 /// Samples of a batch.
 const N: usize = 512;
 
-const KINDS: [ArchitectureKind; 6] = [
+const KINDS: [ArchitectureKind; 8] = [
     ArchitectureKind::Nice,
     ArchitectureKind::NiceScaled,
     ArchitectureKind::Gin,
     ArchitectureKind::GinScaled,
     ArchitectureKind::RealNvp,
+    ArchitectureKind::Autoregressive,
+    ArchitectureKind::Smooth,
     ArchitectureKind::Spline,
 ];
 
@@ -117,7 +119,7 @@ fn temperature_scales_the_latent() {
     for kind in KINDS {
         let extent = [(0.0, 1.3), (0.0, 1.3)];
         let model = generator(double_well(), kind, 0.3, &extent);
-        let constant = !matches!(kind, ArchitectureKind::RealNvp | ArchitectureKind::Spline);
+        let constant = KINDS[..4].contains(&kind);
         assert_eq!(model.flow.has_constant_jacobian(), constant);
         let tau = 0.6;
         let batch = model.samples(&key(1.0, Method::Reweighting), 0, N).unwrap();

@@ -15,6 +15,7 @@ pub mod features;
 pub mod flow_op;
 pub mod fused;
 pub mod known_gradient;
+pub mod logistic_mixture;
 pub(crate) mod plain;
 mod precision;
 pub mod spline;

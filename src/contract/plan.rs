@@ -120,6 +120,7 @@ fn read_architecture(message: &v1::FlowArchitecture, plan: &mut TrainingPlan) ->
         Ok(v1::FlowKind::GinScaled) => target.kind = ArchitectureKind::GinScaled,
         Ok(v1::FlowKind::Realnvp) => target.kind = ArchitectureKind::RealNvp,
         Ok(v1::FlowKind::Autoregressive) => target.kind = ArchitectureKind::Autoregressive,
+        Ok(v1::FlowKind::Smooth) => target.kind = ArchitectureKind::Smooth,
         Ok(v1::FlowKind::Spline) => target.kind = ArchitectureKind::Spline,
         Err(_) => return Err(unknown("architecture.kind", message.kind)),
     }
@@ -200,6 +201,7 @@ pub fn training_task(plan: &TrainingPlan, system: &str, dataset: Option<&str>, m
         ArchitectureKind::GinScaled => v1::FlowKind::GinScaled,
         ArchitectureKind::RealNvp => v1::FlowKind::Realnvp,
         ArchitectureKind::Autoregressive => v1::FlowKind::Autoregressive,
+        ArchitectureKind::Smooth => v1::FlowKind::Smooth,
         ArchitectureKind::Spline => v1::FlowKind::Spline,
     };
     let activation = match architecture.activation {

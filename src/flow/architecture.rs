@@ -31,6 +31,8 @@ pub enum ArchitectureKind {
     RealNvp,
     /// Masked autoregressive layers, affine, in orders that are drawn from the seed; densities are fast, samples slow.
     Autoregressive,
+    /// Couplings by mixtures of logistic distribution functions, smooth everywhere, and one global affine layer.
+    Smooth,
     /// Rational-quadratic spline couplings and one global affine layer.
     Spline,
 }
@@ -45,11 +47,11 @@ pub struct Architecture {
     /// Widths of each conditioner's hidden layers.
     pub hidden: Vec<usize>,
     pub activation: Activation,
-    /// Bins of each spline.
+    /// Bins of each spline, components of each mixture.
     pub bins: usize,
     /// Half width of the domain of splines on real coordinates, in units of a coordinate's spread.
     pub spline_bound: f64,
-    /// Bound on the log scale of an affine coupling or autoregressive layer.
+    /// Bound on the log scale of an affine coupling or autoregressive layer, and on those of a mixture.
     pub log_scale_bound: f64,
 }
 
@@ -112,6 +114,9 @@ impl Architecture {
                     conditioner: coupling.conditioner,
                     bound: self.log_scale_bound,
                 },
+                ArchitectureKind::Smooth => {
+                    LayerSpec::Smooth { coupling, components: self.bins, bound: self.log_scale_bound }
+                }
                 ArchitectureKind::Spline => LayerSpec::Spline { coupling, bins: self.bins, bound: self.spline_bound },
             });
         }

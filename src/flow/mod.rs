@@ -26,6 +26,7 @@ mod normalizing_flow;
 mod parameters;
 mod permutation;
 mod prior;
+mod smooth;
 mod spec;
 mod spline;
 mod temperature;

@@ -13,10 +13,12 @@ use super::lu::Lu;
 use super::parameters::{Initialiser, Loaded, Trainable};
 use super::permutation::Permutation;
 use super::prior::Prior;
+use super::smooth::SmoothCoupling;
 use super::spec::{FlowSpec, LayerSpec};
 use super::spline::SplineCoupling;
 use super::temperature::{Tau, TemperatureRange};
 use super::weights::Weights;
+use crate::compute::logistic_mixture::MixtureShape;
 use crate::compute::{Direction, Precision};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
@@ -290,6 +292,10 @@ fn bijectors(spec: &FlowSpec, vb: VarBuilder<'_>, device: &Device) -> candle_cor
             LayerSpec::Gin { coupling, bound } => Box::new(GinCoupling::new(coupling, *bound, columns, &vb)?),
             LayerSpec::Autoregressive { order, kind, conditioner, bound } => {
                 Box::new(Autoregressive::new(order, *kind, conditioner, *bound, columns, &vb)?)
+            }
+            LayerSpec::Smooth { coupling, components, bound } => {
+                let shape = MixtureShape { components: *components, bound: *bound };
+                Box::new(SmoothCoupling::new(coupling, shape, columns, &vb)?)
             }
             LayerSpec::Spline { coupling, bins, bound } => {
                 Box::new(SplineCoupling::new(coupling, *bins, *bound, columns, &vb)?)

@@ -4,6 +4,7 @@ use super::conditioner::ConditionerSpec;
 use super::error::FlowError;
 use super::prior::Prior;
 use super::temperature::TemperatureRange;
+use crate::compute::logistic_mixture::{MAX_COMPONENTS, MixtureShape};
 use crate::compute::spline::MAX_BINS;
 use crate::coords::CoordinateKind;
 
@@ -44,6 +45,8 @@ pub enum LayerSpec {
     Gin { coupling: CouplingSpec, bound: f64 },
     /// Affine maps of the real coordinates one after the other, in this order, with log scales within ± `bound`.
     Autoregressive { order: Vec<usize>, kind: AutoregressiveKind, conditioner: ConditionerSpec, bound: f64 },
+    /// Distribution functions of mixtures of logistic distributions, with log scales within ± `bound`.
+    Smooth { coupling: CouplingSpec, components: usize, bound: f64 },
     /// Rational-quadratic splines: on [−`bound`, `bound`] for real coordinates, on the whole circle for circular ones.
     Spline { coupling: CouplingSpec, bins: usize, bound: f64 },
 }
@@ -124,6 +127,15 @@ impl FlowSpec {
                     self.check_coupling(i, coupling, true)?;
                     check_positive(i, "bound", *bound)?;
                 }
+                LayerSpec::Smooth { coupling, components, bound } => {
+                    self.check_coupling(i, coupling, true)?;
+                    check_positive(i, "bound", *bound)?;
+                    if !(1..=MAX_COMPONENTS).contains(components) {
+                        return fail(format!(
+                            "layer {i}: components is {components}; it must be from 1 to {MAX_COMPONENTS}"
+                        ));
+                    }
+                }
                 LayerSpec::Spline { coupling, bins, bound } => {
                     self.check_coupling(i, coupling, false)?;
                     check_positive(i, "bound", *bound)?;
@@ -157,6 +169,9 @@ impl FlowSpec {
             }
             LayerSpec::Additive { coupling } => (coupling, 1),
             LayerSpec::Affine { coupling, .. } | LayerSpec::Gin { coupling, .. } => (coupling, 2),
+            LayerSpec::Smooth { coupling, components, bound } => {
+                (coupling, MixtureShape { components: *components, bound: *bound }.parameters())
+            }
             LayerSpec::Spline { coupling, bins, .. } => (coupling, 3 * bins + 1),
         };
         let transformed = coupling.transformed.len();
@@ -191,9 +206,7 @@ impl FlowSpec {
             )));
         }
         if real_only && t.iter().any(|&j| self.coordinates[j] == CoordinateKind::Circular) {
-            return Err(FlowError::Spec(format!(
-                "layer {layer}: affine and additive couplings cannot transform circular coordinates; use splines"
-            )));
+            return Err(FlowError::Spec(format!("layer {layer}: only splines can transform circular coordinates")));
         }
         coupling.conditioner.check(layer)
     }

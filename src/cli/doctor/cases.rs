@@ -1,7 +1,7 @@
 //! Flows that between them use every kernel.
 
 use crate::compute::bias_activation::Activation;
-use crate::flow::{ConditionerSpec, CoordinateKind, CouplingSpec, FlowSpec, LayerSpec, Prior};
+use crate::flow::{AutoregressiveKind, ConditionerSpec, CoordinateKind, CouplingSpec, FlowSpec, LayerSpec, Prior};
 use CoordinateKind::{Circular as C, Real as R};
 
 /// Wide enough for every path of a vectorised loop: full vectors, and what is left over.
@@ -15,6 +15,13 @@ pub(super) fn cases() -> Vec<(&'static str, FlowSpec)> {
     let affine = |activation| LayerSpec::Affine { coupling: coupling(&halves[0], activation), bound: 1.5 };
     let spline =
         |half: usize, bins| LayerSpec::Spline { coupling: coupling(&halves[half], Activation::Silu), bins, bound: 3.0 };
+    let smooth = LayerSpec::Smooth { coupling: coupling(&halves[0], Activation::Silu), components: 8, bound: 1.5 };
+    let autoregressive = LayerSpec::Autoregressive {
+        order: (0..11).rev().collect(),
+        kind: AutoregressiveKind::Masked,
+        conditioner: coupling(&[], Activation::Silu).conditioner,
+        bound: 0.5,
+    };
     let order = vec![10, 3, 0, 8, 1, 2, 5, 6, 4, 9, 7];
     vec![
         ("permutation", flow(&mixed, vec![LayerSpec::Permutation { order }])),
@@ -26,6 +33,8 @@ pub(super) fn cases() -> Vec<(&'static str, FlowSpec)> {
         ("affine, ReLU", flow(&real, vec![affine(Activation::Relu)])),
         ("affine, tanh", flow(&real, vec![affine(Activation::Tanh)])),
         ("GIN", flow(&real, vec![LayerSpec::Gin { coupling: coupling(&halves[0], Activation::Silu), bound: 1.5 }])),
+        ("logistic mixture", flow(&real, vec![smooth])),
+        ("autoregressive", flow(&real, vec![autoregressive])),
         ("spline, linear", flow(&real, vec![spline(0, 8)])),
         ("spline, circular", flow(&[C; 11], vec![spline(0, 8)])),
         ("spline, mixed, 16 bins", flow(&mixed, vec![spline(1, 16)])),

@@ -6,8 +6,9 @@ use super::number::{Number, sin_cos};
 use super::packed::PackedLayer;
 use super::spline::{self, Located, Shape};
 use super::vectors::InstructionSet;
-use super::{affine, spline_gradient, volume_preserving};
+use super::{affine, logistic_mixture, spline_gradient, volume_preserving};
 use crate::compute::bias_activation::Activation;
+use crate::compute::logistic_mixture::MixtureShape;
 use crate::compute::{Direction, Precision};
 
 /// A column that a spline transforms: where it is, where its parameters are, and its shape.
@@ -35,6 +36,11 @@ pub enum Transform {
     VolumePreserving {
         columns: Vec<usize>,
         bound: f64,
+    },
+    /// Column c has parameters from `c·shape.parameters()` on.
+    LogisticMixture {
+        columns: Vec<usize>,
+        shape: MixtureShape,
     },
     Spline {
         columns: Vec<SplineColumn>,
@@ -87,7 +93,8 @@ impl Coupling {
         match &self.transform {
             Transform::Additive { columns }
             | Transform::Affine { columns, .. }
-            | Transform::VolumePreserving { columns, .. } => columns.len(),
+            | Transform::VolumePreserving { columns, .. }
+            | Transform::LogisticMixture { columns, .. } => columns.len(),
             Transform::Spline { columns } => columns.len(),
         }
     }
@@ -96,7 +103,8 @@ impl Coupling {
         match &self.transform {
             Transform::Additive { columns }
             | Transform::Affine { columns, .. }
-            | Transform::VolumePreserving { columns, .. } => columns[c],
+            | Transform::VolumePreserving { columns, .. }
+            | Transform::LogisticMixture { columns, .. } => columns[c],
             Transform::Spline { columns } => columns[c].column,
         }
     }
@@ -194,6 +202,11 @@ impl Coupling {
             Transform::VolumePreserving { columns, bound } => {
                 volume_preserving::forward::<I, T>(columns, T::narrow(*bound), params, direction, x);
             }
+            Transform::LogisticMixture { columns, shape } => {
+                for (&j, params) in columns.iter().zip(params.chunks_exact(shape.parameters())) {
+                    logistic_mixture::forward::<I, T>(shape, params, direction, &mut x[j], ladj);
+                }
+            }
             Transform::Spline { columns } => {
                 for c in columns {
                     let params = &params[c.first_parameter..c.first_parameter + c.parameters];
@@ -285,6 +298,12 @@ impl Coupling {
             }
             Transform::VolumePreserving { columns, bound } => {
                 volume_preserving::backward::<I, T>(columns, T::narrow(*bound), params, direction, kept, gx);
+            }
+            Transform::LogisticMixture { columns, shape } => {
+                let params = params.chunks_exact_mut(shape.parameters());
+                for ((&j, params), kept) in columns.iter().zip(params).zip(kept) {
+                    logistic_mixture::backward::<I, T>(shape, params, direction, kept, &mut gx[j], g_ladj);
+                }
             }
             Transform::Spline { columns } => {
                 for (c, kept) in columns.iter().zip(kept) {

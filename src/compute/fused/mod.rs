@@ -3,7 +3,7 @@
 //! A tile is [`ROWS`] rows of a batch, feature by feature, so that vectors run along the rows (`dense`). `program` carries
 //! a tile through all of a flow's stages, for which it stays in the cache; `coupling` is the stage that matters, made of
 //! dense layers (`dense`, `bf16`) and a transform (`affine`, `volume_preserving`,
-//! `spline`). `linear` has maps of the coordinates by a matrix (`lu`, `householder`). `training` keeps what the way back of a gradient
+//! `spline`, `logistic_mixture`). `linear` has maps of the coordinates by a matrix (`lu`, `householder`). `training` keeps what the way back of a gradient
 //! needs and goes it (`spline_gradient`, `weight_gradient`). `packed` has the weights in the order of their use, `latents`
 //! draws what flows start from. Kernels are generic in the instruction set (`vectors`) and in the conditioner's precision
 //! (`number`).
@@ -18,6 +18,7 @@ mod dense;
 mod householder;
 mod latents;
 mod linear;
+mod logistic_mixture;
 mod lu;
 mod number;
 mod packed;
