@@ -3,9 +3,10 @@
 
 mod determinant;
 
+use boltzflow::compute::bias_activation::Activation;
 use boltzflow::flow::{
-    AutoregressiveKind, ConditionerSpec, CoordinateKind, CouplingSpec, Direction, Flow, FlowError, FlowSpec,
-    LatentAddress, LayerSpec, Precision, Prior, Tau, TemperatureRange, Weights,
+    AutoregressiveKind, ConditionerKind, ConditionerSpec, CoordinateKind, CouplingSpec, Direction, Flow, FlowError,
+    FlowSpec, LatentAddress, LayerSpec, Precision, Prior, Tau, TemperatureRange, Weights,
 };
 use boltzflow::math::{Purpose, Randoms};
 use candle_core::{DType, Device, Tensor, Var};
@@ -20,11 +21,12 @@ const DEVICE: Device = Device::Cpu;
 const TAU: Tau<'_> = Tau::One(1.3);
 
 fn coupling(transformed: &[usize]) -> CouplingSpec {
-    let conditioner = ConditionerSpec { hidden: vec![9, 7], activation: Default::default() };
+    let conditioner =
+        ConditionerSpec { kind: ConditionerKind::Mlp, hidden: vec![9, 7], activation: Default::default() };
     CouplingSpec { transformed: transformed.to_vec(), conditioner }
 }
 
-/// Every layer on its own, and one flow of all of them.
+/// Every layer on its own, and flows of several.
 fn cases() -> Vec<(&'static str, FlowSpec)> {
     use CoordinateKind::{Circular as C, Real as R};
     let spec = |kinds: &[CoordinateKind], layers: Vec<LayerSpec>| FlowSpec {
@@ -49,17 +51,29 @@ fn cases() -> Vec<(&'static str, FlowSpec)> {
         components,
         bound: 1.5,
     };
-    let all = vec![
+    let residual = |activation, hidden: &[usize]| LayerSpec::Spline {
+        coupling: CouplingSpec {
+            transformed: vec![0, 4],
+            conditioner: ConditionerSpec { kind: ConditionerKind::Residual, hidden: hidden.to_vec(), activation },
+        },
+        bins: 5,
+        bound: 3.0,
+    };
+    let some = vec![
         LayerSpec::GlobalAffine,
         spline(&[0, 1, 2]),
         LayerSpec::Permutation { order: vec![2, 4, 5, 1, 3, 0] },
         LayerSpec::Affine { coupling: coupling(&[0, 5]), bound: 2.0 },
         LayerSpec::Additive { coupling: coupling(&[2]) },
+        spline(&[3, 4, 5]),
+    ];
+    let others = vec![
         LayerSpec::Lu { order: vec![5, 0, 2] },
         gin(&[0, 2]),
+        spline(&[1, 3, 4]),
         smooth(&[5], 4),
         LayerSpec::Householder { reflections: 2 },
-        spline(&[3, 4, 5]),
+        LayerSpec::GlobalAffine,
     ];
     vec![
         ("permutation", spec(&mixed, vec![LayerSpec::Permutation { order: vec![5, 3, 0, 4, 1, 2] }])),
@@ -84,6 +98,25 @@ fn cases() -> Vec<(&'static str, FlowSpec)> {
             "autoregressive, told the temperature",
             told(spec(&[R; 3], vec![autoregressive(&[1, 2, 0], AutoregressiveKind::Masked)])),
         ),
+        ("residual", spec(&mixed, vec![residual(Activation::Silu, &[8, 7, 8, 5, 8])])),
+        ("residual, ReLU", spec(&mixed, vec![residual(Activation::Relu, &[8, 5, 8])])),
+        ("residual, told the temperature", told(spec(&mixed, vec![residual(Activation::Tanh, &[8, 7, 8, 5, 8])]))),
+        (
+            "residual, masked",
+            spec(
+                &mixed,
+                vec![LayerSpec::Autoregressive {
+                    order: vec![2, 0, 5],
+                    kind: AutoregressiveKind::Masked,
+                    conditioner: ConditionerSpec {
+                        kind: ConditionerKind::Residual,
+                        hidden: vec![8, 7, 8],
+                        activation: Activation::Silu,
+                    },
+                    bound: 1.2,
+                }],
+            ),
+        ),
         ("smooth", spec(&[R; 4], vec![smooth(&[1, 2], 5)])),
         ("smooth, one component", spec(&mixed, vec![smooth(&[0, 5], 1)])),
         ("smooth, unconditional", spec(&[R; 2], vec![smooth(&[0, 1], 3)])),
@@ -102,8 +135,10 @@ fn cases() -> Vec<(&'static str, FlowSpec)> {
             "affine of all, told the temperature",
             told(spec(&[R; 3], vec![LayerSpec::Affine { coupling: coupling(&[0, 1, 2]), bound: 1.2 }])),
         ),
-        ("all of them", spec(&mixed, all.clone())),
-        ("all of them, told the temperature", told(spec(&mixed, all))),
+        ("some of them", spec(&mixed, some.clone())),
+        ("some of them, told the temperature", told(spec(&mixed, some))),
+        ("the others", spec(&mixed, others.clone())),
+        ("the others, told the temperature", told(spec(&mixed, others))),
     ]
 }
 
@@ -432,5 +467,63 @@ fn global_affine_layers_are_initialised_from_data() {
             }
         }
         assert!(flow.standardise(&weights, &data[..4], TAU).is_err());
+    }
+}
+
+/// What a file may say of a layer, and does not fit the coordinates or is out of bounds.
+#[test]
+fn layers_that_cannot_be_are_refused() {
+    use CoordinateKind::{Circular as C, Real as R};
+    let kinds = [R, C, R, R];
+    let autoregressive = |order: &[usize], conditioner: ConditionerSpec, bound| LayerSpec::Autoregressive {
+        order: order.to_vec(),
+        kind: AutoregressiveKind::Inverse,
+        conditioner,
+        bound,
+    };
+    let mlp = |hidden: &[usize]| ConditionerSpec { hidden: hidden.to_vec(), ..coupling(&[]).conditioner };
+    let residual = |hidden: &[usize]| ConditionerSpec { kind: ConditionerKind::Residual, ..mlp(hidden) };
+    let with =
+        |conditioner| LayerSpec::Gin { coupling: CouplingSpec { transformed: vec![0, 2], conditioner }, bound: 1.0 };
+    let smooth = |components, bound| LayerSpec::Smooth { coupling: coupling(&[0]), components, bound };
+    let bad = [
+        (LayerSpec::Lu { order: vec![] }, "order"),
+        (LayerSpec::Lu { order: vec![0, 2] }, "order"),
+        (LayerSpec::Lu { order: vec![0, 2, 2] }, "order"),
+        (LayerSpec::Lu { order: vec![0, 1, 2] }, "order"),
+        (LayerSpec::Lu { order: vec![0, 2, usize::MAX] }, "order"),
+        (LayerSpec::Householder { reflections: 0 }, "reflections"),
+        (LayerSpec::Householder { reflections: 4 }, "reflections"),
+        (LayerSpec::Householder { reflections: usize::MAX }, "reflections"),
+        (LayerSpec::Gin { coupling: coupling(&[1]), bound: 1.0 }, "circular"),
+        (LayerSpec::Gin { coupling: coupling(&[0]), bound: f64::NAN }, "bound"),
+        (smooth(0, 1.0), "components"),
+        (smooth(33, 1.0), "components"),
+        (smooth(8, 0.0), "bound"),
+        (autoregressive(&[0, 2, 1], mlp(&[8]), 1.0), "order"),
+        (autoregressive(&[0, 2, 3, 3], mlp(&[8]), 1.0), "order"),
+        (autoregressive(&[0, 2, 3], mlp(&[0]), 1.0), "hidden"),
+        (autoregressive(&[0, 2, 3], mlp(&[8192; 16]), 1.0), "weights"),
+        (autoregressive(&[0, 2, 3], mlp(&[8]), f64::INFINITY), "bound"),
+        (with(residual(&[])), "residual"),
+        (with(residual(&[8, 8])), "residual"),
+        (with(residual(&[8, 8, 7])), "residual"),
+    ];
+    for (layer, what) in bad {
+        let text = format!("{layer:?}");
+        let spec = FlowSpec {
+            coordinates: kinds.to_vec(),
+            prior: Prior::natural(&kinds),
+            layers: vec![layer],
+            temperatures: None,
+        };
+        let error = Flow::from_weights(spec, HashMap::new(), DType::F32, &DEVICE).unwrap_err();
+        assert!(matches!(error, FlowError::Spec(_)) && error.to_string().contains(what), "{text}: {error}");
+    }
+    // Angles alone have nothing that a linear map could act on.
+    for layer in [LayerSpec::Lu { order: vec![] }, LayerSpec::Householder { reflections: 1 }] {
+        let (coordinates, prior) = (vec![C; 2], Prior::natural(&[C; 2]));
+        let spec = FlowSpec { coordinates, prior, layers: vec![layer], temperatures: None };
+        assert!(Flow::initialise(spec, 1, DType::F32, &DEVICE).is_err());
     }
 }

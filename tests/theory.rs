@@ -17,6 +17,7 @@ fn architecture(kind: ArchitectureKind) -> Architecture {
     Architecture {
         kind,
         couplings: 4,
+        conditioner: Default::default(),
         hidden: vec![12],
         activation: Activation::Silu,
         bins: 8,

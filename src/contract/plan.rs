@@ -5,7 +5,7 @@ use super::v1;
 use crate::compute::bias_activation::Activation;
 use crate::coords::CoordinateChoice;
 use crate::energy::System;
-use crate::flow::{ArchitectureKind, TemperatureRange};
+use crate::flow::{ArchitectureKind, ConditionerKind, TemperatureRange};
 use crate::train::{Ramp, RampShape, Stage, TrainingPlan, default_plan};
 
 /// Where the fields of a training task are in a request.
@@ -124,6 +124,12 @@ fn read_architecture(message: &v1::FlowArchitecture, plan: &mut TrainingPlan) ->
         Ok(v1::FlowKind::Spline) => target.kind = ArchitectureKind::Spline,
         Err(_) => return Err(unknown("architecture.kind", message.kind)),
     }
+    match v1::ConditionerKind::try_from(message.conditioner) {
+        Ok(v1::ConditionerKind::Unspecified) => {}
+        Ok(v1::ConditionerKind::Mlp) => target.conditioner = ConditionerKind::Mlp,
+        Ok(v1::ConditionerKind::Residual) => target.conditioner = ConditionerKind::Residual,
+        Err(_) => return Err(unknown("architecture.conditioner", message.conditioner)),
+    }
     match v1::Activation::try_from(message.activation) {
         Ok(v1::Activation::Unspecified) => {}
         Ok(v1::Activation::Silu) => target.activation = Activation::Silu,
@@ -204,6 +210,10 @@ pub fn training_task(plan: &TrainingPlan, system: &str, dataset: Option<&str>, m
         ArchitectureKind::Smooth => v1::FlowKind::Smooth,
         ArchitectureKind::Spline => v1::FlowKind::Spline,
     };
+    let conditioner = match architecture.conditioner {
+        ConditionerKind::Mlp => v1::ConditionerKind::Mlp,
+        ConditionerKind::Residual => v1::ConditionerKind::Residual,
+    };
     let activation = match architecture.activation {
         Activation::Identity => v1::Activation::Unspecified,
         Activation::Silu => v1::Activation::Silu,
@@ -217,6 +227,7 @@ pub fn training_task(plan: &TrainingPlan, system: &str, dataset: Option<&str>, m
         seed: plan.seed,
         architecture: Some(v1::FlowArchitecture {
             kind: kind.into(),
+            conditioner: conditioner.into(),
             couplings: architecture.couplings as i64,
             hidden: architecture.hidden.iter().map(|&w| w as i64).collect(),
             activation: activation.into(),

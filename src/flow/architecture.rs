@@ -1,6 +1,6 @@
 //! Families of flows by a few numbers, expanded to a full description.
 
-use super::conditioner::ConditionerSpec;
+use super::conditioner::{ConditionerKind, ConditionerSpec};
 use super::error::FlowError;
 use super::prior::Prior;
 use super::spec::{AutoregressiveKind, CouplingSpec, FlowSpec, LayerSpec};
@@ -44,6 +44,7 @@ pub struct Architecture {
     pub kind: ArchitectureKind,
     /// The number of coupling layers.
     pub couplings: usize,
+    pub conditioner: ConditionerKind,
     /// Widths of each conditioner's hidden layers.
     pub hidden: Vec<usize>,
     pub activation: Activation,
@@ -100,7 +101,8 @@ impl Architecture {
             };
             let mut transformed = order[..transformed.min(d)].to_vec();
             transformed.sort_unstable();
-            let conditioner = ConditionerSpec { hidden: self.hidden.clone(), activation: self.activation };
+            let conditioner =
+                ConditionerSpec { kind: self.conditioner, hidden: self.hidden.clone(), activation: self.activation };
             let coupling = CouplingSpec { transformed, conditioner };
             layers.push(match self.kind {
                 ArchitectureKind::Nice | ArchitectureKind::NiceScaled => LayerSpec::Additive { coupling },
@@ -125,7 +127,11 @@ impl Architecture {
         if scaled && temperatures.is_none() {
             layers.push(LayerSpec::GlobalAffine);
         } else if scaled && !real.is_empty() {
-            let conditioner = ConditionerSpec { hidden: vec![SCALE_BY_TEMPERATURE], activation: self.activation };
+            let conditioner = ConditionerSpec {
+                kind: ConditionerKind::Mlp,
+                hidden: vec![SCALE_BY_TEMPERATURE],
+                activation: self.activation,
+            };
             let coupling = CouplingSpec { transformed: real, conditioner };
             layers.push(LayerSpec::Affine { coupling, bound: self.log_scale_bound });
         }

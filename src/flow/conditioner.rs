@@ -13,10 +13,23 @@ use candle_nn::{Init, VarBuilder, init};
 const MAX_HIDDEN_LAYERS: usize = 16;
 const MAX_HIDDEN_WIDTH: usize = 8192;
 
-/// A multilayer perceptron by the widths of its hidden layers.
+/// How the hidden layers of a conditioner are joined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConditionerKind {
+    /// One after the other: a multilayer perceptron.
+    #[default]
+    Mlp,
+    /// The first layer and then residual blocks of two layers each, with the activation before each layer (He et al.
+    /// 2016): h + W₂·activation(W₁·activation(h)).
+    Residual,
+}
+
+/// A network by the widths of its hidden layers.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConditionerSpec {
+    pub kind: ConditionerKind,
     pub hidden: Vec<usize>,
     pub activation: Activation,
 }
@@ -26,6 +39,13 @@ impl ConditionerSpec {
         if self.hidden.len() > MAX_HIDDEN_LAYERS || self.hidden.iter().any(|w| !(1..=MAX_HIDDEN_WIDTH).contains(w)) {
             return Err(FlowError::Spec(format!(
                 "layer {layer}: hidden must be at most {MAX_HIDDEN_LAYERS} widths from 1 to {MAX_HIDDEN_WIDTH}"
+            )));
+        }
+        let blocks_fit = self.hidden.len() % 2 == 1 && self.hidden.iter().step_by(2).all(|&w| w == self.hidden[0]);
+        if self.kind == ConditionerKind::Residual && !blocks_fit {
+            return Err(FlowError::Spec(format!(
+                "layer {layer}: hidden of a residual conditioner must be an odd number of widths, one and two for each \
+                 block, of which the first, the third and so on are equal"
             )));
         }
         Ok(())
@@ -42,12 +62,13 @@ impl ConditionerSpec {
     }
 }
 
-/// A multilayer perceptron whose last layer starts at zero, so that a new coupling layer is the identity.
+/// A network whose last layer starts at zero, so that a new coupling layer is the identity.
 #[derive(Debug)]
 pub(super) enum Conditioner {
     Network {
         features: FeatureMap,
         layers: Vec<Dense>,
+        residual: bool,
         precision: Precision,
     },
     /// Without anything to look at, a conditioner is a learned constant.
@@ -69,6 +90,22 @@ impl Dense {
         match &self.mask {
             Some(mask) => self.weight.mul(mask),
             None => Ok(self.weight.clone()),
+        }
+    }
+
+    /// W·h for each row of h (n, inputs).
+    fn product(&self, h: &Tensor, precision: Precision) -> Result<Tensor> {
+        let weight = self.masked_weight()?;
+        match precision {
+            // The CPU has no products of bf16: those of numbers rounded to it, with sums in f32, are the same.
+            Precision::Bf16 if h.device().is_cpu() => {
+                let rounded = |t: &Tensor| t.to_dtype(DType::BF16)?.to_dtype(t.dtype());
+                rounded(h)?.matmul(&rounded(&weight)?.t()?)
+            }
+            Precision::Bf16 => {
+                h.to_dtype(DType::BF16)?.matmul(&weight.to_dtype(DType::BF16)?.t()?)?.to_dtype(h.dtype())
+            }
+            Precision::Full | Precision::Tf32 => h.matmul(&weight.t()?),
         }
     }
 }
@@ -95,7 +132,7 @@ impl Conditioner {
             let weight = vb.get_with_hints((outputs, width), "weight", init)?;
             let bias = vb.get_with_hints(outputs, "bias", Init::Const(0.0))?;
             let mask = masks.as_mut().and_then(Iterator::next).map(|mask| {
-                let mask: Vec<f64> = mask.into_iter().map(|kept| f64::from(u8::from(kept))).collect();
+                let mask: Vec<u8> = mask.into_iter().map(u8::from).collect();
                 Tensor::from_vec(mask, (outputs, width), vb.device())?.to_dtype(vb.dtype())
             });
             width = outputs;
@@ -106,21 +143,24 @@ impl Conditioner {
             layers.push(dense(vb.pp("hidden").pp(i), hidden, init::DEFAULT_KAIMING_NORMAL, spec.activation)?);
         }
         layers.push(dense(vb.pp("output"), outputs, Init::Const(0.0), Activation::Identity)?);
-        Ok(Self::Network { features, layers, precision: Precision::Full })
+        let residual = spec.kind == ConditionerKind::Residual;
+        Ok(Self::Network { features, layers, residual, precision: Precision::Full })
     }
 
-    /// Chooses what [`Conditioner::forward`] multiplies in.
+    /// Chooses what [`Conditioner::forward`] multiplies in; weights in f64 are never rounded.
     pub fn set_precision(&mut self, chosen: Precision) {
-        if let Self::Network { precision, .. } = self {
+        if let Self::Network { precision, layers, .. } = self
+            && layers.iter().all(|layer| layer.weight.dtype() == DType::F32)
+        {
             *precision = chosen;
         }
     }
 
     /// Adds the coupling layer of this conditioner and a transform to the program that the CPU runs, and says that it has.
     pub fn fuse(&self, transform: Transform, program: &mut ProgramBuilder) -> bool {
-        let (features, layers) = match self {
-            Self::Constant(output) => (Vec::new(), vec![program.constant(output)]),
-            Self::Network { features, layers, .. } => {
+        let (features, layers, residual) = match self {
+            Self::Constant(output) => (Vec::new(), vec![program.constant(output)], false),
+            Self::Network { features, layers, residual, .. } => {
                 let mut inputs = features.width();
                 let layers = layers.iter().map(|layer| {
                     let weight = program.weight(&layer.weight);
@@ -130,10 +170,10 @@ impl Conditioner {
                     dense
                 });
                 let layers = layers.collect();
-                (features.columns().to_vec(), layers)
+                (features.columns().to_vec(), layers, *residual)
             }
         };
-        program.stage(Stage::Coupling(Coupling { features, layers, transform }));
+        program.stage(Stage::Coupling(Coupling { features, layers, residual, transform }));
         true
     }
 
@@ -141,21 +181,22 @@ impl Conditioner {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Constant(output) => output.unsqueeze(0)?.broadcast_as((x.dim(0)?, output.dim(0)?))?.contiguous(),
-            Self::Network { features, layers, precision } => layers.iter().try_fold(features.apply(x)?, |h, layer| {
-                let product = match precision {
-                    // The CPU has no products of bf16: those of numbers rounded to it, with sums in f32, are the same.
-                    Precision::Bf16 if h.device().is_cpu() => {
-                        let rounded = |t: &Tensor| t.to_dtype(DType::BF16)?.to_dtype(t.dtype());
-                        rounded(&h)?.matmul(&rounded(&layer.masked_weight()?)?.t()?)?
+            Self::Network { features, layers, residual, precision } => {
+                let mut h = features.apply(x)?;
+                // What the activations of a residual network's blocks are taken of.
+                let mut stream: Option<Tensor> = None;
+                for (l, layer) in layers.iter().enumerate() {
+                    let mut sum = layer.product(&h, *precision)?;
+                    if *residual && l % 2 == 0 && l + 1 < layers.len() {
+                        if let Some(stream) = stream {
+                            sum = (sum + stream)?;
+                        }
+                        stream = Some(bias_activation(&sum, &layer.bias, Activation::Identity)?);
                     }
-                    Precision::Bf16 => {
-                        let weight = layer.masked_weight()?.to_dtype(DType::BF16)?;
-                        h.to_dtype(DType::BF16)?.matmul(&weight.t()?)?.to_dtype(h.dtype())?
-                    }
-                    Precision::Full | Precision::Tf32 => h.matmul(&layer.masked_weight()?.t()?)?,
-                };
-                bias_activation(&product, &layer.bias, layer.activation)
-            }),
+                    h = bias_activation(&sum, &layer.bias, layer.activation)?;
+                }
+                Ok(h)
+            }
         }
     }
 }

@@ -34,7 +34,7 @@ mod weights;
 
 pub use architecture::{Architecture, ArchitectureKind};
 pub use bijector::Bijector;
-pub use conditioner::ConditionerSpec;
+pub use conditioner::{ConditionerKind, ConditionerSpec};
 pub use draw::{FlowDraws, LatentAddress, ROWS_OF_A_CALL};
 pub use error::FlowError;
 pub use normalizing_flow::Flow;

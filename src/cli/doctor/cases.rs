@@ -1,7 +1,9 @@
 //! Flows that between them use every kernel.
 
 use crate::compute::bias_activation::Activation;
-use crate::flow::{AutoregressiveKind, ConditionerSpec, CoordinateKind, CouplingSpec, FlowSpec, LayerSpec, Prior};
+use crate::flow::{
+    AutoregressiveKind, ConditionerKind, ConditionerSpec, CoordinateKind, CouplingSpec, FlowSpec, LayerSpec, Prior,
+};
 use CoordinateKind::{Circular as C, Real as R};
 
 /// Wide enough for every path of a vectorised loop: full vectors, and what is left over.
@@ -69,6 +71,6 @@ fn flow(kinds: &[CoordinateKind], layers: Vec<LayerSpec>) -> FlowSpec {
 fn coupling(transformed: &[usize], activation: Activation) -> CouplingSpec {
     CouplingSpec {
         transformed: transformed.to_vec(),
-        conditioner: ConditionerSpec { hidden: HIDDEN.to_vec(), activation },
+        conditioner: ConditionerSpec { kind: ConditionerKind::Mlp, hidden: HIDDEN.to_vec(), activation },
     }
 }

@@ -54,6 +54,9 @@ pub struct Coupling {
     pub features: Vec<(usize, bool)>,
     /// At least one; the first takes the features, the last gives the parameters.
     pub layers: Vec<DenseLayer>,
+    /// Whether what goes into the activation of a hidden layer is added to that of the hidden layer two after it, from the
+    /// first on: pre-activation residual blocks (He et al. 2016).
+    pub residual: bool,
     pub transform: Transform,
 }
 
@@ -61,6 +64,8 @@ pub struct Coupling {
 pub struct Scratch<T> {
     pub lanes: Vec<Lane<T>>,
     pub pairs: Vec<Lane<u32>>,
+    /// What the blocks of a residual network add to.
+    pub stream: Vec<Lane<T>>,
     pub located: Box<Located<T>>,
 }
 
@@ -82,6 +87,16 @@ impl Coupling {
     /// Where the parameters begin among the values.
     pub fn first_parameter(&self) -> usize {
         self.value_lanes() - self.layers.last().map_or(0, |l| l.outputs)
+    }
+
+    /// Lanes of [`Scratch::stream`].
+    pub fn stream_lanes(&self) -> usize {
+        if self.residual { self.layers[0].outputs } else { 0 }
+    }
+
+    /// Whether a layer begins or ends a residual block.
+    fn is_joint(&self, layer: usize) -> bool {
+        self.residual && layer % 2 == 0 && layer + 1 < self.layers.len()
     }
 
     /// The widest layer, features included.
@@ -126,10 +141,11 @@ impl Coupling {
         values: &mut [Lane<T>],
         mut derivatives: Option<&mut [Lane<T>]>,
         pairs: &mut [Lane<u32>],
+        stream: &mut [Lane<T>],
     ) {
         self.look::<I, T>(x, values);
         let (mut from, mut to, mut done) = (0, self.feature_count(), 0);
-        for (layer, packed) in self.layers.iter().zip(packed) {
+        for (l, (layer, packed)) in self.layers.iter().zip(packed).enumerate() {
             let (before, after) = values.split_at_mut(to);
             let (h, z) = (&before[from..], &mut after[..layer.outputs]);
             let derivative = match derivatives.as_deref_mut() {
@@ -139,8 +155,18 @@ impl Coupling {
                 }
                 _ => None,
             };
-            let relu = layer.activation == Activation::Relu;
+            let joint = self.is_joint(l);
+            let relu = layer.activation == Activation::Relu && !joint;
             multiply::<I, T>(packed, h, z, relu, pairs);
+            if joint {
+                let stream = stream[..layer.outputs].as_flattened_mut();
+                for (z, stream) in z.as_flattened_mut().iter_mut().zip(stream) {
+                    if l > 0 {
+                        *z += *stream;
+                    }
+                    *stream = *z;
+                }
+            }
             if !relu {
                 dense::activate::<I, T>(layer.activation, z, derivative);
             }
@@ -237,13 +263,20 @@ impl Coupling {
         let mut dz: &[Lane<T>] = params;
         let mut rest = derivatives;
         let mut hidden: &[Lane<T>] = values;
-        for (layers, packed) in self.layers.windows(2).zip(&packed[1..]).rev() {
+        // The gradient of what the activation after the one before was taken of.
+        let mut after: &[Lane<T>] = &[];
+        for (l, (layers, packed)) in self.layers.windows(2).zip(&packed[1..]).enumerate().rev() {
             let width = layers[1].inputs;
             let (before, mine) = rest.split_at_mut(rest.len() - width);
             let (values, h) = hidden.split_at(hidden.len() - width);
             let dh = &mut scratch.lanes[..width];
             dense::product_backward::<I, T>(&packed.transposed, layers[0].activation, dz, h, dh, mine);
-            (dz, rest, hidden) = (mine, before, values);
+            if self.is_joint(l) && self.is_joint(l + 2) {
+                for (mine, after) in mine.as_flattened_mut().iter_mut().zip(after.as_flattened()) {
+                    *mine += *after;
+                }
+            }
+            (after, dz, rest, hidden) = (dz, mine, before, values);
         }
         if features == 0 {
             return;

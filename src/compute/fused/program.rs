@@ -87,6 +87,7 @@ impl Program {
             })
         };
         let lanes = couplings().map(Coupling::value_lanes).max().unwrap_or(0);
+        let stream = couplings().map(Coupling::stream_lanes).max().unwrap_or(0);
         let widest = couplings().map(Coupling::widest).max().unwrap_or(0);
         let room = self.stages.iter().map(|stage| match stage {
             Stage::Linear(linear) => linear.room(),
@@ -99,6 +100,7 @@ impl Program {
             spare: vec![[0.0; ROWS]; self.dimension],
             coupling: Scratch {
                 lanes: vec![[T::ZERO; ROWS]; lanes],
+                stream: vec![[T::ZERO; ROWS]; stream],
                 pairs: vec![[0; ROWS]; widest.div_ceil(2)],
                 located: Box::default(),
             },
@@ -117,9 +119,9 @@ impl Program {
         for i in in_order(self.stages.len(), direction) {
             match (&self.stages[i], &packed.stages[i]) {
                 (Stage::Coupling(c), PackedStage::Coupling(packed)) => {
-                    let Scratch { lanes, pairs, located } = &mut scratch.coupling;
+                    let Scratch { lanes, pairs, stream, located } = &mut scratch.coupling;
                     let values = &mut lanes[..c.value_lanes()];
-                    c.condition::<I, T>(packed, &scratch.x, values, None, pairs);
+                    c.condition::<I, T>(packed, &scratch.x, values, None, pairs, stream);
                     let params = &values[c.first_parameter()..];
                     c.transform::<I, T>(params, direction, &mut scratch.x, &mut scratch.ladj, located);
                 }

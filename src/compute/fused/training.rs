@@ -6,7 +6,7 @@
 //! rows of all tiles: each is made by one thread in the order of the rows, so that nothing depends on the number of
 //! threads.
 
-use super::coupling::Coupling;
+use super::coupling::{Coupling, Scratch};
 use super::dense::{DenseLayer, Lane, ROWS};
 use super::number::Number;
 use super::packed::{PackedStage, PackedWeights};
@@ -247,9 +247,9 @@ impl<T: Number> Kernel for ForwardTile<'_, T> {
                     let (values, rest) = numbers.split_at_mut(c.value_lanes());
                     let derivatives = &mut rest[..c.derivative_lanes()];
                     c.keep(&scratch.x, &mut wide[..c.transformed()]);
-                    let pairs = &mut scratch.coupling.pairs;
-                    c.condition::<I, T>(packed, &scratch.x, values, Some(derivatives), pairs);
-                    let (params, located) = (&values[c.first_parameter()..], &mut scratch.coupling.located);
+                    let Scratch { pairs, stream, located, .. } = &mut scratch.coupling;
+                    c.condition::<I, T>(packed, &scratch.x, values, Some(derivatives), pairs, stream);
+                    let params = &values[c.first_parameter()..];
                     c.transform::<I, T>(params, direction, &mut scratch.x, &mut scratch.ladj, located);
                 }
                 (Stage::Linear(linear), PackedStage::Linear(packed)) => {
