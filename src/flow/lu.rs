@@ -16,6 +16,10 @@ use candle_nn::{Init, VarBuilder};
 pub struct Lu {
     /// (m, m): L below the diagonal, log s on it, U above.
     matrix: Tensor,
+    /// One where the matrix has L, log s, and U; zero elsewhere.
+    below: Tensor,
+    diagonal: Tensor,
+    above: Tensor,
     columns: Vec<usize>,
     /// Number k of the output is number `order[k]` of L·(U + diag(s))·x.
     order: Vec<usize>,
@@ -26,21 +30,28 @@ impl Lu {
         let real = columns.real();
         let m = real.len();
         let order = order.iter().filter_map(|j| real.binary_search(j).ok()).collect();
-        Ok(Self { matrix: vb.get_with_hints((m, m), "matrix", Init::Const(0.0))?, columns: real, order })
+        let mask = |keep: fn(&usize, &usize) -> bool| {
+            let mask: Vec<u8> = (0..m * m).map(|k| u8::from(keep(&(k % m), &(k / m)))).collect();
+            Tensor::from_vec(mask, (m, m), vb.device())
+        };
+        Ok(Self {
+            matrix: vb.get_with_hints((m, m), "matrix", Init::Const(0.0))?,
+            below: mask(usize::lt)?,
+            diagonal: mask(usize::eq)?,
+            above: mask(usize::gt)?,
+            columns: real,
+            order,
+        })
     }
 
     /// L and U + diag(s), both (m, m), and log s (m), in f64.
     fn factors(&self) -> Result<(Tensor, Tensor, Tensor)> {
-        let (m, device) = (self.columns.len(), self.matrix.device());
         let matrix = self.matrix.to_dtype(DType::F64)?;
-        let mask = |keep: fn(usize, usize) -> bool| {
-            let mask = (0..m * m).map(|k| f64::from(u8::from(keep(k / m, k % m)))).collect();
-            Tensor::from_vec(mask, (m, m), device)
-        };
-        let identity = mask(|i, j| i == j)?;
-        let log_diagonal = (&matrix * &identity)?.sum(0)?;
-        let lower = ((&matrix * mask(|i, j| j < i)?)? + &identity)?;
-        let upper = ((&matrix * mask(|i, j| j > i)?)? + identity.broadcast_mul(&log_diagonal.exp()?)?)?;
+        let part = |mask: &Tensor| matrix.mul(&mask.to_dtype(DType::F64)?);
+        let identity = self.diagonal.to_dtype(DType::F64)?;
+        let log_diagonal = part(&self.diagonal)?.sum(0)?;
+        let lower = (part(&self.below)? + &identity)?;
+        let upper = (part(&self.above)? + identity.broadcast_mul(&log_diagonal.exp()?)?)?;
         Ok((lower, upper, log_diagonal))
     }
 }
