@@ -187,7 +187,7 @@ impl Conditioner {
                 let mut stream: Option<Tensor> = None;
                 for (l, layer) in layers.iter().enumerate() {
                     let mut sum = layer.product(&h, *precision)?;
-                    if *residual && l % 2 == 0 && l + 1 < layers.len() {
+                    if *residual && l.is_multiple_of(2) && l + 1 < layers.len() {
                         if let Some(stream) = stream {
                             sum = (sum + stream)?;
                         }

@@ -17,6 +17,12 @@ pub(super) fn cases() -> Vec<(&'static str, FlowSpec)> {
     let affine = |activation| LayerSpec::Affine { coupling: coupling(&halves[0], activation), bound: 1.5 };
     let spline =
         |half: usize, bins| LayerSpec::Spline { coupling: coupling(&halves[half], Activation::Silu), bins, bound: 3.0 };
+    let residual = |activation| {
+        let kind = ConditionerKind::Residual;
+        let conditioner = ConditionerSpec { kind, hidden: vec![HIDDEN[0]; 3], activation };
+        let coupling = CouplingSpec { transformed: halves[0].clone(), conditioner };
+        LayerSpec::Spline { coupling, bins: 8, bound: 3.0 }
+    };
     let smooth = LayerSpec::Smooth { coupling: coupling(&halves[0], Activation::Silu), components: 8, bound: 1.5 };
     let autoregressive = LayerSpec::Autoregressive {
         order: (0..11).rev().collect(),
@@ -37,6 +43,8 @@ pub(super) fn cases() -> Vec<(&'static str, FlowSpec)> {
         ("GIN", flow(&real, vec![LayerSpec::Gin { coupling: coupling(&halves[0], Activation::Silu), bound: 1.5 }])),
         ("logistic mixture", flow(&real, vec![smooth])),
         ("autoregressive", flow(&real, vec![autoregressive])),
+        ("residual, SiLU", flow(&mixed, vec![residual(Activation::Silu)])),
+        ("residual, ReLU", flow(&mixed, vec![residual(Activation::Relu)])),
         ("spline, linear", flow(&real, vec![spline(0, 8)])),
         ("spline, circular", flow(&[C; 11], vec![spline(0, 8)])),
         ("spline, mixed, 16 bins", flow(&mixed, vec![spline(1, 16)])),

@@ -96,7 +96,7 @@ impl Coupling {
 
     /// Whether a layer begins or ends a residual block.
     fn is_joint(&self, layer: usize) -> bool {
-        self.residual && layer % 2 == 0 && layer + 1 < self.layers.len()
+        self.residual && layer.is_multiple_of(2) && layer + 1 < self.layers.len()
     }
 
     /// The widest layer, features included.
