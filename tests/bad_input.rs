@@ -309,6 +309,8 @@ async fn jobs() {
     let mut realnvp = small_task(10);
     realnvp.system = whole;
     realnvp.architecture.as_mut().unwrap().kind = v1::FlowKind::Realnvp.into();
+    let mut autoregressive = realnvp.clone();
+    autoregressive.architecture.as_mut().unwrap().kind = v1::FlowKind::Autoregressive.into();
     let get = |name: &str| v1::GetJobRequest { name: name.into() };
     check(vec![
         case!(j.create_job(v1::CreateJobRequest::default()), InvalidArgument, "INVALID_FIELD", "job"),
@@ -398,6 +400,23 @@ async fn jobs() {
         case!(j.create_job(on("systems/none")), NotFound, "RESOURCE_NOT_FOUND", "none"),
         case!(j.create_job(on(&without_structure)), FailedPrecondition, "UNSUITABLE_SYSTEM", "topology_pdb"),
         case!(j.create_job(job_request(realnvp)), InvalidArgument, "INVALID_FIELD", "circular"),
+        case!(j.create_job(job_request(autoregressive)), InvalidArgument, "INVALID_FIELD", "circular"),
+        case!(
+            j.create_job(with(|t| t.architecture.as_mut().unwrap().conditioner = 42)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "architecture.conditioner"
+        ),
+        case!(
+            j.create_job(with(|t| {
+                let architecture = t.architecture.as_mut().unwrap();
+                architecture.conditioner = v1::ConditionerKind::Residual.into();
+                architecture.hidden = vec![16, 16];
+            })),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "hidden"
+        ),
         case!(
             j.create_job(with(|t| t.dataset = "datasets/none".into())),
             NotFound,

@@ -3,9 +3,10 @@
 
 mod determinant;
 
+use boltzflow::compute::bias_activation::Activation;
 use boltzflow::flow::{
-    ConditionerSpec, CoordinateKind, CouplingSpec, Direction, Flow, FlowError, FlowSpec, LatentAddress, LayerSpec,
-    Precision, Prior, Tau, TemperatureRange, Weights,
+    AutoregressiveKind, ConditionerKind, ConditionerSpec, CoordinateKind, CouplingSpec, Direction, Flow, FlowError,
+    FlowSpec, LatentAddress, LayerSpec, Precision, Prior, Tau, TemperatureRange, Weights,
 };
 use boltzflow::math::{Purpose, Randoms};
 use candle_core::{DType, Device, Tensor, Var};
@@ -20,11 +21,12 @@ const DEVICE: Device = Device::Cpu;
 const TAU: Tau<'_> = Tau::One(1.3);
 
 fn coupling(transformed: &[usize]) -> CouplingSpec {
-    let conditioner = ConditionerSpec { hidden: vec![9, 7], activation: Default::default() };
+    let conditioner =
+        ConditionerSpec { kind: ConditionerKind::Mlp, hidden: vec![9, 7], activation: Default::default() };
     CouplingSpec { transformed: transformed.to_vec(), conditioner }
 }
 
-/// Every layer on its own, and one flow of all of them.
+/// Every layer on its own, and flows of several.
 fn cases() -> Vec<(&'static str, FlowSpec)> {
     use CoordinateKind::{Circular as C, Real as R};
     let spec = |kinds: &[CoordinateKind], layers: Vec<LayerSpec>| FlowSpec {
@@ -37,7 +39,27 @@ fn cases() -> Vec<(&'static str, FlowSpec)> {
     let mixed = [R, C, R, C, C, R];
     let splines = |bins, transformed: &[usize]| LayerSpec::Spline { coupling: coupling(transformed), bins, bound: 3.0 };
     let spline = |transformed: &[usize]| splines(6, transformed);
-    let all = vec![
+    let gin = |transformed: &[usize]| LayerSpec::Gin { coupling: coupling(transformed), bound: 1.2 };
+    let autoregressive = |order: &[usize], kind| LayerSpec::Autoregressive {
+        order: order.to_vec(),
+        kind,
+        conditioner: coupling(&[]).conditioner,
+        bound: 1.2,
+    };
+    let smooth = |transformed: &[usize], components| LayerSpec::Smooth {
+        coupling: coupling(transformed),
+        components,
+        bound: 1.5,
+    };
+    let residual = |activation, hidden: &[usize]| LayerSpec::Spline {
+        coupling: CouplingSpec {
+            transformed: vec![0, 4],
+            conditioner: ConditionerSpec { kind: ConditionerKind::Residual, hidden: hidden.to_vec(), activation },
+        },
+        bins: 5,
+        bound: 3.0,
+    };
+    let some = vec![
         LayerSpec::GlobalAffine,
         spline(&[0, 1, 2]),
         LayerSpec::Permutation { order: vec![2, 4, 5, 1, 3, 0] },
@@ -45,11 +67,60 @@ fn cases() -> Vec<(&'static str, FlowSpec)> {
         LayerSpec::Additive { coupling: coupling(&[2]) },
         spline(&[3, 4, 5]),
     ];
+    let others = vec![
+        LayerSpec::Lu { order: vec![5, 0, 2] },
+        gin(&[0, 2]),
+        spline(&[1, 3, 4]),
+        smooth(&[5], 4),
+        LayerSpec::Householder { reflections: 2 },
+        LayerSpec::GlobalAffine,
+    ];
     vec![
         ("permutation", spec(&mixed, vec![LayerSpec::Permutation { order: vec![5, 3, 0, 4, 1, 2] }])),
         ("global affine", spec(&mixed, vec![LayerSpec::GlobalAffine])),
+        ("LU", spec(&mixed, vec![LayerSpec::Lu { order: vec![2, 5, 0] }])),
+        ("LU, wider than a vector", spec(&[R; 13], vec![LayerSpec::Lu { order: (0..13).rev().collect() }])),
+        ("LU, told the temperature", told(spec(&mixed, vec![gin(&[0, 2]), LayerSpec::Lu { order: vec![5, 2, 0] }]))),
+        ("Householder", spec(&mixed, vec![LayerSpec::Householder { reflections: 3 }])),
+        (
+            "Householder, told the temperature",
+            told(spec(&mixed, vec![gin(&[0, 2]), LayerSpec::Householder { reflections: 2 }])),
+        ),
         ("additive", spec(&[R; 5], vec![LayerSpec::Additive { coupling: coupling(&[1, 4]) }])),
         ("affine", spec(&[R; 5], vec![LayerSpec::Affine { coupling: coupling(&[0, 2, 3]), bound: 1.2 }])),
+        ("GIN", spec(&[R; 5], vec![gin(&[0, 2, 3])])),
+        ("GIN, one coordinate", spec(&[R; 2], vec![gin(&[1])])),
+        ("GIN, told the temperature", told(spec(&[R; 3], vec![gin(&[0, 1, 2])]))),
+        ("autoregressive, masked", spec(&[R; 4], vec![autoregressive(&[2, 0, 3, 1], AutoregressiveKind::Masked)])),
+        ("autoregressive, inverse", spec(&mixed, vec![autoregressive(&[5, 0, 2], AutoregressiveKind::Inverse)])),
+        ("autoregressive, one dimension", spec(&[R], vec![autoregressive(&[0], AutoregressiveKind::Masked)])),
+        (
+            "autoregressive, told the temperature",
+            told(spec(&[R; 3], vec![autoregressive(&[1, 2, 0], AutoregressiveKind::Masked)])),
+        ),
+        ("residual", spec(&mixed, vec![residual(Activation::Silu, &[8, 7, 8, 5, 8])])),
+        ("residual, ReLU", spec(&mixed, vec![residual(Activation::Relu, &[8, 5, 8])])),
+        ("residual, told the temperature", told(spec(&mixed, vec![residual(Activation::Tanh, &[8, 7, 8, 5, 8])]))),
+        (
+            "residual, masked",
+            spec(
+                &mixed,
+                vec![LayerSpec::Autoregressive {
+                    order: vec![2, 0, 5],
+                    kind: AutoregressiveKind::Masked,
+                    conditioner: ConditionerSpec {
+                        kind: ConditionerKind::Residual,
+                        hidden: vec![8, 7, 8],
+                        activation: Activation::Silu,
+                    },
+                    bound: 1.2,
+                }],
+            ),
+        ),
+        ("smooth", spec(&[R; 4], vec![smooth(&[1, 2], 5)])),
+        ("smooth, one component", spec(&mixed, vec![smooth(&[0, 5], 1)])),
+        ("smooth, unconditional", spec(&[R; 2], vec![smooth(&[0, 1], 3)])),
+        ("smooth, told the temperature", told(spec(&[R; 3], vec![smooth(&[0, 1, 2], 5)]))),
         ("spline, linear", spec(&[R; 4], vec![spline(&[1, 2])])),
         ("spline, circular", spec(&[C; 4], vec![spline(&[0, 3])])),
         ("spline, mixed", spec(&mixed, vec![spline(&[0, 1, 4])])),
@@ -64,8 +135,10 @@ fn cases() -> Vec<(&'static str, FlowSpec)> {
             "affine of all, told the temperature",
             told(spec(&[R; 3], vec![LayerSpec::Affine { coupling: coupling(&[0, 1, 2]), bound: 1.2 }])),
         ),
-        ("all of them", spec(&mixed, all.clone())),
-        ("all of them, told the temperature", told(spec(&mixed, all))),
+        ("some of them", spec(&mixed, some.clone())),
+        ("some of them, told the temperature", told(spec(&mixed, some))),
+        ("the others", spec(&mixed, others.clone())),
+        ("the others, told the temperature", told(spec(&mixed, others))),
     ]
 }
 
@@ -303,6 +376,26 @@ fn gradients_do_not_depend_on_threads() {
     }
 }
 
+/// The bits of a draw depend on its address alone.
+#[test]
+fn draws_do_not_know_their_company() {
+    for (name, spec) in cases() {
+        let (flow, _) = randomised(&spec, DType::F32);
+        let address = |index| LatentAddress { seed: 5, purpose: Purpose::Validation, index, tau: 1.1 };
+        let addresses: Vec<_> = (0..300).map(address).collect();
+        let all = flow.draw(&addresses).unwrap();
+        for (from, to) in [(0, 1), (7, 8), (31, 197), (299, 300)] {
+            let part = flow.draw(&addresses[from..to]).unwrap();
+            let d = spec.dimension();
+            assert_eq!(part.coordinates, all.coordinates[from * d..to * d], "{name}");
+            assert_eq!(part.latents, all.latents[from * d..to * d], "{name}");
+            assert_eq!(part.log_probs, all.log_probs[from..to], "{name}");
+        }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        assert_eq!(pool.install(|| flow.draw(&addresses).unwrap()), all, "{name}");
+    }
+}
+
 /// A flow that is told the temperature is another map at each: a draw is of its own, in whatever company, and its density is
 /// found again from its coordinates and temperature.
 #[test]
@@ -328,5 +421,109 @@ fn every_row_is_told_its_own_temperature() {
         // Beyond the ends of the range it goes on as it ends.
         let at = |tau| flow.apply_rows(&draws.coordinates, Tau::One(tau), Direction::Inverse).unwrap();
         assert_eq!(at(2.0), at(3.0), "{name}");
+    }
+}
+
+/// ActNorm: carried back layer by layer, a batch of data leaves each global affine layer with mean 0 and variance 1, with
+/// kernels or without.
+#[test]
+fn global_affine_layers_are_initialised_from_data() {
+    use CoordinateKind::{Circular as C, Real as R};
+    let kinds = [R, C, R, R];
+    let affine = |transformed: &[usize]| LayerSpec::Affine { coupling: coupling(transformed), bound: 1.2 };
+    let layers = vec![
+        LayerSpec::GlobalAffine,
+        affine(&[0, 2]),
+        LayerSpec::GlobalAffine,
+        affine(&[2, 3]),
+        LayerSpec::GlobalAffine,
+    ];
+    for temperatures in [None, Some(TemperatureRange { low: 0.5, high: 2.0 })] {
+        let spec =
+            |layers| FlowSpec { coordinates: kinds.to_vec(), prior: Prior::natural(&kinds), layers, temperatures };
+        let (flow, weights) = randomised(&spec(layers.clone()), DType::F64);
+        let n = 500;
+        // Far from standard, and the last coordinate does not vary.
+        let moved = |(i, z): (usize, f64)| [0.1 * z + 3.0, z, 20.0 * z - 7.0, -4.0][i % 4];
+        let data: Vec<f64> = inputs(flow.spec(), n).into_iter().enumerate().map(moved).collect();
+        flow.standardise(&weights, &data, TAU).unwrap();
+        for first in [0, 2, 4] {
+            // The layers from this one on are a flow too.
+            let part = weights.values().unwrap().into_iter().filter_map(|(path, value)| {
+                let (i, rest) = path.strip_prefix("layers.")?.split_once('.')?;
+                Some((format!("layers.{}.{rest}", i.parse::<usize>().ok()?.checked_sub(first)?), value))
+            });
+            let tail = spec(layers[first..].to_vec());
+            let tail = Flow::from_weights(tail, part.collect(), DType::F64, &DEVICE).unwrap();
+            let (z, _) = tail.apply_rows(&data, TAU, Direction::Inverse).unwrap();
+            for j in [0, 2, 3] {
+                let column = || z.iter().skip(j).step_by(4);
+                let mean = column().sum::<f64>() / n as f64;
+                let variance = column().map(|z| (z - mean).powi(2)).sum::<f64>() / n as f64;
+                assert!(mean.abs() < 1e-9, "layer {first}: coordinate {j} has mean {mean}");
+                let varies = j != 3 || first < 3;
+                let expected = if varies { 1.0 } else { 0.0 };
+                assert!((variance - expected).abs() < 1e-9, "layer {first}: coordinate {j} has variance {variance}");
+            }
+        }
+        assert!(flow.standardise(&weights, &data[..4], TAU).is_err());
+    }
+}
+
+/// What a file may say of a layer, and does not fit the coordinates or is out of bounds.
+#[test]
+fn layers_that_cannot_be_are_refused() {
+    use CoordinateKind::{Circular as C, Real as R};
+    let kinds = [R, C, R, R];
+    let autoregressive = |order: &[usize], conditioner: ConditionerSpec, bound| LayerSpec::Autoregressive {
+        order: order.to_vec(),
+        kind: AutoregressiveKind::Inverse,
+        conditioner,
+        bound,
+    };
+    let mlp = |hidden: &[usize]| ConditionerSpec { hidden: hidden.to_vec(), ..coupling(&[]).conditioner };
+    let residual = |hidden: &[usize]| ConditionerSpec { kind: ConditionerKind::Residual, ..mlp(hidden) };
+    let with =
+        |conditioner| LayerSpec::Gin { coupling: CouplingSpec { transformed: vec![0, 2], conditioner }, bound: 1.0 };
+    let smooth = |components, bound| LayerSpec::Smooth { coupling: coupling(&[0]), components, bound };
+    let bad = [
+        (LayerSpec::Lu { order: vec![] }, "order"),
+        (LayerSpec::Lu { order: vec![0, 2] }, "order"),
+        (LayerSpec::Lu { order: vec![0, 2, 2] }, "order"),
+        (LayerSpec::Lu { order: vec![0, 1, 2] }, "order"),
+        (LayerSpec::Lu { order: vec![0, 2, usize::MAX] }, "order"),
+        (LayerSpec::Householder { reflections: 0 }, "reflections"),
+        (LayerSpec::Householder { reflections: 4 }, "reflections"),
+        (LayerSpec::Householder { reflections: usize::MAX }, "reflections"),
+        (LayerSpec::Gin { coupling: coupling(&[1]), bound: 1.0 }, "circular"),
+        (LayerSpec::Gin { coupling: coupling(&[0]), bound: f64::NAN }, "bound"),
+        (smooth(0, 1.0), "components"),
+        (smooth(33, 1.0), "components"),
+        (smooth(8, 0.0), "bound"),
+        (autoregressive(&[0, 2, 1], mlp(&[8]), 1.0), "order"),
+        (autoregressive(&[0, 2, 3, 3], mlp(&[8]), 1.0), "order"),
+        (autoregressive(&[0, 2, 3], mlp(&[0]), 1.0), "hidden"),
+        (autoregressive(&[0, 2, 3], mlp(&[8192; 16]), 1.0), "weights"),
+        (autoregressive(&[0, 2, 3], mlp(&[8]), f64::INFINITY), "bound"),
+        (with(residual(&[])), "residual"),
+        (with(residual(&[8, 8])), "residual"),
+        (with(residual(&[8, 8, 7])), "residual"),
+    ];
+    for (layer, what) in bad {
+        let text = format!("{layer:?}");
+        let spec = FlowSpec {
+            coordinates: kinds.to_vec(),
+            prior: Prior::natural(&kinds),
+            layers: vec![layer],
+            temperatures: None,
+        };
+        let error = Flow::from_weights(spec, HashMap::new(), DType::F32, &DEVICE).unwrap_err();
+        assert!(matches!(error, FlowError::Spec(_)) && error.to_string().contains(what), "{text}: {error}");
+    }
+    // Angles alone have nothing that a linear map could act on.
+    for layer in [LayerSpec::Lu { order: vec![] }, LayerSpec::Householder { reflections: 1 }] {
+        let (coordinates, prior) = (vec![C; 2], Prior::natural(&[C; 2]));
+        let spec = FlowSpec { coordinates, prior, layers: vec![layer], temperatures: None };
+        assert!(Flow::initialise(spec, 1, DType::F32, &DEVICE).is_err());
     }
 }

@@ -17,6 +17,7 @@ fn architecture(kind: ArchitectureKind) -> Architecture {
     Architecture {
         kind,
         couplings: 4,
+        conditioner: Default::default(),
         hidden: vec![12],
         activation: Activation::Silu,
         bins: 8,
@@ -79,8 +80,16 @@ fn key(temperature: f64, method: Method) -> SampleKey {
 /// Samples of a batch.
 const N: usize = 512;
 
-const KINDS: [ArchitectureKind; 4] =
-    [ArchitectureKind::Nice, ArchitectureKind::NiceScaled, ArchitectureKind::RealNvp, ArchitectureKind::Spline];
+const KINDS: [ArchitectureKind; 8] = [
+    ArchitectureKind::Nice,
+    ArchitectureKind::NiceScaled,
+    ArchitectureKind::Gin,
+    ArchitectureKind::GinScaled,
+    ArchitectureKind::RealNvp,
+    ArchitectureKind::Autoregressive,
+    ArchitectureKind::Smooth,
+    ArchitectureKind::Spline,
+];
 
 fn double_well() -> AnalyticPotential {
     AnalyticPotential::built_in("double-well").unwrap()
@@ -111,7 +120,7 @@ fn temperature_scales_the_latent() {
     for kind in KINDS {
         let extent = [(0.0, 1.3), (0.0, 1.3)];
         let model = generator(double_well(), kind, 0.3, &extent);
-        let constant = matches!(kind, ArchitectureKind::Nice | ArchitectureKind::NiceScaled);
+        let constant = KINDS[..4].contains(&kind);
         assert_eq!(model.flow.has_constant_jacobian(), constant);
         let tau = 0.6;
         let batch = model.samples(&key(1.0, Method::Reweighting), 0, N).unwrap();

@@ -5,7 +5,7 @@
 
 use boltzflow::energy::analytic::AnalyticPotential;
 use boltzflow::energy::{System, SystemDefinition};
-use boltzflow::flow::TemperatureRange;
+use boltzflow::flow::{ArchitectureKind, TemperatureRange};
 use boltzflow::math::Purpose;
 use boltzflow::sample::{Generator, SampleKey};
 use boltzflow::thermo::{
@@ -122,29 +122,33 @@ fn small_plan(system: &System) -> TrainingPlan {
     plan
 }
 
-/// A run that is interrupted at any step, written to bytes and taken up by another trainer, ends as if it had not been.
+/// A run that is interrupted at any step, written to bytes and taken up by another trainer, ends as if it had not been:
+/// with kernels, whose weights are one variable, and without.
 #[test]
 fn interrupted_runs_end_with_the_same_bits() {
     let system = built_in("double-well");
-    let plan = small_plan(&system);
-    let fresh = || Trainer::new(plan.clone(), built_in("double-well"), None, &Device::Cpu).unwrap();
-    let whole = finish(fresh());
-    let key = SampleKey {
-        temperature: 1.0,
-        method: boltzflow::sample::Method::Reweighting,
-        seed: 1,
-        purpose: Purpose::Sample,
-    };
-    let expected = whole.samples(&key, 0, 512).unwrap();
-    // 60 steps, with four tiles of samples measured after 30 and 60, and forty at the end.
-    for (at, steps) in [(1, 1), (32, 30), (40, 36), (66, 60), (80, 60)] {
-        let mut first = fresh();
-        let mut keeper = Keeper { release_at: Some(at), ..Keeper::default() };
-        assert!(matches!(run(&mut first, &mut keeper).unwrap(), Outcome::Released));
-        assert_eq!(first.steps_done(), steps);
-        let bytes = keeper.checkpoint.unwrap();
-        let second = Trainer::resume(plan.clone(), built_in("double-well"), None, &bytes, &Device::Cpu).unwrap();
-        assert_eq!(finish(second).samples(&key, 0, 512).unwrap(), expected, "interrupted at {at}");
+    for kind in [ArchitectureKind::Spline, ArchitectureKind::Autoregressive] {
+        let mut plan = small_plan(&system);
+        plan.architecture.kind = kind;
+        let fresh = || Trainer::new(plan.clone(), built_in("double-well"), None, &Device::Cpu).unwrap();
+        let whole = finish(fresh());
+        let key = SampleKey {
+            temperature: 1.0,
+            method: boltzflow::sample::Method::Reweighting,
+            seed: 1,
+            purpose: Purpose::Sample,
+        };
+        let expected = whole.samples(&key, 0, 512).unwrap();
+        // 60 steps, with four tiles of samples measured after 30 and 60, and forty at the end.
+        for (at, steps) in [(1, 1), (32, 30), (40, 36), (66, 60), (80, 60)] {
+            let mut first = fresh();
+            let mut keeper = Keeper { release_at: Some(at), ..Keeper::default() };
+            assert!(matches!(run(&mut first, &mut keeper).unwrap(), Outcome::Released));
+            assert_eq!(first.steps_done(), steps);
+            let bytes = keeper.checkpoint.unwrap();
+            let second = Trainer::resume(plan.clone(), built_in("double-well"), None, &bytes, &Device::Cpu).unwrap();
+            assert_eq!(finish(second).samples(&key, 0, 512).unwrap(), expected, "{kind:?} interrupted at {at}");
+        }
     }
 }
 

@@ -15,9 +15,11 @@ pub mod features;
 pub mod flow_op;
 pub mod fused;
 pub mod known_gradient;
-mod plain;
+pub mod logistic_mixture;
+pub(crate) mod plain;
 mod precision;
 pub mod spline;
+pub mod volume_preserving;
 
 pub use device::{DeviceChoice, DeviceError, device_of_job, open_device};
 pub use precision::Precision;

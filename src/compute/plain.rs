@@ -179,13 +179,13 @@ fn wrap(angle: &Tensor) -> Result<Tensor> {
     angle - (turns * (2.0 * PI))?
 }
 
-fn select(x: &Tensor, columns: &[usize]) -> Result<Tensor> {
+pub(crate) fn select(x: &Tensor, columns: &[usize]) -> Result<Tensor> {
     let index = Tensor::from_iter(columns.iter().map(|&c| c as u32), x.device())?;
     x.contiguous()?.index_select(&index, 1)
 }
 
 /// x with some of its columns replaced.
-fn replace(x: &Tensor, columns: &[usize], values: &Tensor) -> Result<Tensor> {
+pub(crate) fn replace(x: &Tensor, columns: &[usize], values: &Tensor) -> Result<Tensor> {
     let d = x.dim(1)?;
     let mut order: Vec<usize> = (0..d).collect();
     for (c, &j) in columns.iter().enumerate() {

@@ -5,7 +5,7 @@ use super::v1;
 use crate::compute::bias_activation::Activation;
 use crate::coords::CoordinateChoice;
 use crate::energy::System;
-use crate::flow::{ArchitectureKind, TemperatureRange};
+use crate::flow::{ArchitectureKind, ConditionerKind, TemperatureRange};
 use crate::train::{Ramp, RampShape, Replay, Stage, TrainingPlan, Transport, default_plan};
 
 /// Where the fields of a training task are in a request.
@@ -120,9 +120,19 @@ fn read_architecture(message: &v1::FlowArchitecture, plan: &mut TrainingPlan) ->
         Ok(v1::FlowKind::Unspecified) => {}
         Ok(v1::FlowKind::Nice) => target.kind = ArchitectureKind::Nice,
         Ok(v1::FlowKind::NiceScaled) => target.kind = ArchitectureKind::NiceScaled,
+        Ok(v1::FlowKind::Gin) => target.kind = ArchitectureKind::Gin,
+        Ok(v1::FlowKind::GinScaled) => target.kind = ArchitectureKind::GinScaled,
         Ok(v1::FlowKind::Realnvp) => target.kind = ArchitectureKind::RealNvp,
+        Ok(v1::FlowKind::Autoregressive) => target.kind = ArchitectureKind::Autoregressive,
+        Ok(v1::FlowKind::Smooth) => target.kind = ArchitectureKind::Smooth,
         Ok(v1::FlowKind::Spline) => target.kind = ArchitectureKind::Spline,
         Err(_) => return Err(unknown("architecture.kind", message.kind)),
+    }
+    match v1::ConditionerKind::try_from(message.conditioner) {
+        Ok(v1::ConditionerKind::Unspecified) => {}
+        Ok(v1::ConditionerKind::Mlp) => target.conditioner = ConditionerKind::Mlp,
+        Ok(v1::ConditionerKind::Residual) => target.conditioner = ConditionerKind::Residual,
+        Err(_) => return Err(unknown("architecture.conditioner", message.conditioner)),
     }
     match v1::Activation::try_from(message.activation) {
         Ok(v1::Activation::Unspecified) => {}
@@ -212,8 +222,16 @@ pub fn training_task(plan: &TrainingPlan, system: &str, dataset: Option<&str>, m
     let kind = match architecture.kind {
         ArchitectureKind::Nice => v1::FlowKind::Nice,
         ArchitectureKind::NiceScaled => v1::FlowKind::NiceScaled,
+        ArchitectureKind::Gin => v1::FlowKind::Gin,
+        ArchitectureKind::GinScaled => v1::FlowKind::GinScaled,
         ArchitectureKind::RealNvp => v1::FlowKind::Realnvp,
+        ArchitectureKind::Autoregressive => v1::FlowKind::Autoregressive,
+        ArchitectureKind::Smooth => v1::FlowKind::Smooth,
         ArchitectureKind::Spline => v1::FlowKind::Spline,
+    };
+    let conditioner = match architecture.conditioner {
+        ConditionerKind::Mlp => v1::ConditionerKind::Mlp,
+        ConditionerKind::Residual => v1::ConditionerKind::Residual,
     };
     let activation = match architecture.activation {
         Activation::Identity => v1::Activation::Unspecified,
@@ -228,6 +246,7 @@ pub fn training_task(plan: &TrainingPlan, system: &str, dataset: Option<&str>, m
         seed: plan.seed,
         architecture: Some(v1::FlowArchitecture {
             kind: kind.into(),
+            conditioner: conditioner.into(),
             couplings: architecture.couplings as i64,
             hidden: architecture.hidden.iter().map(|&w| w as i64).collect(),
             activation: activation.into(),

@@ -48,8 +48,8 @@ impl Bijector for AdditiveCoupling {
         self.conditioner.set_precision(precision);
     }
 
-    fn fuse(&self, program: &mut ProgramBuilder) {
-        self.conditioner.fuse(Transform::Additive { columns: self.transformed.clone() }, program);
+    fn fuse(&self, program: &mut ProgramBuilder) -> bool {
+        self.conditioner.fuse(Transform::Additive { columns: self.transformed.clone() }, program)
     }
 
     fn has_constant_jacobian(&self) -> bool {

@@ -34,8 +34,8 @@ impl Bijector for AffineCoupling {
         self.conditioner.set_precision(precision);
     }
 
-    fn fuse(&self, program: &mut ProgramBuilder) {
+    fn fuse(&self, program: &mut ProgramBuilder) -> bool {
         let AffineTransform { columns, bound } = &self.transform;
-        self.conditioner.fuse(Transform::Affine { columns: columns.to_vec(), bound: *bound }, program);
+        self.conditioner.fuse(Transform::Affine { columns: columns.to_vec(), bound: *bound }, program)
     }
 }

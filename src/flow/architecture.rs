@@ -1,9 +1,9 @@
 //! Families of flows by a few numbers, expanded to a full description.
 
-use super::conditioner::ConditionerSpec;
+use super::conditioner::{ConditionerKind, ConditionerSpec};
 use super::error::FlowError;
 use super::prior::Prior;
-use super::spec::{CouplingSpec, FlowSpec, LayerSpec};
+use super::spec::{AutoregressiveKind, CouplingSpec, FlowSpec, LayerSpec};
 use super::temperature::TemperatureRange;
 use crate::compute::bias_activation::Activation;
 use crate::compute::spline::MAX_BINS;
@@ -23,8 +23,16 @@ pub enum ArchitectureKind {
     Nice,
     /// Additive couplings and one global affine layer: constant Jacobian.
     NiceScaled,
+    /// Affine couplings whose log scales sum to zero: volume preserving.
+    Gin,
+    /// The same and one global affine layer: constant Jacobian.
+    GinScaled,
     /// Affine couplings and one global affine layer.
     RealNvp,
+    /// Masked autoregressive layers, affine, in orders that are drawn from the seed; densities are fast, samples slow.
+    Autoregressive,
+    /// Couplings by mixtures of logistic distribution functions, smooth everywhere, and one global affine layer.
+    Smooth,
     /// Rational-quadratic spline couplings and one global affine layer.
     Spline,
 }
@@ -36,14 +44,15 @@ pub struct Architecture {
     pub kind: ArchitectureKind,
     /// The number of coupling layers.
     pub couplings: usize,
+    pub conditioner: ConditionerKind,
     /// Widths of each conditioner's hidden layers.
     pub hidden: Vec<usize>,
     pub activation: Activation,
-    /// Bins of each spline.
+    /// Bins of each spline, components of each mixture.
     pub bins: usize,
     /// Half width of the domain of splines on real coordinates, in units of a coordinate's spread.
     pub spline_bound: f64,
-    /// Bound on the log scale of an affine coupling.
+    /// Bound on the log scale of an affine coupling or autoregressive layer, and on those of a mixture.
     pub log_scale_bound: f64,
 }
 
@@ -63,7 +72,8 @@ impl Architecture {
     }
 
     /// The full description for coordinates of the given kinds. Consecutive coupling layers transform complementary
-    /// halves; which coordinates are in a half is drawn anew from the seed for each pair of layers. A flow in one
+    /// halves, consecutive autoregressive ones have opposite orders; which coordinates are in a half, and the order, are
+    /// drawn anew from the seed for each pair of layers. A flow in one
     /// dimension has nothing to condition on: its couplings are unconditional. With a range of temperatures all conditioners
     /// see the temperature, and scales and shifts are functions of it.
     pub fn expand(
@@ -80,32 +90,48 @@ impl Architecture {
         }
         let d = kinds.len();
         let mut layers = Vec::with_capacity(self.couplings + 1);
-        let mut half = Vec::new();
+        let mut order = Vec::new();
         for i in 0..self.couplings {
-            let transformed = if d == 1 {
-                vec![0]
-            } else if i % 2 == 0 {
-                let mut first = Randoms::new(seed, Purpose::Architecture, i as u64).permutation(d);
-                first.truncate(d / 2);
-                first.sort_unstable();
-                half = first;
-                half.clone()
+            let transformed = if i % 2 == 0 {
+                order = Randoms::new(seed, Purpose::Architecture, i as u64).permutation(d);
+                (d / 2).max(1)
             } else {
-                (0..d).filter(|j| half.binary_search(j).is_err()).collect()
+                order.reverse();
+                d - d / 2
             };
-            let conditioner = ConditionerSpec { hidden: self.hidden.clone(), activation: self.activation };
+            let mut transformed = order[..transformed.min(d)].to_vec();
+            transformed.sort_unstable();
+            let conditioner =
+                ConditionerSpec { kind: self.conditioner, hidden: self.hidden.clone(), activation: self.activation };
             let coupling = CouplingSpec { transformed, conditioner };
             layers.push(match self.kind {
                 ArchitectureKind::Nice | ArchitectureKind::NiceScaled => LayerSpec::Additive { coupling },
+                ArchitectureKind::Gin | ArchitectureKind::GinScaled => {
+                    LayerSpec::Gin { coupling, bound: self.log_scale_bound }
+                }
                 ArchitectureKind::RealNvp => LayerSpec::Affine { coupling, bound: self.log_scale_bound },
+                ArchitectureKind::Autoregressive => LayerSpec::Autoregressive {
+                    order: order.clone(),
+                    kind: AutoregressiveKind::Masked,
+                    conditioner: coupling.conditioner,
+                    bound: self.log_scale_bound,
+                },
+                ArchitectureKind::Smooth => {
+                    LayerSpec::Smooth { coupling, components: self.bins, bound: self.log_scale_bound }
+                }
                 ArchitectureKind::Spline => LayerSpec::Spline { coupling, bins: self.bins, bound: self.spline_bound },
             });
         }
         let real: Vec<usize> = (0..d).filter(|&j| kinds[j] == CoordinateKind::Real).collect();
-        if self.kind != ArchitectureKind::Nice && temperatures.is_none() {
+        let scaled = !matches!(self.kind, ArchitectureKind::Nice | ArchitectureKind::Gin);
+        if scaled && temperatures.is_none() {
             layers.push(LayerSpec::GlobalAffine);
-        } else if self.kind != ArchitectureKind::Nice && !real.is_empty() {
-            let conditioner = ConditionerSpec { hidden: vec![SCALE_BY_TEMPERATURE], activation: self.activation };
+        } else if scaled && !real.is_empty() {
+            let conditioner = ConditionerSpec {
+                kind: ConditionerKind::Mlp,
+                hidden: vec![SCALE_BY_TEMPERATURE],
+                activation: self.activation,
+            };
             let coupling = CouplingSpec { transformed: real, conditioner };
             layers.push(LayerSpec::Affine { coupling, bound: self.log_scale_bound });
         }

@@ -12,8 +12,11 @@ use std::fmt::Debug;
 pub trait Bijector: Debug + Send + Sync {
     fn apply(&self, input: &Tensor, direction: Direction) -> Result<(Tensor, Tensor)>;
 
-    /// Adds this bijector's stage to the program that the CPU runs: the same function as [`Bijector::apply`].
-    fn fuse(&self, program: &mut ProgramBuilder);
+    /// Adds this bijector's stage to the program that the CPU runs, the same function as [`Bijector::apply`], and says
+    /// whether it has one. A flow with a bijector that has none runs by [`Bijector::apply`] on the CPU too.
+    fn fuse(&self, _program: &mut ProgramBuilder) -> bool {
+        false
+    }
 
     /// Chooses what a conditioner is computed in where [`Bijector::apply`] runs it.
     fn set_precision(&mut self, _precision: Precision) {}

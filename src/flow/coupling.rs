@@ -12,6 +12,6 @@ impl CouplingSpec {
     }
 
     pub(super) fn conditioner(&self, columns: Columns<'_>, outputs: usize, vb: &VarBuilder<'_>) -> Result<Conditioner> {
-        Conditioner::new(&self.conditioner, columns, &self.passed(columns), outputs, vb.pp("conditioner"))
+        Conditioner::new(&self.conditioner, columns, &self.passed(columns), outputs, None, vb.pp("conditioner"))
     }
 }

@@ -45,16 +45,18 @@ impl Flow {
         }
         let mut draws = FlowDraws::default();
         for addresses in addresses.chunks(ROWS_OF_A_CALL) {
-            self.draw_elsewhere(addresses, &mut draws)?;
+            self.draw_by_operations(addresses, &mut draws)?;
         }
         Ok(draws)
     }
 
-    /// Appends draws of up to [`ROWS_OF_A_CALL`] addresses on a device that is not the CPU, as a batch of just so many.
-    fn draw_elsewhere(&self, addresses: &[LatentAddress], draws: &mut FlowDraws) -> Result<(), FlowError> {
+    /// Appends draws of up to [`ROWS_OF_A_CALL`] addresses by candle operations: on a device that is not the CPU as a batch
+    /// of just so many.
+    fn draw_by_operations(&self, addresses: &[LatentAddress], draws: &mut FlowDraws) -> Result<(), FlowError> {
         let (n, d) = (addresses.len(), self.spec().dimension());
         let mut padded = addresses.to_vec();
-        if let Some(&last) = addresses.last() {
+        // On the CPU `apply_rows` sees to it.
+        if let Some(&last) = addresses.last().filter(|_| !self.device().is_cpu()) {
             padded.resize(ROWS_OF_A_CALL, last);
         }
         let latents = self.prior().sample(&padded);

@@ -42,12 +42,17 @@ impl ProgramBuilder {
     }
 }
 
-/// The program of bijectors, and the weights that it names.
-fn program(dimension: usize, bijectors: &[Box<dyn Bijector>]) -> (Program, Vec<Tensor>) {
+/// The program of bijectors, and the weights that it names; nothing if one of them has no stage.
+fn program(dimension: usize, bijectors: &[Box<dyn Bijector>]) -> Option<(Program, Vec<Tensor>)> {
     let mut builder = ProgramBuilder { stages: Vec::new(), weights: Vec::new(), count: 0 };
-    bijectors.iter().for_each(|b| b.fuse(&mut builder));
+    let whole = bijectors.iter().all(|b| b.fuse(&mut builder));
     let ProgramBuilder { stages, weights, count } = builder;
-    (Program { dimension, stages, weights: count }, weights)
+    whole.then_some((Program { dimension, stages, weights: count }, weights))
+}
+
+/// Whether every bijector has a stage.
+pub(super) fn have_stages(bijectors: &[Box<dyn Bijector>]) -> bool {
+    program(0, bijectors).is_some()
 }
 
 /// Weights in the order of their use, in the precision that the model has them in.
@@ -84,9 +89,10 @@ impl std::fmt::Debug for FusedFlow {
 }
 
 impl FusedFlow {
-    /// A flow whose weights are variables. Bijectors must name the weights in the order in which they lie there.
-    pub fn trainable(dimension: usize, bijectors: &[Box<dyn Bijector>], weights: &Weights) -> Result<Self> {
-        let (program, parts) = program(dimension, bijectors);
+    /// A flow whose weights are one variable; nothing if a bijector has no stage. Bijectors must name the weights in the
+    /// order in which they lie there.
+    pub fn trainable(dimension: usize, bijectors: &[Box<dyn Bijector>], weights: &Weights) -> Result<Option<Self>> {
+        let Some((program, parts)) = program(dimension, bijectors) else { return Ok(None) };
         let mut at = 0;
         for part in &parts {
             if part.layout().start_offset() != at {
@@ -97,15 +103,15 @@ impl FusedFlow {
         let flat = match weights.variables() {
             [] => Tensor::zeros(0, DType::F32, &Device::Cpu)?,
             [flat] => flat.as_tensor().clone(),
-            _ => bail!("the weights of a flow on the CPU are one variable"),
+            _ => bail!("the weights of a flow that the kernels run are one variable"),
         };
-        Ok(Self::new(program, FlowWeights::Trained(flat)))
+        Ok(Some(Self::new(program, FlowWeights::Trained(flat))))
     }
 
-    /// A flow whose weights stay as they are.
-    pub fn frozen(dimension: usize, bijectors: &[Box<dyn Bijector>]) -> Self {
-        let (program, parts) = program(dimension, bijectors);
-        Self::new(program, FlowWeights::Frozen(parts, OnceLock::new()))
+    /// A flow whose weights stay as they are; nothing if a bijector has no stage.
+    pub fn frozen(dimension: usize, bijectors: &[Box<dyn Bijector>]) -> Option<Self> {
+        let (program, parts) = program(dimension, bijectors)?;
+        Some(Self::new(program, FlowWeights::Frozen(parts, OnceLock::new())))
     }
 
     fn new(program: Program, weights: FlowWeights) -> Self {

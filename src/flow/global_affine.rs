@@ -48,9 +48,10 @@ impl Bijector for GlobalAffine {
         }
     }
 
-    fn fuse(&self, program: &mut ProgramBuilder) {
+    fn fuse(&self, program: &mut ProgramBuilder) -> bool {
         let (log_scale, shift) = (program.weight(&self.log_scale), program.weight(&self.shift));
         program.stage(Stage::GlobalAffine { real: self.is_real.clone(), log_scale, shift });
+        true
     }
 
     fn has_constant_jacobian(&self) -> bool {

@@ -4,9 +4,11 @@
 //! carries a latent to a configuration (sampling); *inverse* carries a configuration to its latent (the f of the
 //! founding note). Coordinates and log-determinants are f64 throughout; only conditioners have a precision of their own.
 
+mod act_norm;
 mod additive;
 mod affine;
 mod architecture;
+mod autoregressive;
 mod bijector;
 mod conditioner;
 mod coupling;
@@ -15,11 +17,16 @@ pub mod cuda;
 mod draw;
 mod error;
 mod fused;
+mod gin;
 mod global_affine;
+mod householder;
+mod lu;
+mod made;
 mod normalizing_flow;
 mod parameters;
 mod permutation;
 mod prior;
+mod smooth;
 mod spec;
 mod spline;
 mod temperature;
@@ -27,12 +34,12 @@ mod weights;
 
 pub use architecture::{Architecture, ArchitectureKind};
 pub use bijector::Bijector;
-pub use conditioner::ConditionerSpec;
+pub use conditioner::{ConditionerKind, ConditionerSpec};
 pub use draw::{FlowDraws, LatentAddress, ROWS_OF_A_CALL};
 pub use error::FlowError;
 pub use normalizing_flow::Flow;
 pub use prior::{Prior, PriorComponent};
-pub use spec::{CouplingSpec, FlowSpec, LayerSpec};
+pub use spec::{AutoregressiveKind, CouplingSpec, FlowSpec, LayerSpec};
 pub use temperature::{Tau, TemperatureRange};
 pub use weights::Weights;
 

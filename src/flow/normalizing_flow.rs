@@ -2,22 +2,33 @@
 
 use super::additive::AdditiveCoupling;
 use super::affine::AffineCoupling;
+use super::autoregressive::Autoregressive;
 use super::bijector::Bijector;
 use super::error::FlowError;
-use super::fused::{ApplyRows, FusedFlow};
+use super::fused::{ApplyRows, FusedFlow, have_stages};
+use super::gin::GinCoupling;
 use super::global_affine::GlobalAffine;
+use super::householder::Householder;
+use super::lu::Lu;
 use super::parameters::{Initialiser, Loaded, Trainable};
 use super::permutation::Permutation;
 use super::prior::Prior;
+use super::smooth::SmoothCoupling;
 use super::spec::{FlowSpec, LayerSpec};
 use super::spline::SplineCoupling;
 use super::temperature::{Tau, TemperatureRange};
 use super::weights::Weights;
+use crate::compute::logistic_mixture::MixtureShape;
 use crate::compute::{Direction, Precision};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
+use rayon::prelude::*;
 use std::collections::HashMap;
 use std::sync::Arc;
+
+/// A matrix product of candle's may round differently for another number of rows: where it runs on the CPU without
+/// gradients, it always has this many.
+const ROWS_OF_A_PART: usize = 128;
 
 /// A normalizing flow, p(x) = q(f(x))·|det ∂f/∂x| (equation 9 of the note; f is the inverse direction).
 #[derive(Debug)]
@@ -25,7 +36,7 @@ pub struct Flow {
     spec: FlowSpec,
     bijectors: Vec<Box<dyn Bijector>>,
     device: Device,
-    /// What runs on the CPU.
+    /// What runs on the CPU, if every bijector has a stage.
     fused: Option<FusedFlow>,
     precision: Precision,
     #[cfg(feature = "cuda")]
@@ -45,12 +56,15 @@ impl Flow {
         let initialiser = Initialiser::new(seed);
         let vb = VarBuilder::from_backend(Box::new(initialiser.clone()), dtype, device.clone());
         // Which weights there are, and in which order, is known once the bijectors have asked for them.
-        drop(bijectors(&spec, vb, device)?);
-        let weights = Arc::new(Weights::new(initialiser.into_drawn(), device)?);
+        let together = device.is_cpu() && have_stages(&bijectors(&spec, vb, device)?);
+        let weights = Arc::new(Weights::new(initialiser.into_drawn(), together)?);
         let vb = VarBuilder::from_backend(Box::new(Trainable(Arc::clone(&weights))), dtype, device.clone());
         let bijectors = bijectors(&spec, vb, device)?;
-        let fused = device.is_cpu().then(|| FusedFlow::trainable(spec.columns().width(), &bijectors, &weights));
-        Ok((Self::new(spec, bijectors, device, fused.transpose()?), weights))
+        let fused = match together {
+            true => FusedFlow::trainable(spec.columns().width(), &bijectors, &weights)?,
+            false => None,
+        };
+        Ok((Self::new(spec, bijectors, device, fused), weights))
     }
 
     /// A flow with the given weights, by path; it is not trainable, and keeps no graph of operations.
@@ -63,7 +77,7 @@ impl Flow {
         spec.check()?;
         let vb = VarBuilder::from_backend(Box::new(Loaded { tensors: weights }), dtype, device.clone());
         let bijectors = bijectors(&spec, vb, device).map_err(|e| FlowError::Weights(e.to_string()))?;
-        let fused = device.is_cpu().then(|| FusedFlow::frozen(spec.columns().width(), &bijectors));
+        let fused = if device.is_cpu() { FusedFlow::frozen(spec.columns().width(), &bijectors) } else { None };
         Ok(Self::new(spec, bijectors, device, fused))
     }
 
@@ -124,6 +138,11 @@ impl Flow {
         self.fused.as_ref()
     }
 
+    /// In the order of the forward direction.
+    pub(super) fn bijectors(&self) -> &[Box<dyn Bijector>] {
+        &self.bijectors
+    }
+
     /// The latent temperatures that the flow is conditioned on, if it is.
     pub fn temperatures(&self) -> Option<&TemperatureRange> {
         self.spec.temperatures.as_ref()
@@ -149,7 +168,8 @@ impl Flow {
         }
     }
 
-    /// [`Flow::apply`], bijector by bijector in candle operations: what the CPU's kernels are held against.
+    /// [`Flow::apply`], bijector by bijector in candle operations: what runs where there is no program, and what the CPU's
+    /// kernels are held against.
     pub fn apply_one_by_one(
         &self,
         input: &Tensor,
@@ -179,7 +199,7 @@ impl Flow {
     }
 
     /// The columns that bijectors work on: the coordinates, and the feature of the temperature if they see it.
-    fn widened(&self, input: &Tensor, tau: Tau<'_>) -> candle_core::Result<Tensor> {
+    pub(super) fn widened(&self, input: &Tensor, tau: Tau<'_>) -> candle_core::Result<Tensor> {
         let Some(range) = &self.spec.temperatures else { return Ok(input.clone()) };
         Tensor::cat(&[input, &tau.features(range, input.dim(0)?, &self.device)?], 1)
     }
@@ -193,9 +213,11 @@ impl Flow {
     ) -> Result<(Vec<f64>, Vec<f64>), FlowError> {
         let d = self.spec.dimension();
         let Some(fused) = &self.fused else {
-            let input = Tensor::from_slice(input, (input.len() / d, d), &self.device)?;
-            let (output, ladj) = self.apply(&input, tau, direction)?;
-            return Ok((output.flatten_all()?.to_vec1()?, ladj.to_vec1()?));
+            return if self.device.is_cpu() {
+                self.apply_in_parts(input, tau, direction)
+            } else {
+                self.apply_tensor(input, tau, direction)
+            };
         };
         let Some(range) = &self.spec.temperatures else {
             return fused.with_weights(ApplyRows { rows: input, direction });
@@ -207,6 +229,44 @@ impl Flow {
         }
         let (wide, ladj) = fused.with_weights(ApplyRows { rows: &wide, direction })?;
         Ok((wide.chunks_exact(d + 1).flat_map(|row| &row[..d]).copied().collect(), ladj))
+    }
+
+    /// [`Flow::apply_rows`] by candle operations, on all rows at once.
+    fn apply_tensor(
+        &self,
+        rows: &[f64],
+        tau: Tau<'_>,
+        direction: Direction,
+    ) -> Result<(Vec<f64>, Vec<f64>), FlowError> {
+        let d = self.spec.dimension();
+        let input = Tensor::from_slice(rows, (rows.len() / d, d), &self.device)?;
+        let (output, ladj) = self.apply_one_by_one(&input, tau, direction)?;
+        Ok((output.flatten_all()?.to_vec1()?, ladj.to_vec1()?))
+    }
+
+    /// [`Flow::apply_tensor`] on parts of [`ROWS_OF_A_PART`] rows each, so that a row does not depend on its company.
+    fn apply_in_parts(
+        &self,
+        rows: &[f64],
+        tau: Tau<'_>,
+        direction: Direction,
+    ) -> Result<(Vec<f64>, Vec<f64>), FlowError> {
+        let d = self.spec.dimension();
+        let part = |(i, rows): (usize, &[f64])| {
+            let n = rows.len() / d;
+            // What a part lacks are repetitions of its last row.
+            let row = |r: usize| r.min(n - 1);
+            let padded: Vec<f64> = (0..ROWS_OF_A_PART).flat_map(|r| &rows[row(r) * d..][..d]).copied().collect();
+            let taus: Vec<f64> = (0..ROWS_OF_A_PART).map(|r| tau.of(i * ROWS_OF_A_PART + row(r))).collect();
+            let (mut output, mut ladj) = self.apply_tensor(&padded, Tau::Each(&taus), direction)?;
+            output.truncate(n * d);
+            ladj.truncate(n);
+            Ok((output, ladj))
+        };
+        let parts: Vec<_> =
+            rows.par_chunks(ROWS_OF_A_PART * d).enumerate().map(part).collect::<Result<_, FlowError>>()?;
+        let (output, ladj): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+        Ok((output.concat(), ladj.concat()))
     }
 
     /// Whether every bijector's Jacobian is constant, so that scaling the latent's variance by τ changes the
@@ -225,8 +285,18 @@ fn bijectors(spec: &FlowSpec, vb: VarBuilder<'_>, device: &Device) -> candle_cor
         Ok::<Box<dyn Bijector>, candle_core::Error>(match layer {
             LayerSpec::Permutation { order } => Box::new(Permutation::new(order, columns, device)?),
             LayerSpec::GlobalAffine => Box::new(GlobalAffine::new(columns, &vb)?),
+            LayerSpec::Lu { order } => Box::new(Lu::new(order, columns, &vb)?),
+            LayerSpec::Householder { reflections } => Box::new(Householder::new(*reflections, columns, &vb)?),
             LayerSpec::Additive { coupling } => Box::new(AdditiveCoupling::new(coupling, columns, &vb)?),
             LayerSpec::Affine { coupling, bound } => Box::new(AffineCoupling::new(coupling, *bound, columns, &vb)?),
+            LayerSpec::Gin { coupling, bound } => Box::new(GinCoupling::new(coupling, *bound, columns, &vb)?),
+            LayerSpec::Autoregressive { order, kind, conditioner, bound } => {
+                Box::new(Autoregressive::new(order, *kind, conditioner, *bound, columns, &vb)?)
+            }
+            LayerSpec::Smooth { coupling, components, bound } => {
+                let shape = MixtureShape { components: *components, bound: *bound };
+                Box::new(SmoothCoupling::new(coupling, shape, columns, &vb)?)
+            }
             LayerSpec::Spline { coupling, bins, bound } => {
                 Box::new(SplineCoupling::new(coupling, *bins, *bound, columns, &vb)?)
             }

@@ -38,8 +38,9 @@ impl Bijector for Permutation {
         Ok((output, ladj))
     }
 
-    fn fuse(&self, program: &mut ProgramBuilder) {
+    fn fuse(&self, program: &mut ProgramBuilder) -> bool {
         program.stage(Stage::Permutation { order: self.order.clone() });
+        true
     }
 
     fn has_constant_jacobian(&self) -> bool {

@@ -4,6 +4,7 @@ use super::conditioner::ConditionerSpec;
 use super::error::FlowError;
 use super::prior::Prior;
 use super::temperature::TemperatureRange;
+use crate::compute::logistic_mixture::{MAX_COMPONENTS, MixtureShape};
 use crate::compute::spline::MAX_BINS;
 use crate::coords::CoordinateKind;
 
@@ -31,12 +32,33 @@ pub enum LayerSpec {
     Permutation { order: Vec<usize> },
     /// One scale and one shift for each real coordinate, the same for all inputs.
     GlobalAffine,
+    /// The real coordinates times P·L·(U + diag(s)), with learned triangular matrices: of what L·(U + diag(s)) makes of
+    /// each, the first of them becomes that of coordinate `order[0]`, and so on.
+    Lu { order: Vec<usize> },
+    /// The real coordinates times an orthogonal matrix, as so many learned reflections.
+    Householder { reflections: usize },
     /// NICE's additive coupling: volume preserving.
     Additive { coupling: CouplingSpec },
     /// RealNVP's affine coupling, with log scales within ± `bound`.
     Affine { coupling: CouplingSpec, bound: f64 },
+    /// GIN's affine coupling, whose log scales, within ± `bound`, are less by their mean: volume preserving.
+    Gin { coupling: CouplingSpec, bound: f64 },
+    /// Affine maps of the real coordinates one after the other, in this order, with log scales within ± `bound`.
+    Autoregressive { order: Vec<usize>, kind: AutoregressiveKind, conditioner: ConditionerSpec, bound: f64 },
+    /// Distribution functions of mixtures of logistic distributions, with log scales within ± `bound`.
+    Smooth { coupling: CouplingSpec, components: usize, bound: f64 },
     /// Rational-quadratic splines: on [−`bound`, `bound`] for real coordinates, on the whole circle for circular ones.
     Spline { coupling: CouplingSpec, bins: usize, bound: f64 },
+}
+
+/// What the parameters of an autoregressive layer depend on, and with it which direction is one pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AutoregressiveKind {
+    /// On the layer's output: densities are one pass, samples one for each coordinate.
+    Masked,
+    /// On the layer's input: samples are one pass.
+    Inverse,
 }
 
 /// Which coordinates a coupling layer transforms; the others decide how, and are passed through.
@@ -86,10 +108,33 @@ impl FlowSpec {
                     }
                 }
                 LayerSpec::GlobalAffine => {}
+                LayerSpec::Lu { order } => self.check_order(i, order)?,
+                LayerSpec::Householder { reflections } => {
+                    let most = self.real().len();
+                    if !(1..=most).contains(reflections) {
+                        return fail(format!(
+                            "layer {i}: reflections is {reflections}; it must be from 1 to the {most} real coordinates"
+                        ));
+                    }
+                }
                 LayerSpec::Additive { coupling } => self.check_coupling(i, coupling, true)?,
-                LayerSpec::Affine { coupling, bound } => {
+                LayerSpec::Autoregressive { order, conditioner, bound, .. } => {
+                    self.check_order(i, order)?;
+                    conditioner.check(i)?;
+                    check_positive(i, "bound", *bound)?;
+                }
+                LayerSpec::Affine { coupling, bound } | LayerSpec::Gin { coupling, bound } => {
                     self.check_coupling(i, coupling, true)?;
                     check_positive(i, "bound", *bound)?;
+                }
+                LayerSpec::Smooth { coupling, components, bound } => {
+                    self.check_coupling(i, coupling, true)?;
+                    check_positive(i, "bound", *bound)?;
+                    if !(1..=MAX_COMPONENTS).contains(components) {
+                        return fail(format!(
+                            "layer {i}: components is {components}; it must be from 1 to {MAX_COMPONENTS}"
+                        ));
+                    }
                 }
                 LayerSpec::Spline { coupling, bins, bound } => {
                     self.check_coupling(i, coupling, false)?;
@@ -115,20 +160,41 @@ impl FlowSpec {
         let (coupling, each) = match layer {
             LayerSpec::Permutation { .. } => return 0,
             LayerSpec::GlobalAffine => return 2 * self.dimension(),
+            LayerSpec::Lu { order } => return order.len().saturating_mul(order.len()),
+            LayerSpec::Householder { reflections } => return reflections.saturating_mul(self.real().len()),
+            LayerSpec::Autoregressive { order, conditioner, .. } => {
+                let circular = self.dimension().saturating_sub(order.len());
+                let features = order.len() + 2 * circular + usize::from(self.temperatures.is_some());
+                return conditioner.parameters(features, 2 * order.len());
+            }
             LayerSpec::Additive { coupling } => (coupling, 1),
-            LayerSpec::Affine { coupling, .. } => (coupling, 2),
+            LayerSpec::Affine { coupling, .. } | LayerSpec::Gin { coupling, .. } => (coupling, 2),
+            LayerSpec::Smooth { coupling, components, bound } => {
+                (coupling, MixtureShape { components: *components, bound: *bound }.parameters())
+            }
             LayerSpec::Spline { coupling, bins, .. } => (coupling, 3 * bins + 1),
         };
         let transformed = coupling.transformed.len();
         // A circular coordinate is seen as its sine and cosine.
-        let mut width = 2 * self.dimension().saturating_sub(transformed) + usize::from(self.temperatures.is_some());
-        let outputs = transformed.saturating_mul(each);
-        let mut sum = 0usize;
-        for &next in coupling.conditioner.hidden.iter().chain([&outputs]) {
-            sum = sum.saturating_add((width + 1).saturating_mul(next));
-            width = next;
+        let features = 2 * self.dimension().saturating_sub(transformed) + usize::from(self.temperatures.is_some());
+        coupling.conditioner.parameters(features, transformed.saturating_mul(each))
+    }
+
+    /// The real coordinates, ascending.
+    fn real(&self) -> Vec<usize> {
+        self.columns().real()
+    }
+
+    /// That an order has each real coordinate once, and that there are any.
+    fn check_order(&self, layer: usize, order: &[usize]) -> Result<(), FlowError> {
+        let mut sorted = order.to_vec();
+        sorted.sort_unstable();
+        if sorted.is_empty() || sorted != self.real() {
+            return Err(FlowError::Spec(format!(
+                "layer {layer}: order must have every real coordinate once and no circular one"
+            )));
         }
-        sum
+        Ok(())
     }
 
     fn check_coupling(&self, layer: usize, coupling: &CouplingSpec, real_only: bool) -> Result<(), FlowError> {
@@ -140,9 +206,7 @@ impl FlowSpec {
             )));
         }
         if real_only && t.iter().any(|&j| self.coordinates[j] == CoordinateKind::Circular) {
-            return Err(FlowError::Spec(format!(
-                "layer {layer}: affine and additive couplings cannot transform circular coordinates; use splines"
-            )));
+            return Err(FlowError::Spec(format!("layer {layer}: only splines can transform circular coordinates")));
         }
         coupling.conditioner.check(layer)
     }
@@ -161,6 +225,11 @@ impl Columns<'_> {
     /// All columns.
     pub fn width(&self) -> usize {
         self.kinds.len() + self.told
+    }
+
+    /// The real coordinates, ascending.
+    pub fn real(&self) -> Vec<usize> {
+        (0..self.kinds.len()).filter(|&j| self.kinds[j] == CoordinateKind::Real).collect()
     }
 
     /// Whether a column is an angle.

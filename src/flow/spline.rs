@@ -40,7 +40,7 @@ impl Bijector for SplineCoupling {
         self.conditioner.set_precision(precision);
     }
 
-    fn fuse(&self, program: &mut ProgramBuilder) {
-        self.conditioner.fuse(self.transform.fused(), program);
+    fn fuse(&self, program: &mut ProgramBuilder) -> bool {
+        self.conditioner.fuse(self.transform.fused(), program)
     }
 }

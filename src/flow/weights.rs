@@ -1,14 +1,14 @@
 //! The weights of a flow that is trained.
 
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Result, Shape, Tensor, Var, bail};
+use candle_core::{Result, Shape, Tensor, Var, bail};
 use std::collections::BTreeMap;
 
 /// The trainable weights of a flow, by path, and the variables that hold them.
 ///
-/// On the CPU one variable holds all weights, in the order in which the flow's kernels read them: a step of training
-/// then is a handful of operations on long vectors, and not a few on each of a hundred short ones. On other devices each
-/// weight is a variable.
+/// Where the CPU's kernels run a flow, one variable holds all weights, in the order in which they read them: a step of
+/// training then is a handful of operations on long vectors, and not a few on each of a hundred short ones. Where candle
+/// operations run it, each weight is a variable.
 #[derive(Debug)]
 pub struct Weights {
     variables: Vec<Var>,
@@ -24,11 +24,10 @@ struct Place {
 }
 
 impl Weights {
-    /// Variables of these values, by path and in the order of the flow.
-    pub(super) fn new(values: Vec<(String, Tensor)>, device: &Device) -> Result<Self> {
+    /// Variables of these values, by path and in the order of the flow: one of all of them, or one of each.
+    pub(super) fn new(values: Vec<(String, Tensor)>, together: bool) -> Result<Self> {
         let mut places = BTreeMap::new();
         let mut first = 0;
-        let together = device.is_cpu();
         for (i, (path, value)) in values.iter().enumerate() {
             let (variable, at) = if together { (0, first) } else { (i, 0) };
             places.insert(path.clone(), Place { variable, first: at, shape: value.shape().clone() });
@@ -102,7 +101,8 @@ impl Weights {
     /// Gives all weights new values, by path.
     pub fn set(&self, values: BTreeMap<String, Tensor>) -> Result<()> {
         let values = self.joined(values)?;
-        self.variables.iter().zip(&values).try_for_each(|(var, value)| var.set(value))
+        // A variable cannot be set to what shares its memory, as [`Weights::values`] do.
+        self.variables.iter().zip(&values).try_for_each(|(var, value)| var.set(&value.copy()?))
     }
 }
 

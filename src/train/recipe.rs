@@ -7,7 +7,7 @@ use super::schedule::{Ramp, RampShape};
 use crate::compute::bias_activation::Activation;
 use crate::coords::CoordinateChoice;
 use crate::energy::System;
-use crate::flow::{Architecture, ArchitectureKind, TemperatureRange};
+use crate::flow::{Architecture, ArchitectureKind, ConditionerKind, TemperatureRange};
 
 /// A plan that suits a system: by its dimension, its kind, and whether there are data.
 pub fn default_plan(
@@ -21,6 +21,7 @@ pub fn default_plan(
     let architecture = Architecture {
         kind: ArchitectureKind::Spline,
         couplings: if molecule { 8 } else { 6 },
+        conditioner: ConditionerKind::Mlp,
         hidden: if molecule || d > 8 { vec![128, 128] } else { vec![32, 32] },
         activation: Activation::Silu,
         bins: if molecule { 8 } else { 16 },

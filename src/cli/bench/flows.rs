@@ -4,7 +4,8 @@ use super::super::client::CliError;
 use super::workload::Cost;
 use crate::compute::bias_activation::Activation;
 use crate::flow::{
-    Architecture, ArchitectureKind, ConditionerSpec, CoordinateKind, CouplingSpec, Flow, FlowSpec, LayerSpec, Prior,
+    Architecture, ArchitectureKind, ConditionerKind, ConditionerSpec, CoordinateKind, CouplingSpec, Flow, FlowSpec,
+    LayerSpec, Prior,
 };
 use crate::math::{Purpose, Randoms};
 use candle_core::{DType, Device, Tensor};
@@ -44,7 +45,8 @@ impl FlowShape {
     /// The description of the flow that is sampled from.
     pub fn spec(&self) -> FlowSpec {
         let (d, half) = (self.dimension, self.dimension / 2);
-        let conditioner = ConditionerSpec { hidden: vec![self.width; 2], activation: Activation::Relu };
+        let conditioner =
+            ConditionerSpec { kind: ConditionerKind::Mlp, hidden: vec![self.width; 2], activation: Activation::Relu };
         let layers = (0..self.couplings).map(|i| {
             let transformed = if i % 2 == 0 { (half..d).collect() } else { (0..half).collect() };
             let coupling = CouplingSpec { transformed, conditioner: conditioner.clone() };
@@ -66,6 +68,7 @@ impl FlowShape {
         Architecture {
             kind: self.kind,
             couplings: self.couplings,
+            conditioner: ConditionerKind::Mlp,
             hidden: vec![self.width; 2],
             activation: Activation::Relu,
             bins: BINS,

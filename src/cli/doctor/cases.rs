@@ -1,7 +1,9 @@
 //! Flows that between them use every kernel.
 
 use crate::compute::bias_activation::Activation;
-use crate::flow::{ConditionerSpec, CoordinateKind, CouplingSpec, FlowSpec, LayerSpec, Prior};
+use crate::flow::{
+    AutoregressiveKind, ConditionerKind, ConditionerSpec, CoordinateKind, CouplingSpec, FlowSpec, LayerSpec, Prior,
+};
 use CoordinateKind::{Circular as C, Real as R};
 
 /// Wide enough for every path of a vectorised loop: full vectors, and what is left over.
@@ -15,14 +17,34 @@ pub(super) fn cases() -> Vec<(&'static str, FlowSpec)> {
     let affine = |activation| LayerSpec::Affine { coupling: coupling(&halves[0], activation), bound: 1.5 };
     let spline =
         |half: usize, bins| LayerSpec::Spline { coupling: coupling(&halves[half], Activation::Silu), bins, bound: 3.0 };
+    let residual = |activation| {
+        let kind = ConditionerKind::Residual;
+        let conditioner = ConditionerSpec { kind, hidden: vec![HIDDEN[0]; 3], activation };
+        let coupling = CouplingSpec { transformed: halves[0].clone(), conditioner };
+        LayerSpec::Spline { coupling, bins: 8, bound: 3.0 }
+    };
+    let smooth = LayerSpec::Smooth { coupling: coupling(&halves[0], Activation::Silu), components: 8, bound: 1.5 };
+    let autoregressive = LayerSpec::Autoregressive {
+        order: (0..11).rev().collect(),
+        kind: AutoregressiveKind::Masked,
+        conditioner: coupling(&[], Activation::Silu).conditioner,
+        bound: 0.5,
+    };
     let order = vec![10, 3, 0, 8, 1, 2, 5, 6, 4, 9, 7];
     vec![
         ("permutation", flow(&mixed, vec![LayerSpec::Permutation { order }])),
         ("global affine", flow(&mixed, vec![LayerSpec::GlobalAffine])),
+        ("LU", flow(&mixed, vec![LayerSpec::Lu { order: vec![6, 10, 2, 0, 9, 7, 5] }])),
+        ("Householder", flow(&mixed, vec![LayerSpec::Householder { reflections: 3 }])),
         ("additive", flow(&real, vec![LayerSpec::Additive { coupling: coupling(&halves[0], Activation::Silu) }])),
         ("affine, SiLU", flow(&real, vec![affine(Activation::Silu)])),
         ("affine, ReLU", flow(&real, vec![affine(Activation::Relu)])),
         ("affine, tanh", flow(&real, vec![affine(Activation::Tanh)])),
+        ("GIN", flow(&real, vec![LayerSpec::Gin { coupling: coupling(&halves[0], Activation::Silu), bound: 1.5 }])),
+        ("logistic mixture", flow(&real, vec![smooth])),
+        ("autoregressive", flow(&real, vec![autoregressive])),
+        ("residual, SiLU", flow(&mixed, vec![residual(Activation::Silu)])),
+        ("residual, ReLU", flow(&mixed, vec![residual(Activation::Relu)])),
         ("spline, linear", flow(&real, vec![spline(0, 8)])),
         ("spline, circular", flow(&[C; 11], vec![spline(0, 8)])),
         ("spline, mixed, 16 bins", flow(&mixed, vec![spline(1, 16)])),
@@ -57,6 +79,6 @@ fn flow(kinds: &[CoordinateKind], layers: Vec<LayerSpec>) -> FlowSpec {
 fn coupling(transformed: &[usize], activation: Activation) -> CouplingSpec {
     CouplingSpec {
         transformed: transformed.to_vec(),
-        conditioner: ConditionerSpec { hidden: HIDDEN.to_vec(), activation },
+        conditioner: ConditionerSpec { kind: ConditionerKind::Mlp, hidden: HIDDEN.to_vec(), activation },
     }
 }

@@ -36,8 +36,9 @@ pub fn forward<I: InstructionSet, T: Number>(
     }
 }
 
+/// The bounded log scale.
 #[inline(always)]
-fn log_scale<I: InstructionSet, T: Number>(bound: T, raw: T) -> T {
+pub fn log_scale<I: InstructionSet, T: Number>(bound: T, raw: T) -> T {
     bound * (raw / bound).hyperbolic_tangent::<I>()
 }
 

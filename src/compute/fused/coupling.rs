@@ -6,8 +6,9 @@ use super::number::{Number, sin_cos};
 use super::packed::PackedLayer;
 use super::spline::{self, Located, Shape};
 use super::vectors::InstructionSet;
-use super::{affine, spline_gradient};
+use super::{affine, logistic_mixture, spline_gradient, volume_preserving};
 use crate::compute::bias_activation::Activation;
+use crate::compute::logistic_mixture::MixtureShape;
 use crate::compute::{Direction, Precision};
 
 /// A column that a spline transforms: where it is, where its parameters are, and its shape.
@@ -31,6 +32,16 @@ pub enum Transform {
         columns: Vec<usize>,
         bound: f64,
     },
+    /// The same, less the mean of the log scales.
+    VolumePreserving {
+        columns: Vec<usize>,
+        bound: f64,
+    },
+    /// Column c has parameters from `c·shape.parameters()` on.
+    LogisticMixture {
+        columns: Vec<usize>,
+        shape: MixtureShape,
+    },
     Spline {
         columns: Vec<SplineColumn>,
     },
@@ -43,6 +54,9 @@ pub struct Coupling {
     pub features: Vec<(usize, bool)>,
     /// At least one; the first takes the features, the last gives the parameters.
     pub layers: Vec<DenseLayer>,
+    /// Whether what goes into the activation of a hidden layer is added to that of the hidden layer two after it, from the
+    /// first on: pre-activation residual blocks (He et al. 2016).
+    pub residual: bool,
     pub transform: Transform,
 }
 
@@ -50,6 +64,8 @@ pub struct Coupling {
 pub struct Scratch<T> {
     pub lanes: Vec<Lane<T>>,
     pub pairs: Vec<Lane<u32>>,
+    /// What the blocks of a residual network add to.
+    pub stream: Vec<Lane<T>>,
     pub located: Box<Located<T>>,
 }
 
@@ -73,6 +89,16 @@ impl Coupling {
         self.value_lanes() - self.layers.last().map_or(0, |l| l.outputs)
     }
 
+    /// Lanes of [`Scratch::stream`].
+    pub fn stream_lanes(&self) -> usize {
+        if self.residual { self.layers[0].outputs } else { 0 }
+    }
+
+    /// Whether a layer begins or ends a residual block.
+    fn is_joint(&self, layer: usize) -> bool {
+        self.residual && layer.is_multiple_of(2) && layer + 1 < self.layers.len()
+    }
+
     /// The widest layer, features included.
     pub fn widest(&self) -> usize {
         self.layers.iter().map(|l| l.outputs.max(l.inputs)).max().unwrap_or(0)
@@ -80,14 +106,20 @@ impl Coupling {
 
     pub fn transformed(&self) -> usize {
         match &self.transform {
-            Transform::Additive { columns } | Transform::Affine { columns, .. } => columns.len(),
+            Transform::Additive { columns }
+            | Transform::Affine { columns, .. }
+            | Transform::VolumePreserving { columns, .. }
+            | Transform::LogisticMixture { columns, .. } => columns.len(),
             Transform::Spline { columns } => columns.len(),
         }
     }
 
     fn column(&self, c: usize) -> usize {
         match &self.transform {
-            Transform::Additive { columns } | Transform::Affine { columns, .. } => columns[c],
+            Transform::Additive { columns }
+            | Transform::Affine { columns, .. }
+            | Transform::VolumePreserving { columns, .. }
+            | Transform::LogisticMixture { columns, .. } => columns[c],
             Transform::Spline { columns } => columns[c].column,
         }
     }
@@ -109,10 +141,11 @@ impl Coupling {
         values: &mut [Lane<T>],
         mut derivatives: Option<&mut [Lane<T>]>,
         pairs: &mut [Lane<u32>],
+        stream: &mut [Lane<T>],
     ) {
         self.look::<I, T>(x, values);
         let (mut from, mut to, mut done) = (0, self.feature_count(), 0);
-        for (layer, packed) in self.layers.iter().zip(packed) {
+        for (l, (layer, packed)) in self.layers.iter().zip(packed).enumerate() {
             let (before, after) = values.split_at_mut(to);
             let (h, z) = (&before[from..], &mut after[..layer.outputs]);
             let derivative = match derivatives.as_deref_mut() {
@@ -122,8 +155,18 @@ impl Coupling {
                 }
                 _ => None,
             };
-            let relu = layer.activation == Activation::Relu;
+            let joint = self.is_joint(l);
+            let relu = layer.activation == Activation::Relu && !joint;
             multiply::<I, T>(packed, h, z, relu, pairs);
+            if joint {
+                let stream = stream[..layer.outputs].as_flattened_mut();
+                for (z, stream) in z.as_flattened_mut().iter_mut().zip(stream) {
+                    if l > 0 {
+                        *z += *stream;
+                    }
+                    *stream = *z;
+                }
+            }
             if !relu {
                 dense::activate::<I, T>(layer.activation, z, derivative);
             }
@@ -182,6 +225,14 @@ impl Coupling {
                     affine::forward::<I, T>(bound, raw, shift, direction, &mut x[j], ladj);
                 }
             }
+            Transform::VolumePreserving { columns, bound } => {
+                volume_preserving::forward::<I, T>(columns, T::narrow(*bound), params, direction, x);
+            }
+            Transform::LogisticMixture { columns, shape } => {
+                for (&j, params) in columns.iter().zip(params.chunks_exact(shape.parameters())) {
+                    logistic_mixture::forward::<I, T>(shape, params, direction, &mut x[j], ladj);
+                }
+            }
             Transform::Spline { columns } => {
                 for c in columns {
                     let params = &params[c.first_parameter..c.first_parameter + c.parameters];
@@ -212,13 +263,20 @@ impl Coupling {
         let mut dz: &[Lane<T>] = params;
         let mut rest = derivatives;
         let mut hidden: &[Lane<T>] = values;
-        for (layers, packed) in self.layers.windows(2).zip(&packed[1..]).rev() {
+        // The gradient of what the activation after the one before was taken of.
+        let mut after: &[Lane<T>] = &[];
+        for (l, (layers, packed)) in self.layers.windows(2).zip(&packed[1..]).enumerate().rev() {
             let width = layers[1].inputs;
             let (before, mine) = rest.split_at_mut(rest.len() - width);
             let (values, h) = hidden.split_at(hidden.len() - width);
             let dh = &mut scratch.lanes[..width];
             dense::product_backward::<I, T>(&packed.transposed, layers[0].activation, dz, h, dh, mine);
-            (dz, rest, hidden) = (mine, before, values);
+            if self.is_joint(l) && self.is_joint(l + 2) {
+                for (mine, after) in mine.as_flattened_mut().iter_mut().zip(after.as_flattened()) {
+                    *mine += *after;
+                }
+            }
+            (after, dz, rest, hidden) = (dz, mine, before, values);
         }
         if features == 0 {
             return;
@@ -269,6 +327,15 @@ impl Coupling {
                 let bound = T::narrow(*bound);
                 for (((&j, raw), shift), kept) in columns.iter().zip(raw).zip(shift).zip(kept) {
                     affine::backward::<I, T>(bound, raw, shift, direction, kept, &mut gx[j], g_ladj);
+                }
+            }
+            Transform::VolumePreserving { columns, bound } => {
+                volume_preserving::backward::<I, T>(columns, T::narrow(*bound), params, direction, kept, gx);
+            }
+            Transform::LogisticMixture { columns, shape } => {
+                let params = params.chunks_exact_mut(shape.parameters());
+                for ((&j, params), kept) in columns.iter().zip(params).zip(kept) {
+                    logistic_mixture::backward::<I, T>(shape, params, direction, kept, &mut gx[j], g_ladj);
                 }
             }
             Transform::Spline { columns } => {

@@ -3,6 +3,7 @@
 use super::bf16::PackedBf16;
 use super::coupling::Coupling;
 use super::dense::{DenseLayer, Packed};
+use super::linear::PackedLinear;
 use super::number::Number;
 use super::program::{Program, Stage, TileScratch};
 use crate::compute::Precision;
@@ -43,6 +44,7 @@ impl<T: Number> PackedLayer<T> {
 /// A stage's weights.
 pub enum PackedStage<T> {
     Coupling(Vec<PackedLayer<T>>),
+    Linear(PackedLinear),
     /// exp(s), t and Σ s of a global affine layer; one, zero on coordinates that are left alone.
     GlobalAffine {
         scale: Vec<f64>,
@@ -80,6 +82,7 @@ impl Program {
             |c: &Coupling| c.layers.iter().map(|layer| PackedLayer::new(layer, flat, precision, gradients)).collect();
         let stages = self.stages.par_iter().map(|stage| match stage {
             Stage::Coupling(c) => PackedStage::Coupling(coupling(c)),
+            Stage::Linear(linear) => PackedStage::Linear(linear.pack(flat)),
             Stage::GlobalAffine { real, log_scale, shift } => {
                 let only_real = |first: usize| {
                     real.iter().enumerate().map(move |(j, &real)| if real { flat[first + j].wide() } else { 0.0 })

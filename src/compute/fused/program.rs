@@ -2,6 +2,7 @@
 
 use super::coupling::{Coupling, Scratch};
 use super::dense::{Lane, ROWS};
+use super::linear::Linear;
 use super::number::Number;
 use super::packed::{PackedStage, PackedWeights};
 use super::vectors::{InstructionSet, Kernel, dispatch};
@@ -12,6 +13,7 @@ use rayon::prelude::*;
 #[derive(Clone)]
 pub enum Stage {
     Coupling(Coupling),
+    Linear(Linear),
     /// y = x·exp(s) + t on real coordinates; s and t begin at these places among the weights.
     GlobalAffine {
         real: Vec<bool>,
@@ -72,6 +74,7 @@ pub struct TileScratch<T> {
     pub x: Vec<Lane<f64>>,
     pub ladj: Lane<f64>,
     pub spare: Vec<Lane<f64>>,
+    pub linear: Vec<Lane<f64>>,
     pub coupling: Scratch<T>,
 }
 
@@ -84,13 +87,20 @@ impl Program {
             })
         };
         let lanes = couplings().map(Coupling::value_lanes).max().unwrap_or(0);
+        let stream = couplings().map(Coupling::stream_lanes).max().unwrap_or(0);
         let widest = couplings().map(Coupling::widest).max().unwrap_or(0);
+        let room = self.stages.iter().map(|stage| match stage {
+            Stage::Linear(linear) => linear.room(),
+            _ => 0,
+        });
         TileScratch {
+            linear: vec![[0.0; ROWS]; room.max().unwrap_or(0)],
             x: vec![[0.0; ROWS]; self.dimension],
             ladj: [0.0; ROWS],
             spare: vec![[0.0; ROWS]; self.dimension],
             coupling: Scratch {
                 lanes: vec![[T::ZERO; ROWS]; lanes],
+                stream: vec![[T::ZERO; ROWS]; stream],
                 pairs: vec![[0; ROWS]; widest.div_ceil(2)],
                 located: Box::default(),
             },
@@ -109,11 +119,15 @@ impl Program {
         for i in in_order(self.stages.len(), direction) {
             match (&self.stages[i], &packed.stages[i]) {
                 (Stage::Coupling(c), PackedStage::Coupling(packed)) => {
-                    let Scratch { lanes, pairs, located } = &mut scratch.coupling;
+                    let Scratch { lanes, pairs, stream, located } = &mut scratch.coupling;
                     let values = &mut lanes[..c.value_lanes()];
-                    c.condition::<I, T>(packed, &scratch.x, values, None, pairs);
+                    c.condition::<I, T>(packed, &scratch.x, values, None, pairs, stream);
                     let params = &values[c.first_parameter()..];
                     c.transform::<I, T>(params, direction, &mut scratch.x, &mut scratch.ladj, located);
+                }
+                (Stage::Linear(linear), PackedStage::Linear(packed)) => {
+                    let TileScratch { x, ladj, linear: room, .. } = &mut *scratch;
+                    linear.apply::<I>(packed, direction, x, ladj, room);
                 }
                 (stage, packed) => simple(stage, packed, direction, scratch),
             }

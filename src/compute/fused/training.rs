@@ -6,7 +6,7 @@
 //! rows of all tiles: each is made by one thread in the order of the rows, so that nothing depends on the number of
 //! threads.
 
-use super::coupling::Coupling;
+use super::coupling::{Coupling, Scratch};
 use super::dense::{DenseLayer, Lane, ROWS};
 use super::number::Number;
 use super::packed::{PackedStage, PackedWeights};
@@ -46,6 +46,7 @@ impl Layout {
                     layout.numbers_per_tile += c.value_lanes() + c.derivative_lanes();
                     layout.wide_per_tile += c.transformed();
                 }
+                Stage::Linear(linear) => layout.wide_per_tile += linear.tape_lanes(),
                 // The input; on the way back the gradients of s and t.
                 Stage::GlobalAffine { real, .. } => layout.wide_per_tile += 2 * real.len(),
                 Stage::Permutation { .. } => {}
@@ -169,6 +170,14 @@ impl Program {
                         }
                     }
                 }
+                Stage::Linear(linear) => {
+                    let (mine, after) = std::mem::take(&mut rest).split_at_mut(linear.weights());
+                    rest = after;
+                    for (k, out) in mine.iter_mut().enumerate() {
+                        let tape = |tile: usize| &wide[tile * layout.wide_per_tile + layout.wide[i]..];
+                        *out = T::narrow((0..tiles).map(|tile| linear.part(tape(tile), k)).sum());
+                    }
+                }
                 Stage::GlobalAffine { real, .. } => {
                     let d = real.len();
                     let (mine, after) = std::mem::take(&mut rest).split_at_mut(2 * d);
@@ -238,10 +247,15 @@ impl<T: Number> Kernel for ForwardTile<'_, T> {
                     let (values, rest) = numbers.split_at_mut(c.value_lanes());
                     let derivatives = &mut rest[..c.derivative_lanes()];
                     c.keep(&scratch.x, &mut wide[..c.transformed()]);
-                    let pairs = &mut scratch.coupling.pairs;
-                    c.condition::<I, T>(packed, &scratch.x, values, Some(derivatives), pairs);
-                    let (params, located) = (&values[c.first_parameter()..], &mut scratch.coupling.located);
+                    let Scratch { pairs, stream, located, .. } = &mut scratch.coupling;
+                    c.condition::<I, T>(packed, &scratch.x, values, Some(derivatives), pairs, stream);
+                    let params = &values[c.first_parameter()..];
                     c.transform::<I, T>(params, direction, &mut scratch.x, &mut scratch.ladj, located);
+                }
+                (Stage::Linear(linear), PackedStage::Linear(packed)) => {
+                    let TileScratch { x, ladj, linear: room, .. } = &mut *scratch;
+                    linear.keep(x, wide);
+                    linear.apply::<I>(packed, direction, x, ladj, room);
                 }
                 (stage, packed) => {
                     if let Stage::GlobalAffine { real, .. } = stage {
@@ -297,6 +311,11 @@ impl<T: Number> Kernel for BackwardTile<'_, T> {
                     let kept = &wide[..c.transformed()];
                     let TileScratch { x: gx, coupling, .. } = &mut *scratch;
                     c.backward::<I, T>(packed, direction, kept, values, derivatives, gx, &g_ladj, coupling);
+                }
+                (Stage::Linear(linear), PackedStage::Linear(packed)) => {
+                    let tape = &mut wide[..linear.tape_lanes()];
+                    let TileScratch { x: gx, linear: room, .. } = &mut *scratch;
+                    linear.backward::<I>(packed, direction, tape, gx, &g_ladj, room);
                 }
                 (Stage::GlobalAffine { .. }, PackedStage::GlobalAffine { scale, shift, .. }) => {
                     global_affine_backward(
