@@ -6,7 +6,7 @@ use boltzflow::energy::analytic::{AnalyticPotential, Harmonic};
 use boltzflow::energy::{System, SystemDefinition};
 use boltzflow::flow::{Architecture, ArchitectureKind, CoordinateKind, Direction, Flow, Tau};
 use boltzflow::math::{Purpose, Randoms};
-use boltzflow::train::{AdamSettings, Budget, EnergyCut, Ramp, Stage, Trainer, TrainingPlan, Validation};
+use boltzflow::train::{AdamSettings, Budget, EnergyCut, Ramp, Replay, Stage, Trainer, TrainingPlan, Validation};
 use candle_core::{DType, Device};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -69,11 +69,15 @@ fn plan(architecture: Architecture) -> TrainingPlan {
             steps: 1_000_000_000,
             batch: ROWS,
             maximum_likelihood: Ramp::constant(0.0),
+            own_samples: Ramp::constant(0.0),
+            replay: Replay::default(),
             reverse_kl: Ramp::constant(1.0),
             temperature_factor: Ramp::constant(1.0),
             learning_rate: Ramp::constant(1e-4),
         }],
         adam: AdamSettings::default(),
+        weight_average: None,
+        patience: None,
         gradient_clip: 10.0,
         energy_cut: EnergyCut { high: 1e6, max: 1e12 },
         budget: Budget::default(),

@@ -232,6 +232,8 @@ impl Observer for Watcher {
 
     fn progress(&mut self, _: &Progress) {}
 
+    fn note(&mut self, _: String) {}
+
     fn checkpoint(&mut self, _: u64, _: Vec<u8>) -> Result<(), String> {
         Ok(())
     }
@@ -244,7 +246,7 @@ fn trained(system: System, temperature: f64) -> (f64, f64, f64) {
     let mut trainer = Trainer::new(plan, system, None, &Device::Cpu).unwrap();
     let Outcome::Finished { model, .. } = run(&mut trainer, &mut Watcher).unwrap() else { panic!("not finished") };
     let model = Generator::decode(&model, &Device::Cpu).unwrap();
-    let method = model.choose_method(temperature, |key, count| model.samples(key, 0, count)).unwrap().method;
+    let method = model.choose_method(temperature, None, |key, count| model.samples(key, 0, count)).unwrap().method;
     let key = SampleKey { temperature, method, seed: 1, purpose: Purpose::Sample };
     let weights: Vec<f64> = (0..60).flat_map(|i| model.samples(&key, 512 * i, 512).unwrap().log_weights).collect();
     let largest = weights.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -4,7 +4,7 @@ use boltzflow::energy::analytic::{AnalyticPotential, ManyWell};
 use boltzflow::energy::{System, SystemDefinition};
 use boltzflow::flow::{
     ConditionerSpec, CoordinateKind, CouplingSpec, Direction, Flow, FlowSpec, LatentAddress, LayerSpec, Precision,
-    Prior,
+    Prior, Tau,
 };
 use boltzflow::math::{Purpose, Randoms, log_sum_exp};
 use candle_core::{DType, Device, Tensor};

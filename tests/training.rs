@@ -36,6 +36,8 @@ impl Observer for Keeper {
 
     fn progress(&mut self, _: &Progress) {}
 
+    fn note(&mut self, _: String) {}
+
     fn checkpoint(&mut self, _: u64, bytes: Vec<u8>) -> Result<(), String> {
         self.checkpoint = Some(bytes);
         Ok(())
@@ -50,7 +52,7 @@ fn finish(mut trainer: Trainer) -> Generator {
 }
 
 fn estimate(model: &Generator, tau: f64, batches: u64, states: Vec<StateQuery>) -> (f64, FreeEnergyReport) {
-    let method = model.choose_method(tau, |key, count| model.samples(key, 0, count)).unwrap().method;
+    let method = model.choose_method(tau, None, |key, count| model.samples(key, 0, count)).unwrap().method;
     let key = SampleKey { temperature: tau, method, seed: 1, purpose: Purpose::Sample };
     let query = FreeEnergyQuery { states, profiles: Vec::new() };
     let (mut weights, mut sums) = (WeightAccumulator::default(), FreeEnergyAccumulator::new(query, tau));

@@ -39,6 +39,9 @@ pub(super) struct Args {
     /// auto, reweighting, latent-scaling or conditioned
     #[arg(long, default_value = "auto")]
     method: String,
+    /// Refuse a temperature at which a smaller fraction of the samples is effective, from 0 to 1
+    #[arg(long, value_name = "F", default_value_t = 0.0)]
+    least_effective_fraction: f64,
     #[command(flatten)]
     json: JsonArgs,
     #[command(flatten)]
@@ -56,6 +59,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         target_standard_error: args.target_error.unwrap_or(0.0),
         seed: args.seed,
         method: method(&args.method)?.into(),
+        least_effective_fraction: args.least_effective_fraction,
         ..v1::EstimateFreeEnergyRequest::default()
     };
     let answer = estimate(&mut clients, request).await?;

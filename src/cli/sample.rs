@@ -36,6 +36,9 @@ pub(super) struct Args {
     /// auto, reweighting, latent-scaling or conditioned
     #[arg(long, default_value = "auto")]
     method: String,
+    /// Refuse a temperature at which a smaller fraction of the samples is effective, from 0 to 1
+    #[arg(long, value_name = "F", default_value_t = 0.0)]
+    least_effective_fraction: f64,
     /// The file to write
     #[arg(short, long, value_name = "X.npz")]
     output: PathBuf,
@@ -86,6 +89,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         model: resource("models", &args.model),
         temperature: args.temperature.unwrap_or(0.0),
         method: method(&args.method)?.into(),
+        least_effective_fraction: args.least_effective_fraction,
         seed: args.seed,
         first_index: args.first_index,
         count: args.count,

@@ -36,6 +36,7 @@ pub fn progress_message(progress: &Progress) -> (Vec<u8>, Vec<u8>) {
         stage: last.map(|l| i32::try_from(l.stage).unwrap_or(i32::MAX)),
         maximum_likelihood: last.and_then(|l| l.maximum_likelihood),
         reverse_kl: last.and_then(|l| l.reverse_kl),
+        own_samples: last.and_then(|l| l.own_samples),
         gradient_norm: last.map(|l| l.gradient_norm),
         learning_rate: last.map(|l| l.learning_rate),
         weights: Some(weight_summary(&progress.weights)),

@@ -6,7 +6,7 @@ use crate::compute::bias_activation::Activation;
 use crate::coords::CoordinateChoice;
 use crate::energy::System;
 use crate::flow::{ArchitectureKind, ConditionerKind, TemperatureRange};
-use crate::train::{Ramp, RampShape, Stage, TrainingPlan, default_plan};
+use crate::train::{Ramp, RampShape, Replay, Stage, TrainingPlan, Transport, default_plan};
 
 /// Where the fields of a training task are in a request.
 const PREFIX: &str = "job.training.";
@@ -30,6 +30,10 @@ pub fn training_plan(task: &v1::TrainingTask, system: &System, temperature: f64)
         set(&mut plan.adam.beta2, adam.beta2);
         set(&mut plan.adam.epsilon, adam.epsilon);
     }
+    if task.weight_average != 0.0 {
+        plan.weight_average = Some(task.weight_average);
+    }
+    plan.patience = limit("patience", task.patience)?.or(plan.patience);
     set(&mut plan.gradient_clip, task.gradient_clip);
     if let Some(cut) = &task.energy_cut {
         set(&mut plan.energy_cut.high, cut.high);
@@ -173,6 +177,8 @@ fn stage(i: usize, message: &v1::TrainingStage) -> Result<Stage, FieldError> {
             Ramp::constant(0.0),
         )?,
         reverse_kl: ramp(&name("reverse_kl"), message.reverse_kl.as_ref(), Ramp::constant(0.0))?,
+        own_samples: ramp(&name("own_samples"), message.own_samples.as_ref(), Ramp::constant(0.0))?,
+        replay: replay(&name("replay"), message.replay.as_ref())?,
         temperature_factor: ramp(
             &name("temperature_factor"),
             message.temperature_factor.as_ref(),
@@ -184,6 +190,19 @@ fn stage(i: usize, message: &v1::TrainingStage) -> Result<Stage, FieldError> {
             Ramp::new(1e-3, 1e-5, RampShape::Cosine),
         )?,
     })
+}
+
+fn replay(field: &str, message: Option<&v1::Replay>) -> Result<Replay, FieldError> {
+    let mut replay = Replay::default();
+    let Some(v1::Replay { generation, trust, entropy }) = message else { return Ok(replay) };
+    count(&format!("{field}.generation"), *generation, &mut replay.generation)?;
+    if *trust < 0.0 {
+        replay.transport.trust = None;
+    } else if *trust != 0.0 {
+        replay.transport.trust = Some(*trust);
+    }
+    replay.transport.entropy = (*entropy != 0.0).then_some(*entropy);
+    Ok(replay)
 }
 
 fn ramp(field: &str, message: Option<&v1::Ramp>, default: Ramp) -> Result<Ramp, FieldError> {
@@ -251,12 +270,19 @@ pub fn training_task(plan: &TrainingPlan, system: &str, dataset: Option<&str>, m
         model_id: model_id.to_string(),
         coordinates: Some(coordinates_message(&plan.coordinates)),
         temperature_range: plan.temperature_range.map(range_message),
+        weight_average: plan.weight_average.unwrap_or(0.0),
+        patience: plan.patience.unwrap_or(0) as i64,
     }
 }
 
 /// A range of temperatures.
 pub fn range_message(range: TemperatureRange) -> v1::TemperatureRange {
     v1::TemperatureRange { low: range.low, high: range.high }
+}
+
+fn replay_message(replay: &Replay) -> v1::Replay {
+    let Transport { trust, entropy } = replay.transport;
+    v1::Replay { generation: replay.generation as i64, trust: trust.unwrap_or(-1.0), entropy: entropy.unwrap_or(0.0) }
 }
 
 fn stage_message(stage: &Stage) -> v1::TrainingStage {
@@ -273,6 +299,8 @@ fn stage_message(stage: &Stage) -> v1::TrainingStage {
         batch: stage.batch as i64,
         maximum_likelihood: ramp(&stage.maximum_likelihood),
         reverse_kl: ramp(&stage.reverse_kl),
+        own_samples: ramp(&stage.own_samples),
+        replay: Some(replay_message(&stage.replay)),
         temperature_factor: ramp(&stage.temperature_factor),
         learning_rate: ramp(&stage.learning_rate),
     }

@@ -24,6 +24,9 @@ pub fn weight_summary(summary: &WeightSummary) -> v1::WeightSummary {
     }
 }
 
+/// Below this fraction of effective samples a warning says so.
+const POOR: f64 = 0.01;
+
 /// What a user of these weights must know.
 fn warning(s: &WeightSummary) -> String {
     let mut sentences = Vec::new();
@@ -39,6 +42,12 @@ fn warning(s: &WeightSummary) -> String {
         sentences.push(format!(
             "The weights have a heavy tail (k = {:.2}, over {:.2}): the standard errors cannot be trusted.",
             s.pareto_k, s.pareto_k_threshold
+        ));
+    }
+    if s.effective_samples > 0.0 && s.effective_samples < POOR * s.samples as f64 {
+        sentences.push(format!(
+            "Only {:.2} % of the samples are effective: the model is poor at this temperature.",
+            100.0 * s.effective_samples / s.samples as f64
         ));
     }
     if s.non_finite > 0 {

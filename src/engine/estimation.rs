@@ -36,6 +36,8 @@ pub struct EstimateRequest {
     pub max_duration: Option<Duration>,
     pub seed: u64,
     pub method: Option<Method>,
+    /// Temperatures with a lower effective fraction are refused.
+    pub least_effective_fraction: Option<f64>,
     pub replicates: usize,
 }
 
@@ -84,7 +86,8 @@ impl Engine {
         let mut done: Vec<TemperatureEstimate> = Vec::new();
         let mut cause = StopCause::Count;
         for &temperature in &request.temperatures {
-            let (method, _) = self.method_for(outlet, model, temperature, request.method)?;
+            let (method, _) =
+                self.method_for(outlet, model, temperature, request.method, request.least_effective_fraction)?;
             let key = SampleKey { temperature, method, seed: request.seed, purpose: Purpose::Sample };
             let mut weights = WeightAccumulator::default();
             let mut sums = FreeEnergyAccumulator::new(request.query.clone(), model.generator.kt(temperature));

@@ -2,7 +2,7 @@
 
 use super::shared_batches::Pace;
 use crate::compute::Precision;
-use crate::sample::{ArtifactError, Generator, MethodChoice, SampleError, SampleKey, WeightedBatch};
+use crate::sample::{ArtifactError, Generator, Method, MethodChoice, SampleError, SampleKey, WeightedBatch};
 use crate::store::{Artifacts, ArtifactsError, ModelDocument, ResourceKind, Store, StoreError};
 use candle_core::Device;
 use std::collections::HashMap;
@@ -34,21 +34,24 @@ pub struct LoadedModel {
     pub digest: String,
     pub generator: Generator,
     pub(super) pace: Pace,
-    pilots: Mutex<HashMap<u64, MethodChoice>>,
+    /// By temperature, and by the method if there was no choice.
+    pilots: Mutex<HashMap<(u64, Option<Method>), MethodChoice>>,
 }
 
 impl LoadedModel {
-    /// The better method for a temperature. The pilot is run once for each temperature; `draw` gives its samples.
+    /// The best method for a temperature, or how good the only one is. The pilot is run once for each temperature; `draw` gives
+    /// its samples.
     pub fn choose_method<E>(
         &self,
         temperature: f64,
+        only: Option<Method>,
         draw: impl FnMut(&SampleKey, usize) -> Result<WeightedBatch, E>,
     ) -> Result<MethodChoice, E> {
-        let key = temperature.to_bits();
+        let key = (temperature.to_bits(), only);
         if let Some(choice) = self.pilots.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(choice.clone());
         }
-        let choice = self.generator.choose_method(temperature, draw)?;
+        let choice = self.generator.choose_method(temperature, only, draw)?;
         let mut pilots = self.pilots.lock().unwrap_or_else(PoisonError::into_inner);
         if pilots.len() >= MAX_PILOTS {
             pilots.clear();

@@ -12,6 +12,12 @@ use tokio::sync::mpsc::error::TrySendError;
 #[derive(Debug)]
 pub enum StreamError {
     Engine(EngineError),
+    /// The model's weights are worse at a temperature than was allowed.
+    Uncovered {
+        temperature: f64,
+        effective_fraction: f64,
+        least: f64,
+    },
     /// The server drains.
     Draining {
         next_index: Option<u64>,

@@ -20,6 +20,8 @@ pub struct SampleRequest {
     pub temperature: f64,
     /// Nothing lets a pilot choose.
     pub method: Option<Method>,
+    /// A temperature with a lower effective fraction is refused.
+    pub least_effective_fraction: Option<f64>,
     pub seed: u64,
     pub first_index: u64,
     pub count: Option<u64>,
@@ -87,7 +89,8 @@ impl Engine {
         outlet: &Outlet<SampleItem>,
     ) -> Result<(), StreamError> {
         let begin = Instant::now();
-        let (method, choice) = self.method_for(outlet, model, request.temperature, request.method)?;
+        let least = request.least_effective_fraction;
+        let (method, choice) = self.method_for(outlet, model, request.temperature, request.method, least)?;
         let key = SampleKey { temperature: request.temperature, method, seed: request.seed, purpose: Purpose::Sample };
         outlet.send(SampleItem::Started { method, choice }, Some(request.first_index))?;
         let mut next_index = request.first_index;
@@ -145,23 +148,32 @@ impl Engine {
         Ok(all)
     }
 
-    /// The method asked for, or the pilot's choice.
+    /// The method asked for, or the pilot's choice; refused where a pilot of it has a lower effective fraction than `least`.
     pub(super) fn method_for<T: Send + 'static>(
         &self,
         outlet: &Outlet<T>,
         model: &Arc<LoadedModel>,
         temperature: f64,
         method: Option<Method>,
+        least: Option<f64>,
     ) -> Result<(Method, Option<MethodChoice>), StreamError> {
-        if let Some(method) = method {
+        let only = match method {
+            Some(method) => Some(method),
+            // All are the same there.
+            None if temperature == model.generator.temperature() => Some(Method::Reweighting),
+            None => None,
+        };
+        if let (Some(method), None) = (only, least) {
             return Ok((method, None));
         }
-        if temperature == model.generator.temperature() {
-            // Both are the same there.
-            return Ok((Method::Reweighting, None));
+        let choice = model.choose_method(temperature, only, |key, count| self.draw(outlet, model, key, 0, count))?;
+        let effective_fraction = choice.effective_fraction();
+        match least {
+            Some(least) if effective_fraction < least => {
+                Err(StreamError::Uncovered { temperature, effective_fraction, least })
+            }
+            _ => Ok((choice.method, only.is_none().then_some(choice))),
         }
-        let choice = model.choose_method(temperature, |key, count| self.draw(outlet, model, key, 0, count))?;
-        Ok((choice.method, Some(choice)))
     }
 
     /// Forces (n, D) of a batch, a turn of the device at a time.

@@ -62,6 +62,10 @@ pub enum Purpose {
     Architecture = 8,
     /// Temperatures of the samples of training batches.
     TrainingTemperature = 9,
+    /// Latent variables of the samples that a flow is trained on by their weights.
+    OwnSample = 10,
+    /// Which of these are in a training batch.
+    OwnBatch = 11,
     /// The noise of Langevin dynamics, new velocities, and the moves of Metropolis Monte Carlo. The pilots of simulations
     /// have the same four purposes and 8 more.
     SimulationNoise = 32,

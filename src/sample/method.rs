@@ -12,7 +12,7 @@ pub const PILOT_SAMPLES: usize = 8192;
 const PILOT_SEED: u64 = 0x70_69_6c_6f_74;
 
 /// How a temperature is reached. At the one trained at all are the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
     /// Samples of the nearest temperature that was trained at, weighted to the one asked for.
     Reweighting,
@@ -28,12 +28,15 @@ pub struct MethodChoice {
     pub method: Method,
     /// The weights of each method that could be used.
     pub pilots: Vec<(Method, WeightSummary)>,
+    /// Where scaled latents were tried: [`Generator::predicted_fraction`].
+    pub predicted: Option<f64>,
 }
 
 impl MethodChoice {
-    /// The weights of the method that was chosen.
-    pub fn chosen(&self) -> Option<&WeightSummary> {
-        self.pilots.iter().find(|(method, _)| *method == self.method).map(|(_, summary)| summary)
+    /// Effective samples of the method that was chosen, as a fraction of its pilot.
+    pub fn effective_fraction(&self) -> f64 {
+        let chosen = self.pilots.iter().find(|(method, _)| *method == self.method);
+        chosen.map_or(0.0, |(_, summary)| summary.effective_samples / summary.samples.max(1) as f64)
     }
 }
 
@@ -48,22 +51,43 @@ impl Generator {
         }
     }
 
-    /// Picks the best method by a pilot of each; `draw` gives the samples of a key from index 0 on, so many.
+    /// Picks the best of the methods, or tries the only one, by a pilot of each; `draw` gives the samples of a key from index 0 on, so many.
     pub fn choose_method<E>(
         &self,
         temperature: f64,
+        only: Option<Method>,
         mut draw: impl FnMut(&SampleKey, usize) -> Result<WeightedBatch, E>,
     ) -> Result<MethodChoice, E> {
         let mut pilots = Vec::new();
-        for &method in self.methods(temperature) {
+        let mut predicted = None;
+        for &method in only.as_ref().map_or(self.methods(temperature), std::slice::from_ref) {
             let key = SampleKey { temperature, method, seed: PILOT_SEED, purpose: Purpose::Pilot };
             let mut weights = WeightAccumulator::default();
-            draw(&key, PILOT_SAMPLES)?.log_weights.into_iter().for_each(|w| weights.add(w));
+            let batch = draw(&key, PILOT_SAMPLES)?;
+            if method == Method::LatentScaling {
+                predicted = Some(self.predicted_fraction(&key, &batch));
+            }
+            batch.log_weights.into_iter().for_each(|w| weights.add(w));
             pilots.push((method, weights.summary()));
         }
         // Of equals the plainest.
         let best = pilots.iter().rev().max_by(|(_, a), (_, b)| score(a).total_cmp(&score(b)));
-        Ok(MethodChoice { method: best.map_or(Method::Reweighting, |(method, _)| *method), pilots })
+        Ok(MethodChoice { method: best.map_or(Method::Reweighting, |(method, _)| *method), pilots, predicted })
+    }
+
+    /// The effective fraction that scaled latents would have if the flow were perfect at the temperature trained at, from
+    /// the spread of ladj over samples at τ alone: their log weights are then −(1 − 1/τ)·ladj(x → z) up to a constant
+    /// (§4.2 of the note). One for a flow of constant Jacobian. It takes no energies.
+    pub fn predicted_fraction(&self, key: &SampleKey, batch: &WeightedBatch) -> f64 {
+        let tau = self.latent_temperature(key);
+        let latents = batch.latents.chunks_exact(self.target.dimension());
+        let mut weights = WeightAccumulator::default();
+        for (z, log_prob) in latents.zip(&batch.log_probs) {
+            let ladj = log_prob - self.flow.prior().log_prob(z, tau);
+            weights.add(if ladj.is_finite() { -(1.0 - 1.0 / tau) * ladj } else { f64::NEG_INFINITY });
+        }
+        let summary = weights.summary();
+        summary.effective_samples / summary.samples.max(1) as f64
     }
 
     /// The latent temperature that a method samples at: the variance of Gaussian latents, and what a flow conditioned on

@@ -192,6 +192,10 @@ impl Observer for SlotObserver<'_> {
         self.keeper.append(event, Some(message));
     }
 
+    fn note(&mut self, sentence: String) {
+        self.keeper.note(sentence);
+    }
+
     fn checkpoint(&mut self, step: u64, bytes: Vec<u8>) -> Result<(), String> {
         self.turn = None;
         self.keeper.checkpoint(step, bytes)

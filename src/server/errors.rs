@@ -42,6 +42,12 @@ pub(super) enum ApiError {
     Stalled { next_index: Option<u64> },
     #[error("the server is shutting down; try again in a moment")]
     Draining,
+    #[error(
+        "at temperature {temperature} {} % of the samples are effective, and the request asks for {} % at least; train a model \
+         for a range of temperatures (temperature_range) with this one in it, or ask without least_effective_fraction",
+        percent(.effective_fraction), percent(.least)
+    )]
+    Uncovered { temperature: f64, effective_fraction: f64, least: f64 },
     #[error("{0}")]
     Damaged(String),
     #[error("{0} is not implemented yet")]
@@ -117,6 +123,10 @@ impl Shape {
     }
 }
 
+fn percent(fraction: &f64) -> String {
+    format!("{:.3}", 100.0 * fraction)
+}
+
 impl ApiError {
     fn shape(&self) -> Shape {
         match self {
@@ -149,6 +159,11 @@ impl ApiError {
                 Shape::new(Code::Unavailable, "DRAINING").retry(SOON).next_index(*next_index)
             }
             Self::Stalled { next_index } => Shape::new(Code::Aborted, "STREAM_STALLED").next_index(*next_index),
+            Self::Uncovered { effective_fraction, .. } => {
+                let mut shape = Shape::new(Code::FailedPrecondition, "TEMPERATURE_NOT_COVERED");
+                shape.metadata.insert("effective_fraction".to_string(), effective_fraction.to_string());
+                shape
+            }
             Self::Draining => Shape::new(Code::Unavailable, "DRAINING").retry(SOON),
             Self::NotImplemented(_) => Shape::new(Code::Unimplemented, "NOT_IMPLEMENTED"),
             Self::Definition { field, error: EnergyError::Unsupported { .. } } => {

@@ -3,7 +3,7 @@
 use super::app::App;
 use super::errors::ApiError;
 use super::sampling::{
-    MAX_SAMPLES, cause_message, check_method, method_message, requested_duration, requested_method,
+    MAX_SAMPLES, cause_message, check_method, method_message, requested_duration, requested_fraction, requested_method,
     requested_temperature, stream_status,
 };
 use crate::contract::v1;
@@ -162,6 +162,7 @@ impl FreeEnergies {
             max_duration,
             seed: request.seed,
             method,
+            least_effective_fraction: requested_fraction(request.least_effective_fraction)?,
             replicates: replicates.unsigned_abs() as usize,
         };
         let items = self.app.engine.estimate(Arc::clone(&model), estimate_request, permit, self.app.draining.clone());

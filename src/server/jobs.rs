@@ -215,6 +215,7 @@ async fn check_flow(system: System, plan: TrainingPlan, has_data: bool) -> Resul
     let checked = tokio::task::spawn_blocking(move || {
         let kinds =
             preview_kinds(&system, has_data, &plan.coordinates).map_err(|e| ApiError::Unsuitable(e.to_string()))?;
+        plan.check_dimension(kinds.len()).map_err(|e| FieldError::from_sentence("job.training.", &e))?;
         plan.architecture
             .expand(&kinds, plan.conditions(), plan.seed)
             .map_err(|e| FieldError::invalid("job.training.architecture", e.to_string()))?;

@@ -87,6 +87,15 @@ pub(super) fn requested_temperature(field: &str, value: f64, trained: f64) -> Re
     Ok(value)
 }
 
+/// The least effective fraction that is answered; nothing if the request does not say.
+pub(super) fn requested_fraction(value: f64) -> Result<Option<f64>, FieldError> {
+    match value {
+        0.0 => Ok(None),
+        value if (0.0..=1.0).contains(&value) => Ok(Some(value)),
+        _ => Err(FieldError::invalid("least_effective_fraction", format!("it is {value}; it must be from 0 to 1"))),
+    }
+}
+
 /// The longest duration of protobuf: about 10,000 years.
 const MAX_SECONDS: i64 = 315_576_000_000;
 
@@ -102,6 +111,9 @@ pub(super) fn requested_duration(value: Option<prost_types::Duration>) -> Result
 pub(super) fn stream_status(error: StreamError) -> Status {
     match error {
         StreamError::Engine(e) => e.into(),
+        StreamError::Uncovered { temperature, effective_fraction, least } => {
+            ApiError::Uncovered { temperature, effective_fraction, least }.into()
+        }
         StreamError::Draining { next_index } => ApiError::DrainingStream { next_index }.into(),
         StreamError::Stalled { next_index } => ApiError::Stalled { next_index }.into(),
         // Nobody is there to be told.
@@ -174,7 +186,11 @@ fn method_reason(choice: &MethodChoice) -> String {
         format!("{name} has {fraction:.1} % effective samples and k = {:.2}", weights.pareto_k)
     };
     let parts: Vec<String> = choice.pilots.iter().map(part).collect();
-    format!("Of {PILOT_SAMPLES} pilot samples, {}.", parts.join("; "))
+    let predicted = match choice.predicted {
+        Some(fraction) => format!(" The spread of ladj lets scaled latents have {:.1} % at most.", 100.0 * fraction),
+        None => String::new(),
+    };
+    format!("Of {PILOT_SAMPLES} pilot samples, {}.{predicted}", parts.join("; "))
 }
 
 impl Sampling {
@@ -226,6 +242,7 @@ impl Sampling {
         let sample_request = SampleRequest {
             temperature,
             method,
+            least_effective_fraction: requested_fraction(request.least_effective_fraction)?,
             seed: request.seed,
             first_index: request.first_index,
             count,

@@ -5,12 +5,14 @@ mod checkpoint;
 mod maximum_likelihood;
 mod plan;
 mod recipe;
+mod replay;
 mod reverse_kl;
 #[cfg(feature = "cuda")]
 mod reverse_kl_device;
 mod run;
 mod schedule;
 mod trainer;
+mod transport;
 
 /// Frames that a dataset to train on has at least.
 pub const FEWEST_FRAMES: u64 = trainer::HELD_OUT as u64;
@@ -19,6 +21,8 @@ pub use adam::AdamSettings;
 pub use checkpoint::CheckpointError;
 pub use plan::{Budget, EnergyCut, Stage, TrainingPlan, Validation};
 pub use recipe::default_plan;
+pub use replay::Replay;
 pub use run::{Directive, Observer, Outcome, Progress, RunError, StopReason, run};
 pub use schedule::{Ramp, RampShape};
 pub use trainer::{Step, StepReport, TrainError, Trainer, TrainingData};
+pub use transport::Transport;

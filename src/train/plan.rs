@@ -1,6 +1,7 @@
 //! The plan of a training run: all that decides its result.
 
 use super::adam::AdamSettings;
+use super::replay::Replay;
 use super::schedule::Ramp;
 use crate::coords::CoordinateChoice;
 use crate::flow::{Architecture, TemperatureRange};
@@ -10,6 +11,9 @@ const MAX_BATCH: usize = 1 << 16;
 
 /// Samples of a measurement.
 const MAX_VALIDATION: u64 = 1 << 20;
+
+/// Of a flow's own samples, in two generations.
+const MAX_KEPT_BYTES: u64 = 1 << 31;
 
 /// Of a stage.
 const MAX_STEPS: u64 = 1_000_000_000;
@@ -28,6 +32,11 @@ pub struct TrainingPlan {
     pub architecture: Architecture,
     pub stages: Vec<Stage>,
     pub adam: AdamSettings,
+    /// Decay of a moving average of the weights, which the model then is made of; absent is none.
+    pub weight_average: Option<f64>,
+    /// Measurements of the last stage without an improvement, after which the run ends with the best state; absent is to
+    /// go on to the end.
+    pub patience: Option<u64>,
     /// Largest Euclidean norm of the whole gradient; longer ones are shortened to it.
     pub gradient_clip: f64,
     pub energy_cut: EnergyCut,
@@ -48,6 +57,10 @@ pub struct Stage {
     pub maximum_likelihood: Ramp,
     /// Weight of the reverse Kullback-Leibler objective.
     pub reverse_kl: Ramp,
+    /// Weight of maximum likelihood on the flow's own samples, weighted towards the target.
+    pub own_samples: Ramp,
+    /// How these are kept; of use where `own_samples` is not zero.
+    pub replay: Replay,
     /// The energy is trained on at this multiple of the plan's temperature.
     pub temperature_factor: Ramp,
     pub learning_rate: Ramp,
@@ -160,6 +173,20 @@ impl TrainingPlan {
         Some(TemperatureRange { low: low * least / self.temperature, high: high * most / self.temperature })
     }
 
+    /// That the samples which stages keep fit into memory in d dimensions; the message names the field.
+    pub fn check_dimension(&self, d: usize) -> Result<(), String> {
+        for (i, stage) in self.stages.iter().enumerate().filter(|(_, stage)| stage.keeps_samples()) {
+            let bytes = stage.replay.generation.saturating_mul(stage.batch as u64).saturating_mul(16 * (d as u64 + 4));
+            if bytes > MAX_KEPT_BYTES {
+                return Err(format!(
+                    "stages[{i}].replay.generation keeps samples of {bytes} bytes, at most {MAX_KEPT_BYTES} are allowed; \
+                     make generations or batches smaller"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether any stage needs data.
     pub fn needs_data(&self) -> bool {
         self.stages.iter().any(|s| s.maximum_likelihood.start > 0.0 || s.maximum_likelihood.end > 0.0)
@@ -181,6 +208,12 @@ impl TrainingPlan {
         }
         positive("gradient_clip", self.gradient_clip)?;
         self.adam.check()?;
+        if self.weight_average.is_some_and(|decay| !(0.0..1.0).contains(&decay)) {
+            return Err("weight_average must be from 0 to 1, and below 1".into());
+        }
+        if self.patience == Some(0) {
+            return Err("patience is 0; leave it out to go on to the end".into());
+        }
         self.architecture.check().map_err(|reason| format!("architecture.{reason}"))?;
         if self.stages.is_empty() || self.stages.len() > MAX_STAGES {
             return Err(format!("stages has {} entries; it must have from 1 to {MAX_STAGES}", self.stages.len()));
@@ -224,11 +257,12 @@ impl std::fmt::Display for Stage {
             |r: &Ramp| if r.start == r.end { format!("{}", r.start) } else { format!("{} to {}", r.start, r.end) };
         write!(
             f,
-            "{} steps of {}: maximum likelihood × {}, reverse KL × {} at temperature × {}, learning rate {}",
+            "{} steps of {}: maximum likelihood × {}, reverse KL × {}, own samples × {} at temperature × {}, learning rate {}",
             self.steps,
             self.batch,
             ramp(&self.maximum_likelihood),
             ramp(&self.reverse_kl),
+            ramp(&self.own_samples),
             ramp(&self.temperature_factor),
             ramp(&self.learning_rate),
         )
@@ -236,6 +270,11 @@ impl std::fmt::Display for Stage {
 }
 
 impl Stage {
+    /// Whether own samples are trained on.
+    pub(super) fn keeps_samples(&self) -> bool {
+        self.own_samples.start > 0.0 || self.own_samples.end > 0.0
+    }
+
     fn check(&self) -> Result<(), String> {
         if !(1..=MAX_STEPS).contains(&self.steps) {
             return Err(format!("steps is {}; it must be from 1 to {MAX_STEPS}", self.steps));
@@ -245,14 +284,16 @@ impl Stage {
         }
         self.maximum_likelihood.check("maximum_likelihood", 0.0)?;
         self.reverse_kl.check("reverse_kl", 0.0)?;
+        self.own_samples.check("own_samples", 0.0)?;
+        self.replay.check().map_err(|reason| format!("replay.{reason}"))?;
         self.temperature_factor.check("temperature_factor", 1e-6)?;
         self.learning_rate.check("learning_rate", 0.0)?;
         if self.learning_rate.start > 1.0 || self.learning_rate.end > 1.0 {
             return Err("learning_rate goes above 1; weights are of that size, so that no step can be".into());
         }
-        let weight = |f: f64| self.maximum_likelihood.at(f) + self.reverse_kl.at(f);
+        let weight = |f: f64| self.maximum_likelihood.at(f) + self.reverse_kl.at(f) + self.own_samples.at(f);
         if weight(0.0) <= 0.0 && weight(1.0) <= 0.0 {
-            return Err("maximum_likelihood and reverse_kl are both 0; there is nothing to train on".into());
+            return Err("maximum_likelihood, reverse_kl and own_samples are all 0; there is nothing to train on".into());
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use super::adam::AdamSettings;
 use super::plan::{Budget, EnergyCut, Stage, TrainingPlan, Validation};
+use super::replay::Replay;
 use super::schedule::{Ramp, RampShape};
 use crate::compute::bias_activation::Activation;
 use crate::coords::CoordinateChoice;
@@ -32,6 +33,8 @@ pub fn default_plan(
         batch,
         maximum_likelihood: Ramp::constant(ml),
         reverse_kl: Ramp::constant(kl),
+        own_samples: Ramp::constant(0.0),
+        replay: Replay::default(),
         temperature_factor: factor,
         learning_rate: lr,
     };
@@ -64,6 +67,8 @@ pub fn default_plan(
         architecture,
         stages,
         adam: AdamSettings::default(),
+        weight_average: None,
+        patience: None,
         gradient_clip: 10.0,
         energy_cut: EnergyCut { high: 1e3, max: 1e20 },
         budget: Budget::default(),

@@ -3,12 +3,10 @@
 use super::checkpoint::CheckpointError;
 use super::trainer::{Step, StepReport, TrainError, Trainer};
 use crate::compute::DeviceError;
-use crate::flow::{Flow, TemperatureRange};
+use crate::flow::TemperatureRange;
 use crate::math::Purpose;
 use crate::sample::{ArtifactError, Generator, ModelCard, SampleError, SampleKey, TemperatureMeasure};
 use crate::thermo::{WeightAccumulator, WeightSummary};
-use candle_core::Tensor;
-use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 /// What the run is told between steps.
@@ -29,6 +27,9 @@ pub trait Observer {
 
     /// Called every `validation.every` steps, and at the end.
     fn progress(&mut self, progress: &Progress);
+
+    /// What people should know of the run's course, in a sentence.
+    fn note(&mut self, sentence: String);
 
     /// Must not return before the checkpoint is safe.
     fn checkpoint(&mut self, step: u64, bytes: Vec<u8>) -> Result<(), String>;
@@ -64,6 +65,8 @@ pub enum StopReason {
     Completed,
     /// The budget is spent; the model is that of the last step.
     BudgetSpent,
+    /// The plan's patience is; the model is the best that was measured.
+    Converged,
 }
 
 /// How a run ended.
@@ -96,6 +99,10 @@ const FINAL_SAMPLES: u64 = 20_480;
 
 /// Temperatures of a range, its ends among them, that a finished model is measured at.
 const FINAL_TEMPERATURES: usize = 5;
+
+/// How often a run that loses its way goes back, and by how much it is slower then.
+const MAX_ROLLBACKS: u64 = 3;
+const SLOWER: f64 = 0.5;
 
 /// Samples that are computed between two questions to the observer.
 const MEASURED_AT_ONCE: usize = 512;
@@ -134,29 +141,31 @@ pub fn run(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome
 
 fn proceed(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome, Turn> {
     let mut clock = Clock::default();
-    let mut last_checkpoint = trainer.counters.step;
     let mut last_step = None;
+    if trainer.safe.is_empty() {
+        trainer.safe = trainer.checkpoint()?;
+    }
     let reason = loop {
-        ask(observer)?;
-        if trainer.budget_spent() {
-            break StopReason::BudgetSpent;
-        }
-        let begin = Instant::now();
-        let Some(made) = trainer.step()? else { break StopReason::Completed };
-        clock.step(trainer, begin);
-        let step = trainer.counters.step;
-        if step.is_multiple_of(trainer.plan.validation.every) {
-            clock.settle(trainer)?;
-            let weights = trainer.validate(trainer.plan.temperature, trainer.plan.validation.samples, observer)?;
-            observer.progress(&progress(trainer, Some(&made), clock.rate, weights)?);
-        }
-        last_step = Some(made);
-        if step - last_checkpoint >= trainer.plan.checkpoint_every {
-            clock.settle(trainer)?;
-            save(trainer, observer)?;
-            last_checkpoint = step;
+        match advance(trainer, observer, &mut clock, &mut last_step) {
+            Ok(None) => {}
+            Ok(Some(reason)) => break reason,
+            Err(Turn::Failed(RunError::Train(error @ (TrainError::Diverged(_) | TrainError::NotFinite(_)))))
+                if trainer.counters.rollbacks < MAX_ROLLBACKS =>
+            {
+                let safe = std::mem::take(&mut trainer.safe);
+                trainer.roll_back(&safe, SLOWER)?;
+                trainer.safe = trainer.checkpoint()?;
+                let (step, scale) = (trainer.counters.step, trainer.counters.learning_rate_scale);
+                observer.note(format!("{error}: going on from step {step} at {scale} times the learning rates"));
+            }
+            Err(turn) => return Err(turn),
         }
     };
+    if reason == StopReason::Converged
+        && let Some(step) = trainer.return_to_best()?
+    {
+        observer.note(format!("no better for some time: the model is that of step {step}"));
+    }
     clock.settle(trainer)?;
     let samples = trainer.plan.validation.samples.max(FINAL_SAMPLES);
     let weights = trainer.validate(trainer.plan.temperature, samples, observer)?;
@@ -166,6 +175,51 @@ fn proceed(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome
     }
     observer.progress(&progress(trainer, last_step.as_ref(), clock.rate, weights.clone())?);
     finish(trainer, reason, &weights, by_temperature)
+}
+
+/// One step, and what is due after it; the reason if the run is over.
+fn advance(
+    trainer: &mut Trainer,
+    observer: &mut dyn Observer,
+    clock: &mut Clock,
+    last_step: &mut Option<Step>,
+) -> Result<Option<StopReason>, Turn> {
+    ask(observer)?;
+    if trainer.budget_spent() {
+        return Ok(Some(StopReason::BudgetSpent));
+    }
+    let begin = Instant::now();
+    let Some(made) = trainer.step()? else { return Ok(Some(StopReason::Completed)) };
+    clock.step(trainer, begin);
+    let step = trainer.counters.step;
+    if step.is_multiple_of(trainer.plan.validation.every) {
+        clock.settle(trainer)?;
+        let weights = trainer.validate(trainer.plan.temperature, trainer.plan.validation.samples, observer)?;
+        let report = progress(trainer, Some(&made), clock.rate, weights)?;
+        observer.progress(&report);
+        if has_converged(trainer, &report)? {
+            return Ok(Some(StopReason::Converged));
+        }
+    }
+    *last_step = Some(made);
+    if step.is_multiple_of(trainer.plan.checkpoint_every) {
+        clock.settle(trainer)?;
+        trainer.safe = trainer.checkpoint()?;
+        observer.checkpoint(step, trainer.safe.clone()).map_err(RunError::NotKept)?;
+    }
+    Ok(None)
+}
+
+/// Whether the last stage has brought nothing for as many measurements as the plan has patience for. What is measured is
+/// ⟨log p⟩ of held-out data where there are any, else the effective fraction of the flow's own samples.
+fn has_converged(trainer: &mut Trainer, report: &Progress) -> Result<bool, Turn> {
+    let Some(patience) = trainer.plan.patience else { return Ok(false) };
+    let stages = trainer.plan.stages.len();
+    if report.last.as_ref().is_none_or(|last| last.stage + 1 != stages) {
+        return Ok(false);
+    }
+    let own = report.weights.effective_samples / report.weights.samples.max(1) as f64;
+    Ok(trainer.judge(report.held_out_log_prob.unwrap_or(own))? >= patience)
 }
 
 /// The time of steps. A device goes on when they have been asked for: what is left is waited for when a run is settled.
@@ -204,7 +258,8 @@ impl Clock {
 
 fn save(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<(), RunError> {
     trainer.settle()?;
-    observer.checkpoint(trainer.counters.step, trainer.checkpoint()?).map_err(RunError::NotKept)
+    let safe = std::mem::take(&mut trainer.safe);
+    observer.checkpoint(trainer.counters.step, trainer.released(&safe)?).map_err(RunError::NotKept)
 }
 
 impl Trainer {
@@ -214,11 +269,6 @@ impl Trainer {
             || budget.samples.is_some_and(|limit| spent.samples >= limit)
             || budget.energy_evaluations.is_some_and(|limit| spent.energy_evaluations >= limit)
             || budget.seconds.is_some_and(|limit| spent.seconds >= limit)
-    }
-
-    /// The weights as they are now, free of the training graph.
-    fn frozen(&self) -> Result<BTreeMap<String, Tensor>, TrainError> {
-        Ok(self.weights.values()?)
     }
 
     fn card(&self) -> ModelCard {
@@ -246,11 +296,7 @@ impl Trainer {
 
     /// Weights of at least `samples` samples under the flow as it is at a temperature, always of the same latents.
     fn validate(&self, temperature: f64, samples: u64, observer: &mut dyn Observer) -> Result<WeightSummary, Turn> {
-        let frozen: HashMap<String, Tensor> = self.frozen()?.into_iter().collect();
-        let dtype = frozen.values().map(Tensor::dtype).next().unwrap_or(candle_core::DType::F32);
-        let flow = Flow::from_weights(self.flow.spec().clone(), frozen, dtype, self.flow.device())
-            .map_err(TrainError::from)?;
-        let generator = Generator { target: self.target.clone(), flow, card: self.card() };
+        let generator = Generator { target: self.target.clone(), flow: self.present()?, card: self.card() };
         let method = generator.methods(temperature)[0];
         let key = SampleKey { temperature, method, seed: self.plan.seed, purpose: Purpose::Validation };
         let mut weights = WeightAccumulator::default();

@@ -1,7 +1,8 @@
 //! The state of a training run, and the pure step from one state to the next.
 
 use super::adam::Adam;
-use super::plan::TrainingPlan;
+use super::plan::{Stage, TrainingPlan};
+use super::replay::{Buffer, RUNGS};
 use super::{maximum_likelihood, reverse_kl};
 use crate::compute::adam::Tally;
 use crate::coords::{CoordinatesError, CoordinatesSpec, ReducedTarget, choose_coordinates};
@@ -9,6 +10,7 @@ use crate::energy::{EnergyError, System};
 use crate::flow::{Direction, Flow, FlowError, LatentAddress, Tau, TemperatureRange, Weights};
 use crate::math::{LogSumExp, Purpose, Randoms};
 use candle_core::{DType, Device, Tensor};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Conditioners are trained and run in this precision.
@@ -96,19 +98,61 @@ pub struct Trainer {
     pub(super) weights: Arc<Weights>,
     pub(super) adam: Adam,
     pub(super) counters: Counters,
+    /// The moving average of the weights, one tensor for each variable, where the plan wants it.
+    pub(super) average: Option<Vec<Tensor>>,
+    /// The best weights of the last stage so far, where the plan has patience.
+    pub(super) best: Option<Best>,
+    /// The last checkpoint: the state to go back to where the run loses its way.
+    pub(super) safe: Vec<u8>,
+    /// The flow's own samples, where stages train on them.
+    pub(super) own: Buffer,
     data: Option<PreparedData>,
     /// Samples left out of gradients that `counters` does not have yet.
     left_out: Option<Tensor>,
 }
 
+/// The best weights so far, and what they are judged by.
+#[derive(Debug)]
+pub(super) struct Best {
+    pub standing: Standing,
+    /// One tensor for each variable.
+    pub weights: Vec<Tensor>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Standing {
+    pub measure: f64,
+    pub step: u64,
+    /// Measurements since.
+    pub age: u64,
+}
+
 /// What a run has spent and met so far, as far as the host knows without waiting for a device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Counters {
     pub step: u64,
     pub samples: u64,
     pub energy_evaluations: u64,
     pub seconds: f64,
     pub non_finite: u64,
+    /// What the plan's learning rates are multiplied by, after the run was rolled back.
+    pub learning_rate_scale: f64,
+    /// How often it was.
+    pub rollbacks: u64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            step: 0,
+            samples: 0,
+            energy_evaluations: 0,
+            seconds: 0.0,
+            non_finite: 0,
+            learning_rate_scale: 1.0,
+            rollbacks: 0,
+        }
+    }
 }
 
 /// What one step did. Its numbers may still be on a device, which goes on while nobody asks for them.
@@ -118,6 +162,7 @@ pub struct Step {
     learning_rate: f64,
     maximum_likelihood: Option<Tensor>,
     reverse_kl: Option<Tensor>,
+    own_samples: Option<Tensor>,
 }
 
 /// What one step did, in numbers.
@@ -128,6 +173,8 @@ pub struct StepReport {
     pub maximum_likelihood: Option<f64>,
     /// ⟨u − ladj⟩ over the latent batch, if the step used one.
     pub reverse_kl: Option<f64>,
+    /// −⟨log p⟩ over a batch of the flow's own samples, drawn by their weights, if the step used one.
+    pub own_samples: Option<f64>,
     pub gradient_norm: f64,
     pub learning_rate: f64,
 }
@@ -164,11 +211,16 @@ impl Trainer {
             None => choose_coordinates(&system, positions, plan.temperature, &plan.coordinates)?,
         };
         let spec = plan.architecture.expand(coordinates.kinds(), plan.conditions(), plan.seed)?;
+        plan.check_dimension(coordinates.kinds().len()).map_err(TrainError::Plan)?;
         let target = ReducedTarget::new(system, Arc::clone(&coordinates));
         let (flow, weights) = Flow::initialise(spec, plan.seed, PRECISION, device)?;
         let adam = Adam::new(plan.adam, weights.variables(), device)?;
         let data = data.map(|data| prepare(&target, data, &plan, device)).transpose()?;
-        Ok(Self { plan, target, flow, weights, adam, counters: Counters::default(), data, left_out: None })
+        let (counters, own) = (Counters::default(), Buffer::default());
+        let present = || weights.variables().iter().map(|var| var.as_tensor().copy()).collect::<Result<_, _>>();
+        let average = plan.weight_average.map(|_| present()).transpose()?;
+        let (best, safe) = (None, Vec::new());
+        Ok(Self { plan, target, flow, weights, adam, counters, average, best, safe, own, data, left_out: None })
     }
 
     pub fn target(&self) -> &ReducedTarget {
@@ -198,11 +250,13 @@ impl Trainer {
 
     fn step_here(&mut self) -> Result<Option<Step>, TrainError> {
         let Some((stage_index, stage, fraction)) = self.plan.stage_at(self.counters.step) else { return Ok(None) };
+        let stage = stage.clone();
         let (w_ml, w_kl) = (stage.maximum_likelihood.at(fraction), stage.reverse_kl.at(fraction));
         let temperatures = self.temperatures(stage.batch, stage.temperature_factor.at(fraction));
-        let learning_rate = stage.learning_rate.at(fraction);
+        let learning_rate = stage.learning_rate.at(fraction) * self.counters.learning_rate_scale;
         let batch = stage.batch;
-        let mut step = Step { stage: stage_index, learning_rate, maximum_likelihood: None, reverse_kl: None };
+        let mut step =
+            Step { stage: stage_index, learning_rate, maximum_likelihood: None, reverse_kl: None, own_samples: None };
         let mut loss: Option<Tensor> = None;
         let mut add = |term: Tensor, weight: f64| -> Result<(), TrainError> {
             let term = (term * weight)?;
@@ -236,17 +290,107 @@ impl Trainer {
             });
             add(kl.surrogate, w_kl)?;
         }
+        let w_own = stage.own_samples.at(fraction);
+        if w_own > 0.0 {
+            self.keep_own_samples(&stage, stage.temperature_factor.at(fraction))?;
+            let mut random = Randoms::new(self.plan.seed, Purpose::OwnBatch, self.counters.step);
+            if let Some((y, taus)) = self.own.draw(&mut random, batch, self.flow.device())? {
+                let tau = if taus.is_empty() { Tau::REFERENCE } else { Tau::Each(&taus) };
+                let term = maximum_likelihood::loss(&self.flow, &y, tau)?;
+                step.own_samples = Some(term.detach());
+                self.counters.samples += batch as u64;
+                add(term, w_own)?;
+            }
+        }
         if let Some(loss) = loss {
             let mut store = loss.backward()?;
             let variables = self.weights.variables();
             let gradients: Vec<_> = variables.iter().map(|var| store.remove(var)).collect();
             self.adam.step(variables, &gradients, self.plan.gradient_clip, learning_rate)?;
+            self.average_weights()?;
             if let Some(tally) = self.adam.account.at_hand() {
                 check_course(&tally)?;
             }
         }
         self.counters.step += 1;
         Ok(Some(step))
+    }
+
+    /// Moves the average towards the weights: at first quickly, so that it forgets where they began.
+    fn average_weights(&mut self) -> Result<(), TrainError> {
+        let (Some(average), Some(decay)) = (&mut self.average, self.plan.weight_average) else { return Ok(()) };
+        let steps = self.counters.step as f64;
+        let keep = decay.min((1.0 + steps) / (10.0 + steps));
+        for (average, var) in average.iter_mut().zip(self.weights.variables()) {
+            *average = ((&*average * keep)? + (var.as_tensor().detach() * (1.0 - keep))?)?;
+        }
+        Ok(())
+    }
+
+    /// The flow that the run would end with now: of averaged weights, if the plan wants them; free of the training graph.
+    pub(super) fn present(&self) -> Result<Flow, TrainError> {
+        let weights: HashMap<String, Tensor> = self.frozen()?.into_iter().collect();
+        Ok(Flow::from_weights(self.flow.spec().clone(), weights, PRECISION, self.flow.device())?)
+    }
+
+    /// Its weights, by path.
+    pub(super) fn frozen(&self) -> Result<BTreeMap<String, Tensor>, TrainError> {
+        Ok(match &self.average {
+            Some(average) => self.weights.by_path(average)?,
+            None => self.weights.values()?,
+        })
+    }
+
+    /// Compares a measurement with the best so far, and says for how many in a row there was none better.
+    pub(super) fn judge(&mut self, measure: f64) -> Result<u64, TrainError> {
+        if let Some(best) = &mut self.best
+            && (measure.is_nan() || measure <= best.standing.measure)
+        {
+            best.standing.age += 1;
+            return Ok(best.standing.age);
+        }
+        let weights = self.weights.joined(self.frozen()?)?;
+        self.best = Some(Best { standing: Standing { measure, step: self.counters.step, age: 0 }, weights });
+        Ok(0)
+    }
+
+    /// Makes the best weights the present ones, and says of which step they are.
+    pub(super) fn return_to_best(&mut self) -> Result<Option<u64>, TrainError> {
+        let Some(Best { standing, weights }) = self.best.take() else { return Ok(None) };
+        self.weights.set(self.weights.by_path(&weights)?)?;
+        self.average = self.average.take().map(|_| weights);
+        Ok(Some(standing.step))
+    }
+
+    /// Draws a batch of the flow as it is; when a generation is whole, it is the one to train on.
+    fn keep_own_samples(&mut self, stage: &Stage, factor: f64) -> Result<(), TrainError> {
+        let rungs = self.rungs(factor);
+        let taus = self.latent_temperatures(&rungs);
+        let first = self.counters.step * (1 << 16);
+        let address = |row: usize| LatentAddress {
+            seed: self.plan.seed,
+            purpose: Purpose::OwnSample,
+            index: first + row as u64,
+            tau: taus[(self.own.pending() + row) % taus.len()],
+        };
+        let draws = self.flow.draw(&(0..stage.batch).map(address).collect::<Vec<_>>())?;
+        let batch = self.target.evaluate(&draws.coordinates)?;
+        self.own.add(draws, batch);
+        self.counters.samples += stage.batch as u64;
+        self.counters.energy_evaluations += stage.batch as u64;
+        if self.own.pending() as u64 >= stage.replay.generation * stage.batch as u64 {
+            let told = self.plan.temperature_range.map(|_| taus.as_slice());
+            self.own.turn(&stage.replay.transport, self.target.system().scale(), &rungs, told);
+        }
+        Ok(())
+    }
+
+    /// The temperatures that own samples are drawn at: the plan's, or some of its range in equal ratios; times a factor.
+    fn rungs(&self, factor: f64) -> Vec<f64> {
+        let Some(TemperatureRange { low, high }) = self.plan.temperature_range else {
+            return vec![self.plan.temperature * factor];
+        };
+        (0..RUNGS).map(|i| factor * low * (high / low).powf(i as f64 / (RUNGS - 1) as f64)).collect()
     }
 
     /// The numbers of the step just made.
@@ -256,6 +400,7 @@ impl Trainer {
             stage: step.stage,
             maximum_likelihood: number(&step.maximum_likelihood)?,
             reverse_kl: number(&step.reverse_kl)?,
+            own_samples: number(&step.own_samples)?,
             gradient_norm: self.tally()?.gradient_norm,
             learning_rate: step.learning_rate,
         })
@@ -319,13 +464,14 @@ impl Trainer {
     /// The flow as it is on the held-out data, if there are data.
     pub(super) fn held_out(&self) -> Result<Option<HeldOut>, TrainError> {
         let Some(data) = &self.data else { return Ok(None) };
+        let flow = self.present()?;
         let d = self.target.dimension();
         let (mut sum, mut weights) = (0.0, LogSumExp::default());
         let frames = data.held_out.chunks(1024 * d);
         for ((y, ladj), u) in frames.zip(data.held_out_ladj.chunks(1024)).zip(data.held_out_reduced.chunks(1024)) {
-            let (z, ladj_z) = self.flow.apply_rows(y, Tau::REFERENCE, Direction::Inverse)?;
+            let (z, ladj_z) = flow.apply_rows(y, Tau::REFERENCE, Direction::Inverse)?;
             for (((z, ladj_z), ladj), u) in z.chunks_exact(d).zip(ladj_z).zip(ladj).zip(u) {
-                let log_prob = self.flow.prior().log_prob(z, 1.0) + ladj_z - ladj;
+                let log_prob = flow.prior().log_prob(z, 1.0) + ladj_z - ladj;
                 sum += log_prob;
                 weights.add(if log_prob.is_nan() { f64::INFINITY } else { -u - log_prob });
             }

@@ -7,7 +7,9 @@ use crate::coords::CoordinateChoice;
 use crate::energy::analytic::{AnalyticPotential, Harmonic};
 use crate::energy::{System, SystemDefinition};
 use crate::math::{Purpose, Randoms};
-use crate::train::{AdamSettings, Budget, EnergyCut, Ramp, Stage, Trainer, TrainingData, TrainingPlan, Validation};
+use crate::train::{
+    AdamSettings, Budget, EnergyCut, Ramp, Replay, Stage, Trainer, TrainingData, TrainingPlan, Validation,
+};
 
 const FRAMES: usize = 4096;
 
@@ -60,11 +62,15 @@ fn plan(shape: &FlowShape, maximum_likelihood: f64, reverse_kl: f64) -> Training
             steps: 1_000_000_000,
             batch: TRAINING_BATCH,
             maximum_likelihood: Ramp::constant(maximum_likelihood),
+            own_samples: Ramp::constant(0.0),
+            replay: Replay::default(),
             reverse_kl: Ramp::constant(reverse_kl),
             temperature_factor: Ramp::constant(1.0),
             learning_rate: Ramp::constant(1e-4),
         }],
         adam: AdamSettings::default(),
+        weight_average: None,
+        patience: None,
         gradient_clip: 10.0,
         energy_cut: EnergyCut { high: 1e6, max: 1e12 },
         budget: Budget::default(),
