@@ -12,7 +12,8 @@ use boltzflow::thermo::{
     CollectiveVariable, FreeEnergyAccumulator, FreeEnergyQuery, FreeEnergyReport, StateQuery, WeightAccumulator,
 };
 use boltzflow::train::{
-    Directive, Observer, Outcome, Progress, Ramp, RampShape, Trainer, TrainingData, TrainingPlan, default_plan, run,
+    Directive, Observer, Outcome, Progress, Ramp, RampShape, Recipe, Trainer, TrainingData, TrainingPlan, default_plan,
+    run,
 };
 use candle_core::Device;
 
@@ -26,6 +27,7 @@ struct Keeper {
     checkpoint: Option<Vec<u8>>,
     release_at: Option<u64>,
     asked: u64,
+    notes: Vec<String>,
 }
 
 impl Observer for Keeper {
@@ -36,7 +38,9 @@ impl Observer for Keeper {
 
     fn progress(&mut self, _: &Progress) {}
 
-    fn note(&mut self, _: String) {}
+    fn note(&mut self, sentence: String) {
+        self.notes.push(sentence);
+    }
 
     fn checkpoint(&mut self, _: u64, bytes: Vec<u8>) -> Result<(), String> {
         self.checkpoint = Some(bytes);
@@ -111,7 +115,7 @@ fn one_flow_conditioned_on_temperature() {
 }
 
 fn small_plan(system: &System) -> TrainingPlan {
-    let mut plan = default_plan(system, 1.0, None, false);
+    let mut plan = Recipe::ReverseKl.plan(system, 1.0, None, false);
     plan.architecture.couplings = 4;
     plan.architecture.hidden = vec![16];
     plan.stages.truncate(1);
@@ -127,9 +131,16 @@ fn small_plan(system: &System) -> TrainingPlan {
 #[test]
 fn interrupted_runs_end_with_the_same_bits() {
     let system = built_in("double-well");
-    for kind in [ArchitectureKind::Spline, ArchitectureKind::Autoregressive] {
-        let mut plan = small_plan(&system);
-        plan.architecture.kind = kind;
+    let spline = small_plan(&system);
+    let mut unfused = spline.clone();
+    unfused.architecture.kind = ArchitectureKind::Autoregressive;
+    let mut everything = spline.clone();
+    everything.temperature_range = Some(TemperatureRange { low: 0.5, high: 2.0 });
+    everything.weight_average = Some(0.9);
+    everything.patience = Some(1);
+    everything.stages[0].own_samples = Ramp::constant(0.5);
+    everything.stages[0].replay.generation = 7;
+    for (name, plan) in [("splines", spline), ("no kernels", unfused), ("everything", everything)] {
         let fresh = || Trainer::new(plan.clone(), built_in("double-well"), None, &Device::Cpu).unwrap();
         let whole = finish(fresh());
         let key = SampleKey {
@@ -147,9 +158,28 @@ fn interrupted_runs_end_with_the_same_bits() {
             assert_eq!(first.steps_done(), steps);
             let bytes = keeper.checkpoint.unwrap();
             let second = Trainer::resume(plan.clone(), built_in("double-well"), None, &bytes, &Device::Cpu).unwrap();
-            assert_eq!(finish(second).samples(&key, 0, 512).unwrap(), expected, "{kind:?} interrupted at {at}");
+            assert_eq!(finish(second).samples(&key, 0, 512).unwrap(), expected, "{name}, interrupted at {at}");
         }
     }
+}
+
+/// A run that loses what it had goes back and on more slowly, says so, and ends well.
+#[test]
+fn diverging_runs_are_rolled_back() {
+    let system = built_in("double-well");
+    let mut plan = small_plan(&system);
+    plan.stages[0].steps = 300;
+    plan.stages[0].temperature_factor = Ramp::constant(1.0);
+    plan.stages[0].learning_rate = Ramp::constant(5e-3);
+    plan.stages.push(plan.stages[0].clone());
+    // A jump, and then so slow that a rate of an eighth can mend it.
+    plan.stages[1].learning_rate = Ramp::new(1.0, 1e-3, RampShape::Exponential);
+    let mut trainer = Trainer::new(plan, system, None, &Device::Cpu).unwrap();
+    let mut keeper = Keeper::default();
+    let Outcome::Finished { card, .. } = run(&mut trainer, &mut keeper).unwrap() else { panic!("it did not finish") };
+    println!("{:?}, ESS {}", keeper.notes, card.effective_sample_fraction);
+    assert!(keeper.notes.iter().any(|note| note.contains("going on from step")), "{:?}", keeper.notes);
+    assert!(card.effective_sample_fraction > 0.3, "{}", card.effective_sample_fraction);
 }
 
 #[test]

@@ -39,6 +39,9 @@ pub(super) struct Args {
     /// Train one flow for all temperatures of a range, which is then sampled at any of them
     #[arg(long, value_name = "LOW:HIGH", value_parser = specs::temperature_range)]
     temperature_range: Option<v1::TemperatureRange>,
+    /// How to train: transport, reverse-kl, annealing or likelihood [default: what suits the system and the data at hand]
+    #[arg(long, value_name = "NAME")]
+    recipe: Option<String>,
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// The coordinates that the flow works in: automatic, or mixed, which are a molecule's core in Cartesian coordinates and
@@ -104,6 +107,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
             core_atoms: args.core_atoms,
         }),
         temperature_range: args.temperature_range,
+        recipe: args.recipe.unwrap_or_default(),
         ..v1::TrainingTask::default()
     };
     submit(&mut clients, Task::Training(task), args.wait, &args.json).await

@@ -31,7 +31,7 @@ pub use events::{
     checkpoint_event, encode_state_event, job_event, message_event, progress_message, simulation_message, state_message,
 };
 pub use names::{check_id, id_of, page_size, timestamp};
-pub use plan::{training_plan, training_task};
+pub use plan::{chosen_recipe, training_plan, training_task};
 pub use simulation::{SimulationReport, simulation_plan, simulation_progress, simulation_task};
 pub use variables::{collective_variable, variable_message};
 pub use weights::{card_message, coverage, estimate, weight_summary, weights_of};

@@ -6,7 +6,7 @@ use crate::compute::bias_activation::Activation;
 use crate::coords::CoordinateChoice;
 use crate::energy::System;
 use crate::flow::{ArchitectureKind, ConditionerKind, TemperatureRange};
-use crate::train::{Ramp, RampShape, Replay, Stage, TrainingPlan, Transport, default_plan};
+use crate::train::{Ramp, RampShape, Recipe, Replay, Stage, TrainingPlan, Transport};
 
 /// Where the fields of a training task are in a request.
 const PREFIX: &str = "job.training.";
@@ -14,7 +14,8 @@ const PREFIX: &str = "job.training.";
 /// The plan of a task: what it says, and the default for the system where it says nothing.
 pub fn training_plan(task: &v1::TrainingTask, system: &System, temperature: f64) -> Result<TrainingPlan, FieldError> {
     let range = task.temperature_range.as_ref().map(read_range);
-    let mut plan = default_plan(system, temperature, range, !task.dataset.is_empty());
+    let has_data = !task.dataset.is_empty();
+    let mut plan = chosen_recipe(task, system)?.0.plan(system, temperature, range, has_data);
     plan.seed = task.seed;
     if let Some(coordinates) = &task.coordinates {
         plan.coordinates = read_coordinates(coordinates)?;
@@ -53,6 +54,20 @@ pub fn training_plan(task: &v1::TrainingTask, system: &System, temperature: f64)
     count("checkpoint_every", task.checkpoint_every, &mut plan.checkpoint_every)?;
     plan.check().map_err(|sentence| FieldError::from_sentence(PREFIX, &sentence))?;
     Ok(plan)
+}
+
+/// The recipe of a task, and why it is that one.
+pub fn chosen_recipe(task: &v1::TrainingTask, system: &System) -> Result<(Recipe, &'static str), FieldError> {
+    if task.recipe.is_empty() {
+        return Ok(Recipe::suited(system, !task.dataset.is_empty()));
+    }
+    match Recipe::named(&task.recipe) {
+        Some(recipe) => Ok((recipe, "it was asked for")),
+        None => {
+            let known: Vec<&str> = Recipe::ALL.iter().map(|recipe| recipe.name()).collect();
+            Err(invalid("recipe", format!("there is no '{}'; use one of {}", task.recipe, known.join(", "))))
+        }
+    }
 }
 
 /// Zero in a message means the default.
@@ -126,6 +141,7 @@ fn read_architecture(message: &v1::FlowArchitecture, plan: &mut TrainingPlan) ->
         Ok(v1::FlowKind::Autoregressive) => target.kind = ArchitectureKind::Autoregressive,
         Ok(v1::FlowKind::Smooth) => target.kind = ArchitectureKind::Smooth,
         Ok(v1::FlowKind::Spline) => target.kind = ArchitectureKind::Spline,
+        Ok(v1::FlowKind::AffineSpline) => target.kind = ArchitectureKind::AffineSpline,
         Err(_) => return Err(unknown("architecture.kind", message.kind)),
     }
     match v1::ConditionerKind::try_from(message.conditioner) {
@@ -217,7 +233,13 @@ fn ramp(field: &str, message: Option<&v1::Ramp>, default: Ramp) -> Result<Ramp, 
 }
 
 /// The task of a plan, with nothing left out.
-pub fn training_task(plan: &TrainingPlan, system: &str, dataset: Option<&str>, model_id: &str) -> v1::TrainingTask {
+pub fn training_task(
+    plan: &TrainingPlan,
+    system: &str,
+    dataset: Option<&str>,
+    model_id: &str,
+    recipe: &str,
+) -> v1::TrainingTask {
     let architecture = &plan.architecture;
     let kind = match architecture.kind {
         ArchitectureKind::Nice => v1::FlowKind::Nice,
@@ -228,6 +250,7 @@ pub fn training_task(plan: &TrainingPlan, system: &str, dataset: Option<&str>, m
         ArchitectureKind::Autoregressive => v1::FlowKind::Autoregressive,
         ArchitectureKind::Smooth => v1::FlowKind::Smooth,
         ArchitectureKind::Spline => v1::FlowKind::Spline,
+        ArchitectureKind::AffineSpline => v1::FlowKind::AffineSpline,
     };
     let conditioner = match architecture.conditioner {
         ConditionerKind::Mlp => v1::ConditionerKind::Mlp,
@@ -268,6 +291,7 @@ pub fn training_task(plan: &TrainingPlan, system: &str, dataset: Option<&str>, m
         validation_samples: plan.validation.samples as i64,
         checkpoint_every: plan.checkpoint_every as i64,
         model_id: model_id.to_string(),
+        recipe: recipe.to_string(),
         coordinates: Some(coordinates_message(&plan.coordinates)),
         temperature_range: plan.temperature_range.map(range_message),
         weight_average: plan.weight_average.unwrap_or(0.0),

@@ -35,6 +35,9 @@ pub enum ArchitectureKind {
     Smooth,
     /// Rational-quadratic spline couplings and one global affine layer.
     Spline,
+    /// Affine and spline couplings in turns, a pair of each, and one global affine layer: the former carry scales that differ
+    /// by orders of magnitude, the latter shapes.
+    AffineSpline,
 }
 
 /// A family and its size.
@@ -89,6 +92,8 @@ impl Architecture {
             )));
         }
         let d = kinds.len();
+        let is_circular =
+            |coupling: &CouplingSpec| coupling.transformed.iter().any(|&j| kinds[j] == CoordinateKind::Circular);
         let mut layers = Vec::with_capacity(self.couplings + 1);
         let mut order = Vec::new();
         for i in 0..self.couplings {
@@ -119,7 +124,12 @@ impl Architecture {
                 ArchitectureKind::Smooth => {
                     LayerSpec::Smooth { coupling, components: self.bins, bound: self.log_scale_bound }
                 }
-                ArchitectureKind::Spline => LayerSpec::Spline { coupling, bins: self.bins, bound: self.spline_bound },
+                ArchitectureKind::AffineSpline if i / 2 % 2 == 0 && !is_circular(&coupling) => {
+                    LayerSpec::Affine { coupling, bound: self.log_scale_bound }
+                }
+                ArchitectureKind::Spline | ArchitectureKind::AffineSpline => {
+                    LayerSpec::Spline { coupling, bins: self.bins, bound: self.spline_bound }
+                }
             });
         }
         let real: Vec<usize> = (0..d).filter(|&j| kinds[j] == CoordinateKind::Real).collect();

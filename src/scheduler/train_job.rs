@@ -22,7 +22,7 @@ pub(super) async fn train(scheduler: &Scheduler, claim: &Claim, spec: &TrainingJ
         Ok(system) => system,
         Err(ended) => return ended,
     };
-    let mut notes = Vec::new();
+    let mut notes = vec![format!("recipe {}: {}", spec.recipe, spec.reason)];
     let data = match &spec.dataset {
         None => None,
         Some(id) => match load_frames(scheduler, id).await {
@@ -54,12 +54,19 @@ pub(super) async fn train(scheduler: &Scheduler, claim: &Claim, spec: &TrainingJ
             None => {
                 notes.into_iter().for_each(|note| keeper.note(note));
                 keeper.note(format!("coordinates: {}", trainer.target().coordinates().description()));
+                keeper.note(format!("flow: {}", trainer.flow_summary()));
             }
         }
         let flow_dimension = trainer.target().dimension();
         let mut observer = SlotObserver { keeper, slot: &slot, turn: None, directive, steps_counted };
         let outcome = run(&mut trainer, &mut observer)?;
         observer.turn = None;
+        if let Outcome::Finished { card, .. } = &outcome {
+            for m in &card.by_temperature {
+                let percent = 100.0 * m.effective_sample_fraction;
+                observer.keeper.note(format!("at temperature {}: {percent:.1} % effective samples", m.temperature));
+            }
+        }
         if let Outcome::Finished { reason: StopReason::BudgetSpent, .. } = &outcome {
             let (done, all) = (trainer.steps_done(), trainer.total_steps());
             if done < all {
@@ -80,7 +87,7 @@ pub(super) async fn train(scheduler: &Scheduler, claim: &Claim, spec: &TrainingJ
             let (code, reason) = match &e {
                 RunError::Train(TrainError::Plan(_)) => (tonic::Code::InvalidArgument, "INVALID_FIELD"),
                 RunError::Train(TrainError::Coordinates(_)) => (tonic::Code::FailedPrecondition, "UNSUITABLE_SYSTEM"),
-                RunError::Train(TrainError::Diverged(_) | TrainError::NotFinite(_)) => {
+                RunError::Train(TrainError::Diverged(_) | TrainError::NotFinite(_) | TrainError::Collapsed { .. }) => {
                     (tonic::Code::Aborted, "TRAINING_DIVERGED")
                 }
                 RunError::Checkpoint(CheckpointError::Damaged(_) | CheckpointError::Foreign) => {

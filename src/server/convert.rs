@@ -109,6 +109,7 @@ pub(super) fn job(record: &JobRecord) -> Result<v1::Job, ApiError> {
                 &job.system,
                 job.dataset.as_deref(),
                 &job.model_id,
+                &job.recipe,
             ))),
             progress: progress.map(v1::TrainingProgress::decode).transpose().map_err(damaged)?,
             model: made,

@@ -6,7 +6,9 @@ use super::errors::ApiError;
 use super::pages::{next_token, read_page};
 use crate::contract::v1;
 use crate::contract::v1::job_service_server::JobService;
-use crate::contract::{FieldError, encode_state_event, id_of, job_event, simulation_plan, training_plan};
+use crate::contract::{
+    FieldError, chosen_recipe, encode_state_event, id_of, job_event, simulation_plan, training_plan,
+};
 use crate::coords::preview_kinds;
 use crate::energy::has_start;
 use crate::energy::{EnergyScale, System};
@@ -80,6 +82,7 @@ impl Jobs {
             return Err(FieldError::invalid("job.training.dataset", reason).into());
         }
         let temperature = temperature(&task, &system, dataset.as_ref().map(|(_, d)| d))?;
+        let (recipe, reason) = chosen_recipe(&task, &system)?;
         let plan = training_plan(&task, &system, temperature)?;
         if plan.needs_data() && dataset.is_none() {
             let reason = "a stage has a maximum_likelihood weight; name a dataset, or train by reverse_kl alone";
@@ -87,7 +90,14 @@ impl Jobs {
         }
         let plan = check_flow(system, plan, dataset.is_some()).await?;
         let model_id = product_id("job.training.model_id", &task.model_id, &system_id)?;
-        Ok(TrainingJob { system: system_id, dataset: dataset.map(|(id, _)| id), model_id, plan })
+        Ok(TrainingJob {
+            system: system_id,
+            dataset: dataset.map(|(id, _)| id),
+            model_id,
+            recipe: recipe.name().to_string(),
+            reason: reason.to_string(),
+            plan,
+        })
     }
 
     async fn simulation(&self, task: v1::SimulationTask) -> Result<SimulationJob, ApiError> {

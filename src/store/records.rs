@@ -215,6 +215,9 @@ pub struct TrainingJob {
     pub system: String,
     pub dataset: Option<String>,
     pub model_id: String,
+    /// The recipe that choices were made by, and why it is that one.
+    pub recipe: String,
+    pub reason: String,
     pub plan: TrainingPlan,
 }
 

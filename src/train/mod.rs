@@ -20,7 +20,7 @@ pub const FEWEST_FRAMES: u64 = trainer::HELD_OUT as u64;
 pub use adam::AdamSettings;
 pub use checkpoint::CheckpointError;
 pub use plan::{Budget, EnergyCut, Stage, TrainingPlan, Validation};
-pub use recipe::default_plan;
+pub use recipe::{Recipe, default_plan};
 pub use replay::Replay;
 pub use run::{Directive, Observer, Outcome, Progress, RunError, StopReason, run};
 pub use schedule::{Ramp, RampShape};

@@ -1,78 +1,195 @@
-//! Plans for users who name a system and nothing else.
+//! Plans for users who name a system and nothing else, or a recipe by its name.
 
 use super::adam::AdamSettings;
 use super::plan::{Budget, EnergyCut, Stage, TrainingPlan, Validation};
 use super::replay::Replay;
 use super::schedule::{Ramp, RampShape};
+use super::transport::Transport;
 use crate::compute::bias_activation::Activation;
 use crate::coords::CoordinateChoice;
-use crate::energy::System;
+use crate::energy::analytic::AnalyticPotential;
+use crate::energy::{System, SystemDefinition};
 use crate::flow::{Architecture, ArchitectureKind, ConditionerKind, TemperatureRange};
 
-/// A plan that suits a system: by its dimension, its kind, and whether there are data.
+/// A way of training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recipe {
+    /// The flow's own samples, weighted towards the target as far as they bear (constrained mass transport). Modes that the
+    /// flow covers when it begins are not lost.
+    Transport,
+    /// Reverse Kullback-Leibler divergence while the target cools down, with a little maximum likelihood if there are data.
+    ReverseKl,
+    /// Reverse Kullback-Leibler divergence at four times the temperature, then own samples weighted from there down
+    /// (temperature-annealed Boltzmann generators).
+    Annealing,
+    /// Data alone, until what is held out of them is no longer described better.
+    Likelihood,
+}
+
+impl Recipe {
+    pub const ALL: [Self; 4] = [Self::Transport, Self::ReverseKl, Self::Annealing, Self::Likelihood];
+
+    /// As users write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Transport => "transport",
+            Self::ReverseKl => "reverse-kl",
+            Self::Annealing => "annealing",
+            Self::Likelihood => "likelihood",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|recipe| recipe.name() == name)
+    }
+
+    /// The one that suits a system, and why, in a sentence.
+    pub fn suited(system: &System, has_data: bool) -> (Self, &'static str) {
+        match (system.atoms().is_some(), has_data) {
+            (true, _) => (
+                Self::ReverseKl,
+                "a molecule is stiff: forces tell a flow more than weights of its first samples, which are all zero",
+            ),
+            (false, true) => (Self::ReverseKl, "there are data, which keep reverse KL from losing their modes"),
+            (false, false) => {
+                (Self::Transport, "nothing but the energy is known: modes are found by covering everything")
+            }
+        }
+    }
+
+    /// The plan for a system.
+    pub fn plan(
+        self,
+        system: &System,
+        temperature: f64,
+        temperature_range: Option<TemperatureRange>,
+        has_data: bool,
+    ) -> TrainingPlan {
+        TrainingPlan {
+            temperature,
+            temperature_range,
+            seed: 0,
+            coordinates: CoordinateChoice::Automatic,
+            architecture: architecture(system),
+            stages: self.stages(system, has_data),
+            adam: AdamSettings::default(),
+            weight_average: (self != Self::ReverseKl).then_some(0.999),
+            patience: (self == Self::Likelihood).then_some(20),
+            gradient_clip: 10.0,
+            energy_cut: EnergyCut { high: 1e3, max: 1e20 },
+            budget: Budget::default(),
+            validation: Validation { every: 100, samples: 2048 },
+            checkpoint_every: 250,
+        }
+    }
+
+    fn stages(self, system: &System, has_data: bool) -> Vec<Stage> {
+        let demand = demand(system);
+        let molecule = demand == Demand::Molecule;
+        let batch = if matches!(demand, Demand::Islands | Demand::Scales) { 1024 } else { 512 };
+        let stage = |steps, ml: f64, kl: f64, own: f64, factor: Ramp, learning_rate: Ramp| Stage {
+            steps,
+            batch,
+            maximum_likelihood: Ramp::constant(ml),
+            reverse_kl: Ramp::constant(kl),
+            own_samples: Ramp::constant(own),
+            replay: Replay::default(),
+            temperature_factor: factor,
+            learning_rate,
+        };
+        let flat = Ramp::constant;
+        let decay = |from, to| Ramp::new(from, to, RampShape::Cosine);
+        let still = flat(1.0);
+        // At a high temperature the modes of the target run into one another, and the flow finds them all before they part.
+        let cooling = Ramp::new(4.0, 1.0, RampShape::Exponential);
+        let fast = if molecule { 5e-4 } else { 1e-3 };
+        let long = match demand {
+            Demand::Molecule => 8500,
+            Demand::Small | Demand::Large => 5000,
+            Demand::Islands => 6000,
+            Demand::Scales => 10_000,
+        };
+        match (self, molecule, has_data) {
+            (Self::Transport, ..) => vec![stage(long, 0.0, 0.0, 1.0, still, decay(fast, 1e-5))],
+            (Self::Annealing, ..) => {
+                let mut down = stage(2 * long / 3, 0.0, 0.0, 1.0, cooling, flat(fast));
+                down.replay.transport = Transport { trust: None, entropy: None };
+                let mut last = stage(long / 3, 0.0, 0.0, 1.0, still, decay(fast, 1e-5));
+                last.replay = down.replay;
+                vec![stage(long / 3, 0.0, 1.0, 0.0, flat(4.0), flat(fast)), down, last]
+            }
+            (Self::Likelihood, ..) => vec![stage(10 * long, 1.0, 0.0, 0.0, still, decay(fast, 1e-5))],
+            // Trajectories are short for the dimension: trained on heavily, a flow learns their noise. A little of them
+            // keeps it from forgetting what they have seen.
+            (Self::ReverseKl, true, data) => {
+                let ml = if data { 0.1 } else { 0.0 };
+                vec![
+                    stage(3000, 0.0, 1.0, 0.0, cooling, flat(fast)),
+                    stage(5500, ml, 1.0, 0.0, still, decay(fast, 1e-5)),
+                ]
+            }
+            (Self::ReverseKl, false, true) => {
+                vec![stage(500, 1.0, 0.0, 0.0, still, flat(fast)), stage(2500, 0.2, 1.0, 0.0, still, decay(fast, 1e-5))]
+            }
+            (Self::ReverseKl, false, false) => vec![
+                stage(1500, 0.0, 1.0, 0.0, cooling, flat(2e-3)),
+                stage(1500, 0.0, 1.0, 0.0, still, decay(2e-3, 1e-5)),
+            ],
+        }
+    }
+}
+
+/// What a flow has to be able to do, where the potential is a known one.
+#[derive(Clone, Copy, PartialEq)]
+enum Demand {
+    /// Two coordinates, a few modes.
+    Small,
+    /// Many modes, with next to nothing between them: many knots.
+    Islands,
+    /// Scales that differ by orders of magnitude: affine couplings, which have no domain to leave.
+    Scales,
+    Large,
+    Molecule,
+}
+
+fn demand(system: &System) -> Demand {
+    match system.definition() {
+        SystemDefinition::OpenMm { .. } => Demand::Molecule,
+        SystemDefinition::Analytic(AnalyticPotential::GaussianMixture(_)) => Demand::Islands,
+        SystemDefinition::Analytic(AnalyticPotential::Funnel(_)) => Demand::Scales,
+        SystemDefinition::Analytic(_) if system.dimension() > 8 => Demand::Large,
+        SystemDefinition::Analytic(_) => Demand::Small,
+    }
+}
+
+/// A flow of a kind and size that suits the system.
+fn architecture(system: &System) -> Architecture {
+    use ArchitectureKind::{RealNvp, Spline};
+    let (kind, couplings, width, bins, log_scale_bound) = match demand(system) {
+        Demand::Small => (Spline, 6, 32, 16, 2.0),
+        Demand::Islands => (Spline, 10, 96, 32, 2.0),
+        Demand::Scales => (RealNvp, 8, 64, 8, 4.0),
+        Demand::Large => (Spline, 6, 128, 16, 2.0),
+        Demand::Molecule => (Spline, 8, 128, 8, 2.0),
+    };
+    Architecture {
+        kind,
+        couplings,
+        conditioner: ConditionerKind::Mlp,
+        hidden: vec![width; 2],
+        activation: Activation::Silu,
+        bins,
+        spline_bound: 5.0,
+        log_scale_bound,
+    }
+}
+
+/// The plan of the recipe that suits a system: by its dimension, its kind, and whether there are data.
 pub fn default_plan(
     system: &System,
     temperature: f64,
     temperature_range: Option<TemperatureRange>,
     has_data: bool,
 ) -> TrainingPlan {
-    let d = system.dimension();
-    let molecule = system.atoms().is_some();
-    let architecture = Architecture {
-        kind: ArchitectureKind::Spline,
-        couplings: if molecule { 8 } else { 6 },
-        conditioner: ConditionerKind::Mlp,
-        hidden: if molecule || d > 8 { vec![128, 128] } else { vec![32, 32] },
-        activation: Activation::Silu,
-        bins: if molecule { 8 } else { 16 },
-        spline_bound: 5.0,
-        log_scale_bound: 2.0,
-    };
-    let stage = |steps, batch, ml: f64, kl: f64, factor: Ramp, lr: Ramp| Stage {
-        steps,
-        batch,
-        maximum_likelihood: Ramp::constant(ml),
-        reverse_kl: Ramp::constant(kl),
-        own_samples: Ramp::constant(0.0),
-        replay: Replay::default(),
-        temperature_factor: factor,
-        learning_rate: lr,
-    };
-    let still = Ramp::constant(1.0);
-    // At a high temperature the modes of the target run into one another, and the flow finds them all before they part.
-    let cooling = Ramp::new(4.0, 1.0, RampShape::Exponential);
-    let flat = Ramp::constant;
-    let decay = |from, to| Ramp::new(from, to, RampShape::Cosine);
-    // Trajectories are short for the dimension: trained on heavily, a flow learns their noise. A little of them keeps it
-    // from forgetting what they have seen.
-    let stages = match (molecule, has_data) {
-        (true, true) => {
-            vec![stage(3000, 512, 0.0, 1.0, cooling, flat(5e-4)), stage(5500, 512, 0.1, 1.0, still, decay(5e-4, 1e-5))]
-        }
-        (true, false) => {
-            vec![stage(3000, 512, 0.0, 1.0, cooling, flat(5e-4)), stage(5500, 512, 0.0, 1.0, still, decay(5e-4, 1e-5))]
-        }
-        (false, true) => {
-            vec![stage(500, 512, 1.0, 0.0, still, flat(1e-3)), stage(2500, 512, 0.2, 1.0, still, decay(1e-3, 1e-5))]
-        }
-        (false, false) => {
-            vec![stage(1500, 512, 0.0, 1.0, cooling, flat(2e-3)), stage(1500, 512, 0.0, 1.0, still, decay(2e-3, 1e-5))]
-        }
-    };
-    TrainingPlan {
-        temperature,
-        temperature_range,
-        seed: 0,
-        coordinates: CoordinateChoice::Automatic,
-        architecture,
-        stages,
-        adam: AdamSettings::default(),
-        weight_average: None,
-        patience: None,
-        gradient_clip: 10.0,
-        energy_cut: EnergyCut { high: 1e3, max: 1e20 },
-        budget: Budget::default(),
-        validation: Validation { every: 100, samples: 2048 },
-        checkpoint_every: 250,
-    }
+    Recipe::suited(system, has_data).0.plan(system, temperature, temperature_range, has_data)
 }

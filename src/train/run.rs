@@ -149,8 +149,8 @@ fn proceed(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome
         match advance(trainer, observer, &mut clock, &mut last_step) {
             Ok(None) => {}
             Ok(Some(reason)) => break reason,
-            Err(Turn::Failed(RunError::Train(error @ (TrainError::Diverged(_) | TrainError::NotFinite(_)))))
-                if trainer.counters.rollbacks < MAX_ROLLBACKS =>
+            Err(Turn::Failed(RunError::Train(error)))
+                if error.is_divergence() && trainer.counters.rollbacks < MAX_ROLLBACKS =>
             {
                 let safe = std::mem::take(&mut trainer.safe);
                 trainer.roll_back(&safe, SLOWER)?;
@@ -197,6 +197,9 @@ fn advance(
         let weights = trainer.validate(trainer.plan.temperature, trainer.plan.validation.samples, observer)?;
         let report = progress(trainer, Some(&made), clock.rate, weights)?;
         observer.progress(&report);
+        if !is_heated(trainer) && trainer.counters.rollbacks < MAX_ROLLBACKS {
+            trainer.check_fraction(effective_fraction(&report))?;
+        }
         if has_converged(trainer, &report)? {
             return Ok(Some(StopReason::Converged));
         }
@@ -214,12 +217,25 @@ fn advance(
 /// ⟨log p⟩ of held-out data where there are any, else the effective fraction of the flow's own samples.
 fn has_converged(trainer: &mut Trainer, report: &Progress) -> Result<bool, Turn> {
     let Some(patience) = trainer.plan.patience else { return Ok(false) };
-    let stages = trainer.plan.stages.len();
-    if report.last.as_ref().is_none_or(|last| last.stage + 1 != stages) {
+    if !is_last_stage(trainer, report) {
         return Ok(false);
     }
-    let own = report.weights.effective_samples / report.weights.samples.max(1) as f64;
-    Ok(trainer.judge(report.held_out_log_prob.unwrap_or(own))? >= patience)
+    Ok(trainer.judge(report.held_out_log_prob.unwrap_or(effective_fraction(report)))? >= patience)
+}
+
+fn is_last_stage(trainer: &Trainer, report: &Progress) -> bool {
+    let stages = trainer.plan.stages.len();
+    report.last.as_ref().is_some_and(|last| last.stage + 1 == stages)
+}
+
+/// Whether the step just made was at another temperature than the one that is measured at.
+fn is_heated(trainer: &Trainer) -> bool {
+    let stage = trainer.plan.stage_at(trainer.counters.step.saturating_sub(1));
+    stage.is_some_and(|(_, stage, fraction)| stage.temperature_factor.at(fraction) != 1.0)
+}
+
+fn effective_fraction(report: &Progress) -> f64 {
+    report.weights.effective_samples / report.weights.samples.max(1) as f64
 }
 
 /// The time of steps. A device goes on when they have been asked for: what is left is waited for when a run is settled.

@@ -26,6 +26,10 @@ const STRETCHES: usize = 20 * HELD_OUT;
 /// Held-out frames that are measured on, at most.
 const MAX_HELD_OUT: usize = 8192;
 
+/// A flow with this effective fraction is one to lose; with this part of what it was, it is lost.
+const GOOD: f64 = 0.1;
+const LOST: f64 = 0.05;
+
 /// Steps in a row that may end in a gradient that is not finite before the run is given up.
 const MAX_BAD_STEPS: u64 = 50;
 
@@ -46,6 +50,17 @@ pub enum TrainError {
     Diverged(u64),
     #[error("the weights are not finite after step {0}; lower the learning rate or gradient_clip")]
     NotFinite(u64),
+    #[error(
+        "{now:.3} % of the samples are effective after step {step}, where it was {best:.1} %; lower the learning rate"
+    )]
+    Collapsed { step: u64, now: f64, best: f64 },
+}
+
+impl TrainError {
+    /// Whether a smaller learning rate could have helped.
+    pub(super) fn is_divergence(&self) -> bool {
+        matches!(self, Self::Diverged(_) | Self::NotFinite(_) | Self::Collapsed { .. })
+    }
 }
 
 /// Configurations to train on.
@@ -139,6 +154,8 @@ pub(super) struct Counters {
     pub learning_rate_scale: f64,
     /// How often it was.
     pub rollbacks: u64,
+    /// The largest effective fraction that was measured while the flow was trained at the temperature of the plan.
+    pub best_fraction: f64,
 }
 
 impl Default for Counters {
@@ -151,6 +168,7 @@ impl Default for Counters {
             non_finite: 0,
             learning_rate_scale: 1.0,
             rollbacks: 0,
+            best_fraction: 0.0,
         }
     }
 }
@@ -217,7 +235,9 @@ impl Trainer {
         let adam = Adam::new(plan.adam, weights.variables(), device)?;
         let data = data.map(|data| prepare(&target, data, &plan, device)).transpose()?;
         let (counters, own) = (Counters::default(), Buffer::default());
-        let present = || weights.variables().iter().map(|var| var.as_tensor().copy()).collect::<Result<_, _>>();
+        let present = || -> candle_core::Result<Vec<Tensor>> {
+            weights.variables().iter().map(|var| Ok(var.as_tensor().copy()?.detach())).collect()
+        };
         let average = plan.weight_average.map(|_| present()).transpose()?;
         let (best, safe) = (None, Vec::new());
         Ok(Self { plan, target, flow, weights, adam, counters, average, best, safe, own, data, left_out: None })
@@ -225,6 +245,20 @@ impl Trainer {
 
     pub fn target(&self) -> &ReducedTarget {
         &self.target
+    }
+
+    /// What the flow is made of, in a few words.
+    pub fn flow_summary(&self) -> String {
+        let (spec, architecture) = (self.flow.spec(), &self.plan.architecture);
+        let told = if spec.temperatures.is_some() { ", conditioned on temperature" } else { "" };
+        let weights: usize = self.weights.variables().iter().map(|var| var.elem_count()).sum();
+        format!(
+            "{:?}, {} coordinates, {} layers, conditioners {:?}, {weights} weights{told}",
+            architecture.kind,
+            spec.dimension(),
+            spec.layers.len(),
+            architecture.hidden
+        )
     }
 
     /// Steps done so far.
@@ -322,7 +356,8 @@ impl Trainer {
         let steps = self.counters.step as f64;
         let keep = decay.min((1.0 + steps) / (10.0 + steps));
         for (average, var) in average.iter_mut().zip(self.weights.variables()) {
-            *average = ((&*average * keep)? + (var.as_tensor().detach() * (1.0 - keep))?)?;
+            // Without a graph, which would keep every average that there was.
+            *average = ((&*average * keep)? + (var.as_tensor().detach() * (1.0 - keep))?)?.detach();
         }
         Ok(())
     }
@@ -339,6 +374,16 @@ impl Trainer {
             Some(average) => self.weights.by_path(average)?,
             None => self.weights.values()?,
         })
+    }
+
+    /// Fails if a measurement shows that the flow has lost what it had.
+    pub(super) fn check_fraction(&mut self, fraction: f64) -> Result<(), TrainError> {
+        let (step, best) = (self.counters.step, self.counters.best_fraction);
+        if best >= GOOD && fraction < LOST * best {
+            return Err(TrainError::Collapsed { step, now: 100.0 * fraction, best: 100.0 * best });
+        }
+        self.counters.best_fraction = best.max(fraction);
+        Ok(())
     }
 
     /// Compares a measurement with the best so far, and says for how many in a row there was none better.

@@ -4,6 +4,7 @@ use super::super::super::client::CliError;
 use super::super::super::output::duration;
 use super::target::Target;
 use crate::energy::System;
+use crate::flow::TemperatureRange;
 use crate::sample::Generator;
 use crate::train::{Directive, Observer, Outcome, Progress, Trainer, TrainingPlan, default_plan, run};
 use candle_core::Device;
@@ -14,7 +15,9 @@ const REPORT_EVERY: Duration = Duration::from_secs(30);
 
 /// What decides a run, besides the target: all that a user asks for.
 fn plan_of(target: &Target, system: &System, seed: u64, seconds: Option<f64>) -> TrainingPlan {
-    let mut plan = default_plan(system, target.trained_at, None, false);
+    let ends = target.temperatures.iter().fold((f64::INFINITY, 0.0f64), |(low, high), &t| (low.min(t), high.max(t)));
+    let range = (ends.0 < ends.1).then_some(TemperatureRange { low: ends.0, high: ends.1 });
+    let mut plan = default_plan(system, target.trained_at, range, false);
     plan.seed = seed;
     plan.budget.seconds = seconds;
     plan
