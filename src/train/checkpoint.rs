@@ -116,6 +116,7 @@ impl Trainer {
         // What was spent is spent.
         self.counters = Counters {
             step: self.counters.step,
+            measured_at: self.counters.step,
             learning_rate_scale: spent.learning_rate_scale * slower,
             rollbacks: spent.rollbacks + 1,
             ..spent

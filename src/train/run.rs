@@ -185,28 +185,49 @@ fn advance(
     last_step: &mut Option<Step>,
 ) -> Result<Option<StopReason>, Turn> {
     ask(observer)?;
+    let step = trainer.counters.step;
+    if trainer.counters.measured_at != step && is_due(trainer) {
+        return measure_course(trainer, observer, clock, last_step.as_ref());
+    }
     if trainer.budget_spent() {
         return Ok(Some(StopReason::BudgetSpent));
     }
     let begin = Instant::now();
     let Some(made) = trainer.step()? else { return Ok(Some(StopReason::Completed)) };
     clock.step(trainer, begin);
-    let step = trainer.counters.step;
-    if step.is_multiple_of(trainer.plan.validation.every) {
-        clock.settle(trainer)?;
-        let weights = trainer.validate(trainer.plan.temperature, trainer.plan.validation.samples, observer)?;
-        let report = progress(trainer, Some(&made), clock.rate, weights)?;
-        observer.progress(&report);
-        if !is_heated(trainer) && trainer.counters.rollbacks < MAX_ROLLBACKS {
-            trainer.check_fraction(effective_fraction(&report))?;
-        }
-        if has_converged(trainer, &report)? {
-            return Ok(Some(StopReason::Converged));
-        }
-    }
     *last_step = Some(made);
+    Ok(None)
+}
+
+/// Whether progress or a checkpoint is due at the present step.
+fn is_due(trainer: &Trainer) -> bool {
+    let (step, plan) = (trainer.counters.step, &trainer.plan);
+    step.is_multiple_of(plan.validation.every) || step.is_multiple_of(plan.checkpoint_every)
+}
+
+/// Measures the flow, and keeps what is due. A checkpoint is only made of a flow that has lost nothing: it is what a run goes
+/// back to.
+fn measure_course(
+    trainer: &mut Trainer,
+    observer: &mut dyn Observer,
+    clock: &mut Clock,
+    last_step: Option<&Step>,
+) -> Result<Option<StopReason>, Turn> {
+    clock.settle(trainer)?;
+    let step = trainer.counters.step;
+    let weights = trainer.validate(trainer.plan.temperature, trainer.plan.validation.samples, observer)?;
+    let report = progress(trainer, last_step, clock.rate, weights)?;
+    if step.is_multiple_of(trainer.plan.validation.every) {
+        observer.progress(&report);
+    }
+    if !is_heated(trainer) && trainer.counters.rollbacks < MAX_ROLLBACKS {
+        trainer.check_fraction(effective_fraction(&report))?;
+    }
+    trainer.counters.measured_at = step;
+    if step.is_multiple_of(trainer.plan.validation.every) && has_converged(trainer, &report)? {
+        return Ok(Some(StopReason::Converged));
+    }
     if step.is_multiple_of(trainer.plan.checkpoint_every) {
-        clock.settle(trainer)?;
         trainer.safe = trainer.checkpoint()?;
         observer.checkpoint(step, trainer.safe.clone()).map_err(RunError::NotKept)?;
     }
@@ -217,15 +238,15 @@ fn advance(
 /// ⟨log p⟩ of held-out data where there are any, else the effective fraction of the flow's own samples.
 fn has_converged(trainer: &mut Trainer, report: &Progress) -> Result<bool, Turn> {
     let Some(patience) = trainer.plan.patience else { return Ok(false) };
-    if !is_last_stage(trainer, report) {
+    if !is_last_stage(trainer) {
         return Ok(false);
     }
     Ok(trainer.judge(report.held_out_log_prob.unwrap_or(effective_fraction(report)))? >= patience)
 }
 
-fn is_last_stage(trainer: &Trainer, report: &Progress) -> bool {
-    let stages = trainer.plan.stages.len();
-    report.last.as_ref().is_some_and(|last| last.stage + 1 == stages)
+fn is_last_stage(trainer: &Trainer) -> bool {
+    let (plan, made) = (&trainer.plan, trainer.counters.step.saturating_sub(1));
+    plan.stage_at(made).is_some_and(|(stage, ..)| stage + 1 == plan.stages.len())
 }
 
 /// Whether the step just made was at another temperature than the one that is measured at.

@@ -156,6 +156,8 @@ pub(super) struct Counters {
     pub rollbacks: u64,
     /// The largest effective fraction that was measured while the flow was trained at the temperature of the plan.
     pub best_fraction: f64,
+    /// The step that the flow was last measured after.
+    pub measured_at: u64,
 }
 
 impl Default for Counters {
@@ -169,6 +171,7 @@ impl Default for Counters {
             learning_rate_scale: 1.0,
             rollbacks: 0,
             best_fraction: 0.0,
+            measured_at: 0,
         }
     }
 }
