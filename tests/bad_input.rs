@@ -426,6 +426,79 @@ async fn jobs() {
         case!(j.create_job(with(|t| t.temperature = f64::NAN)), InvalidArgument, "INVALID_FIELD", "temperature"),
         case!(j.create_job(with(|t| t.temperature = f64::INFINITY)), InvalidArgument, "INVALID_FIELD", "temperature"),
         case!(j.create_job(with(|t| t.temperature = -1.0)), InvalidArgument, "INVALID_FIELD", "temperature"),
+        case!(
+            j.create_job(with(|t| t.temperature_range = Some(v1::TemperatureRange { low: 2.0, high: 0.5 }))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "temperature_range"
+        ),
+        case!(
+            j.create_job(with(|t| t.temperature_range = Some(v1::TemperatureRange { low: f64::NAN, high: 2.0 }))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "temperature_range.low"
+        ),
+        case!(
+            j.create_job(with(|t| t.temperature_range = Some(v1::TemperatureRange { low: -1.0, high: f64::INFINITY }))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "temperature_range.low"
+        ),
+        case!(
+            j.create_job(with(|t| {
+                t.temperature = 3.0;
+                t.temperature_range = Some(v1::TemperatureRange { low: 0.5, high: 2.0 });
+            })),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "temperature is 3"
+        ),
+        case!(j.create_job(with(|t| t.recipe = "alchemy".into())), InvalidArgument, "INVALID_FIELD", "transport"),
+        case!(j.create_job(with(|t| t.weight_average = 1.0)), InvalidArgument, "INVALID_FIELD", "weight_average"),
+        case!(j.create_job(with(|t| t.weight_average = f64::NAN)), InvalidArgument, "INVALID_FIELD", "weight_average"),
+        case!(j.create_job(with(|t| t.patience = -1)), InvalidArgument, "INVALID_FIELD", "patience"),
+        case!(
+            j.create_job(with(|t| t.stages[0].own_samples = Some(v1::Ramp { start: f64::NAN, end: 1.0, shape: 0 }))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "own_samples"
+        ),
+        case!(
+            j.create_job(with(|t| t.stages[0].replay = Some(v1::Replay { generation: -1, ..v1::Replay::default() }))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "replay.generation"
+        ),
+        case!(
+            j.create_job(with(
+                |t| t.stages[0].replay = Some(v1::Replay { generation: i64::MAX, ..v1::Replay::default() })
+            )),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "replay.generation"
+        ),
+        case!(
+            j.create_job(with(|t| t.stages[0].replay = Some(v1::Replay { trust: f64::NAN, ..v1::Replay::default() }))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "replay.trust"
+        ),
+        case!(
+            j.create_job(with(|t| t.stages[0].replay = Some(v1::Replay { entropy: -1.0, ..v1::Replay::default() }))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "replay.entropy"
+        ),
+        case!(
+            j.create_job(with(|t| {
+                t.stages[0].own_samples = Some(v1::Ramp { start: 1.0, end: 1.0, shape: 0 });
+                t.stages[0].batch = 65536;
+                t.stages[0].replay = Some(v1::Replay { generation: 100_000, ..v1::Replay::default() });
+            })),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "replay.generation"
+        ),
         case!(j.create_job(with(|t| t.stages[0].steps = 0)), InvalidArgument, "INVALID_FIELD", "stages[0].steps"),
         case!(
             j.create_job(with(|t| t.stages[0].steps = i64::MAX)),
@@ -591,6 +664,24 @@ async fn samples_and_free_energies() {
         case!(s.stream_samples(with(|r| r.count = 0)), InvalidArgument, "INVALID_FIELD", "count"),
         case!(s.stream_samples(with(|r| r.count = 1 << 63)), InvalidArgument, "INVALID_FIELD", "count"),
         case!(s.stream_samples(with(|r| r.first_index = u64::MAX)), OutOfRange, "INDEX_OVERFLOW", "index"),
+        case!(
+            s.stream_samples(with(|r| r.method = v1::SamplingMethod::Conditioned.into())),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "range of temperatures"
+        ),
+        case!(
+            s.stream_samples(with(|r| r.least_effective_fraction = 1.5)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "least_effective_fraction"
+        ),
+        case!(
+            s.stream_samples(with(|r| r.least_effective_fraction = f64::NAN)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "least_effective_fraction"
+        ),
         case!(s.stream_samples(with(|r| r.method = 77)), InvalidArgument, "INVALID_FIELD", "method"),
         case!(
             s.stream_samples(with(|r| r.method = v1::SamplingMethod::Annealed.into())),

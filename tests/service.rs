@@ -334,6 +334,7 @@ async fn create_calls_are_safe_to_repeat() {
     let task = v1::TrainingTask {
         system: "systems/double-well".into(),
         budget: Some(v1::Budget { steps: 30, ..v1::Budget::default() }),
+        recipe: "reverse-kl".into(),
         ..v1::TrainingTask::default()
     };
     let fitted = v1::CreateJobRequest { validate_only: true, ..job_request(task) };

@@ -214,7 +214,10 @@ fn temperature(task: &v1::TrainingTask, system: &System, dataset: Option<&Datase
         (_, EnergyScale::KilojoulePerMole) => ROOM,
     };
     Ok(match &task.temperature_range {
-        Some(range) if !(range.low..=range.high).contains(&default) => (range.low * range.high).sqrt(),
+        // What is no range is refused with the rest of the plan.
+        Some(range) if default < range.low || range.high < default => Some((range.low * range.high).sqrt())
+            .filter(|middle| (range.low..=range.high).contains(middle))
+            .unwrap_or(default),
         _ => default,
     })
 }

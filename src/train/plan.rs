@@ -12,6 +12,9 @@ const MAX_BATCH: usize = 1 << 16;
 /// Samples of a measurement.
 const MAX_VALIDATION: u64 = 1 << 20;
 
+/// Generations of own samples in a shortened stage, at least.
+const SHORTEST: u64 = 10;
+
 /// Of a flow's own samples, in two generations.
 const MAX_KEPT_BYTES: u64 = 1 << 31;
 
@@ -125,6 +128,8 @@ impl TrainingPlan {
             before += stage.steps;
             let until = (u128::from(before) * u128::from(steps) / u128::from(all)) as u64;
             stage.steps = until - given;
+            // Nothing is learned of own samples before the first generation is whole.
+            stage.replay.generation = stage.replay.generation.min(stage.steps / SHORTEST).max(1);
             given = until;
         }
         self.stages.retain(|stage| stage.steps > 0);
