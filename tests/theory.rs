@@ -141,6 +141,30 @@ fn temperature_scales_the_latent() {
     }
 }
 
+/// §4.5: of a flow that is perfect at τ = 1 the spread of ladj alone says what scaled latents lose at another τ. The target
+/// here is the flow's own density to the power 1/τ.
+#[test]
+fn spread_of_ladj_predicts_the_loss() {
+    for kind in KINDS {
+        let model = generator(double_well(), kind, 0.3, &[(0.0, 1.3), (0.0, 1.3)]);
+        for tau in [0.6, 1.7] {
+            let scaled = key(tau, Method::LatentScaling);
+            let batch = model.samples(&scaled, 0, 8 * N).unwrap();
+            let predicted = model.predicted_fraction(&scaled, &batch);
+            let p1 = model.log_prob(&key(1.0, Method::Reweighting), &batch.positions).unwrap();
+            let mut weights = WeightAccumulator::default();
+            p1.iter().zip(&batch.log_probs).for_each(|(p1, ptau)| weights.add(p1 / tau - ptau));
+            let measured = weights.summary().effective_samples / batch.len() as f64;
+            assert!(
+                (predicted - measured).abs() < 1e-3,
+                "{kind:?} at {tau}: {predicted} predicted, {measured} measured"
+            );
+            let constant = model.flow.has_constant_jacobian();
+            assert_eq!(constant, predicted > 1.0 - 1e-6, "{kind:?} at {tau}: {predicted}");
+        }
+    }
+}
+
 /// Weights average to Z whatever the flow is like (equations 1 and 61), by both methods, at every temperature. The bound
 /// is four standard errors: with 100 fixed comparisons a false alarm would have had a chance of 6e-3, once.
 #[test]
