@@ -456,7 +456,6 @@ async fn jobs() {
         case!(j.create_job(with(|t| t.recipe = "alchemy".into())), InvalidArgument, "INVALID_FIELD", "transport"),
         case!(j.create_job(with(|t| t.weight_average = 1.0)), InvalidArgument, "INVALID_FIELD", "weight_average"),
         case!(j.create_job(with(|t| t.weight_average = f64::NAN)), InvalidArgument, "INVALID_FIELD", "weight_average"),
-        case!(j.create_job(with(|t| t.patience = -1)), InvalidArgument, "INVALID_FIELD", "patience"),
         case!(
             j.create_job(with(|t| t.stages[0].own_samples = Some(v1::Ramp { start: f64::NAN, end: 1.0, shape: 0 }))),
             InvalidArgument,

@@ -7,7 +7,7 @@ use boltzflow::energy::analytic::AnalyticPotential;
 use boltzflow::energy::{System, SystemDefinition};
 use boltzflow::flow::{ArchitectureKind, TemperatureRange};
 use boltzflow::math::Purpose;
-use boltzflow::sample::{Generator, SampleKey};
+use boltzflow::sample::{Generator, Method, SampleKey};
 use boltzflow::thermo::{
     CollectiveVariable, FreeEnergyAccumulator, FreeEnergyQuery, FreeEnergyReport, StateQuery, WeightAccumulator,
 };
@@ -143,12 +143,7 @@ fn interrupted_runs_end_with_the_same_bits() {
     for (name, plan) in [("splines", spline), ("no kernels", unfused), ("everything", everything)] {
         let fresh = || Trainer::new(plan.clone(), built_in("double-well"), None, &Device::Cpu).unwrap();
         let whole = finish(fresh());
-        let key = SampleKey {
-            temperature: 1.0,
-            method: boltzflow::sample::Method::Reweighting,
-            seed: 1,
-            purpose: Purpose::Sample,
-        };
+        let key = SampleKey { temperature: 1.0, method: Method::Reweighting, seed: 1, purpose: Purpose::Sample };
         let expected = whole.samples(&key, 0, 512).unwrap();
         // 60 steps, with four tiles of samples measured after 20, 30, 40 and 60, and forty at the end.
         for (at, steps) in [(1, 1), (23, 20), (33, 28), (38, 30), (78, 60), (100, 60)] {
@@ -160,6 +155,35 @@ fn interrupted_runs_end_with_the_same_bits() {
             let second = Trainer::resume(plan.clone(), built_in("double-well"), None, &bytes, &Device::Cpu).unwrap();
             assert_eq!(finish(second).samples(&key, 0, 512).unwrap(), expected, "{name}, interrupted at {at}");
         }
+    }
+}
+
+/// A run whose patience ends it before its last step ends with the best weights, also when it is interrupted while these are
+/// measured.
+#[test]
+fn patience_ends_with_the_best_weights() {
+    let system = built_in("double-well");
+    let mut plan = small_plan(&system);
+    plan.stages[0].temperature_factor = Ramp::constant(1.0);
+    plan.stages[0].learning_rate = Ramp::constant(2e-2);
+    plan.validation.every = 1;
+    plan.patience = Some(2);
+    let fresh = || Trainer::new(plan.clone(), built_in("double-well"), None, &Device::Cpu).unwrap();
+    let mut trainer = fresh();
+    let mut keeper = Keeper::default();
+    assert!(matches!(run(&mut trainer, &mut keeper).unwrap(), Outcome::Finished { .. }));
+    let steps = trainer.steps_done();
+    assert!(steps < 60 && keeper.notes.iter().any(|note| note.contains("no better")), "{steps}: {:?}", keeper.notes);
+    let whole = finish(fresh());
+    let key = SampleKey { temperature: 1.0, method: Method::Reweighting, seed: 1, purpose: Purpose::Sample };
+    let expected = whole.samples(&key, 0, 512).unwrap();
+    for at in [3, 9, 6 * steps - 1, 6 * steps + 4, 6 * steps + 20] {
+        let mut first = fresh();
+        let mut keeper = Keeper { release_at: Some(at), ..Keeper::default() };
+        assert!(matches!(run(&mut first, &mut keeper).unwrap(), Outcome::Released));
+        let bytes = keeper.checkpoint.unwrap();
+        let second = Trainer::resume(plan.clone(), built_in("double-well"), None, &bytes, &Device::Cpu).unwrap();
+        assert_eq!(finish(second).samples(&key, 0, 512).unwrap(), expected, "interrupted at {at}");
     }
 }
 

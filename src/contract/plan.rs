@@ -31,10 +31,16 @@ pub fn training_plan(task: &v1::TrainingTask, system: &System, temperature: f64)
         set(&mut plan.adam.beta2, adam.beta2);
         set(&mut plan.adam.epsilon, adam.epsilon);
     }
-    if task.weight_average != 0.0 {
+    if task.weight_average < 0.0 {
+        plan.weight_average = None;
+    } else if task.weight_average != 0.0 {
         plan.weight_average = Some(task.weight_average);
     }
-    plan.patience = limit("patience", task.patience)?.or(plan.patience);
+    match u64::try_from(task.patience) {
+        Err(_) => plan.patience = None,
+        Ok(0) => {}
+        Ok(patience) => plan.patience = Some(patience),
+    }
     set(&mut plan.gradient_clip, task.gradient_clip);
     if let Some(cut) = &task.energy_cut {
         set(&mut plan.energy_cut.high, cut.high);
@@ -294,8 +300,8 @@ pub fn training_task(
         recipe: recipe.to_string(),
         coordinates: Some(coordinates_message(&plan.coordinates)),
         temperature_range: plan.temperature_range.map(range_message),
-        weight_average: plan.weight_average.unwrap_or(0.0),
-        patience: plan.patience.unwrap_or(0) as i64,
+        weight_average: plan.weight_average.unwrap_or(-1.0),
+        patience: plan.patience.map_or(-1, |patience| patience as i64),
     }
 }
 

@@ -85,9 +85,14 @@ impl Engine {
         let begin = Instant::now();
         let mut done: Vec<TemperatureEstimate> = Vec::new();
         let mut cause = StopCause::Count;
-        for &temperature in &request.temperatures {
-            let (method, _) =
-                self.method_for(outlet, model, temperature, request.method, request.least_effective_fraction)?;
+        // What is to be refused is refused before anything is computed.
+        let least = request.least_effective_fraction;
+        let methods: Vec<Method> = request
+            .temperatures
+            .iter()
+            .map(|&temperature| Ok(self.method_for(outlet, model, temperature, request.method, least)?.0))
+            .collect::<Result<_, StreamError>>()?;
+        for (&temperature, method) in request.temperatures.iter().zip(methods) {
             let key = SampleKey { temperature, method, seed: request.seed, purpose: Purpose::Sample };
             let mut weights = WeightAccumulator::default();
             let mut sums = FreeEnergyAccumulator::new(request.query.clone(), model.generator.kt(temperature));

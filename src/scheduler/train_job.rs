@@ -118,6 +118,11 @@ fn training_data(
         let ends = temperatures.iter().fold((f64::INFINITY, 0.0f64), |(low, high), &t| (low.min(t), high.max(t)));
         notes.push(match temperatures.is_empty() {
             true => format!("{used} frames of {id}, of unknown temperature, are used as if they were of {wanted}"),
+            false if ends.1 < range.low * (1.0 - 1e-6) || range.high * (1.0 + 1e-6) < ends.0 => format!(
+                "no frame of {id} is within the range: the {used} frames of temperature {} are used, for their own temperature; \
+                 maximum likelihood draws the flow there, and coverage is judged by them",
+                ends.0
+            ),
             false => format!("{used} frames of {id} are used, of temperatures from {} to {}", ends.0, ends.1),
         });
         return TrainingData { positions, temperatures, digest };

@@ -187,7 +187,9 @@ fn method_reason(choice: &MethodChoice) -> String {
     };
     let parts: Vec<String> = choice.pilots.iter().map(part).collect();
     let predicted = match choice.predicted {
-        Some(fraction) => format!(" The spread of ladj lets scaled latents have {:.1} % at most.", 100.0 * fraction),
+        Some(fraction) => {
+            format!(" From the spread of ladj, scaled latents of a perfect flow would have {:.1} %.", 100.0 * fraction)
+        }
         None => String::new(),
     };
     format!("Of {PILOT_SAMPLES} pilot samples, {}.{predicted}", parts.join("; "))

@@ -117,6 +117,7 @@ impl Trainer {
         self.counters = Counters {
             step: self.counters.step,
             measured_at: self.counters.step,
+            best_fraction: self.counters.best_fraction,
             learning_rate_scale: spent.learning_rate_scale * slower,
             rollbacks: spent.rollbacks + 1,
             ..spent

@@ -16,7 +16,13 @@ const MAX_VALIDATION: u64 = 1 << 20;
 const SHORTEST: u64 = 10;
 
 /// Of a flow's own samples, in two generations.
-const MAX_KEPT_BYTES: u64 = 1 << 31;
+const MAX_KEPT_BYTES: u64 = 1 << 28;
+
+/// Rows of a generation of these: their weights are solved for in one step.
+const MAX_GENERATION: u64 = 1 << 20;
+
+/// Temperatures are within this factor of the one trained for.
+const MAX_FACTOR: f64 = 1e6;
 
 /// Of a stage.
 const MAX_STEPS: u64 = 1_000_000_000;
@@ -182,6 +188,11 @@ impl TrainingPlan {
     pub fn check_dimension(&self, d: usize) -> Result<(), String> {
         for (i, stage) in self.stages.iter().enumerate().filter(|(_, stage)| stage.keeps_samples()) {
             let bytes = stage.replay.generation.saturating_mul(stage.batch as u64).saturating_mul(16 * (d as u64 + 4));
+            if stage.replay.generation.saturating_mul(stage.batch as u64) > MAX_GENERATION {
+                return Err(format!(
+                    "stages[{i}].replay.generation is of more than {MAX_GENERATION} samples; make it or the batch smaller"
+                ));
+            }
             if bytes > MAX_KEPT_BYTES {
                 return Err(format!(
                     "stages[{i}].replay.generation keeps samples of {bytes} bytes, at most {MAX_KEPT_BYTES} are allowed; \
@@ -205,6 +216,12 @@ impl TrainingPlan {
             positive("temperature_range.high", high)?;
             if low >= high {
                 return Err(format!("temperature_range goes from {low} to {high}; it must go up"));
+            }
+            if low * MAX_FACTOR < self.temperature || self.temperature * MAX_FACTOR < high {
+                return Err(format!(
+                    "temperature_range goes from {low} to {high}; it must be within a factor of {MAX_FACTOR} of temperature, {}",
+                    self.temperature
+                ));
             }
             if !(low..=high).contains(&self.temperature) {
                 let temperature = self.temperature;
@@ -292,6 +309,9 @@ impl Stage {
         self.own_samples.check("own_samples", 0.0)?;
         self.replay.check().map_err(|reason| format!("replay.{reason}"))?;
         self.temperature_factor.check("temperature_factor", 1e-6)?;
+        if self.temperature_factor.start > MAX_FACTOR || self.temperature_factor.end > MAX_FACTOR {
+            return Err(format!("temperature_factor goes above {MAX_FACTOR}"));
+        }
         self.learning_rate.check("learning_rate", 0.0)?;
         if self.learning_rate.start > 1.0 || self.learning_rate.end > 1.0 {
             return Err("learning_rate goes above 1; weights are of that size, so that no step can be".into());

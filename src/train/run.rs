@@ -3,7 +3,7 @@
 use super::checkpoint::CheckpointError;
 use super::trainer::{Step, StepReport, TrainError, Trainer};
 use crate::compute::DeviceError;
-use crate::flow::TemperatureRange;
+use crate::flow::{Flow, TemperatureRange};
 use crate::math::Purpose;
 use crate::sample::{ArtifactError, Generator, ModelCard, SampleError, SampleKey, TemperatureMeasure};
 use crate::thermo::{WeightAccumulator, WeightSummary};
@@ -107,6 +107,13 @@ const SLOWER: f64 = 0.5;
 /// Samples that are computed between two questions to the observer.
 const MEASURED_AT_ONCE: usize = 512;
 
+/// Which weights are measured: those that the model would have, or those that training goes on from.
+#[derive(Clone, Copy)]
+enum Measured {
+    Model,
+    Present,
+}
+
 /// Why a run leaves its course.
 enum Turn {
     Told(Directive),
@@ -161,12 +168,9 @@ fn proceed(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome
             Err(turn) => return Err(turn),
         }
     };
-    if reason == StopReason::Converged
-        && let Some(step) = trainer.return_to_best()?
-    {
-        observer.note(format!("no better for some time: the model is that of step {step}"));
+    if let (StopReason::Converged, Some(best)) = (reason, &trainer.best) {
+        observer.note(format!("no better for some time: the model is that of step {}", best.standing.step));
     }
-    clock.settle(trainer)?;
     let samples = trainer.plan.validation.samples.max(FINAL_SAMPLES);
     let weights = trainer.validate(trainer.plan.temperature, samples, observer)?;
     let mut by_temperature = Vec::new();
@@ -185,15 +189,22 @@ fn advance(
     last_step: &mut Option<Step>,
 ) -> Result<Option<StopReason>, Turn> {
     ask(observer)?;
+    if trainer.counters.converged {
+        return Ok(Some(StopReason::Converged));
+    }
     let step = trainer.counters.step;
     if trainer.counters.measured_at != step && is_due(trainer) {
         return measure_course(trainer, observer, clock, last_step.as_ref());
     }
     if trainer.budget_spent() {
+        clock.settle(trainer)?;
         return Ok(Some(StopReason::BudgetSpent));
     }
     let begin = Instant::now();
-    let Some(made) = trainer.step()? else { return Ok(Some(StopReason::Completed)) };
+    let Some(made) = trainer.step()? else {
+        clock.settle(trainer)?;
+        return Ok(Some(StopReason::Completed));
+    };
     clock.step(trainer, begin);
     *last_step = Some(made);
     Ok(None)
@@ -221,10 +232,11 @@ fn measure_course(
         observer.progress(&report);
     }
     if !is_heated(trainer) && trainer.counters.rollbacks < MAX_ROLLBACKS {
-        trainer.check_fraction(effective_fraction(&report))?;
+        check_collapse(trainer, effective_fraction(&report), observer)?;
     }
     trainer.counters.measured_at = step;
     if step.is_multiple_of(trainer.plan.validation.every) && has_converged(trainer, &report)? {
+        trainer.counters.converged = true;
         return Ok(Some(StopReason::Converged));
     }
     if step.is_multiple_of(trainer.plan.checkpoint_every) {
@@ -232,6 +244,25 @@ fn measure_course(
         observer.checkpoint(step, trainer.safe.clone()).map_err(RunError::NotKept)?;
     }
     Ok(None)
+}
+
+/// Fails if the flow has lost what it had. Weights of few samples have heavy tails, and one of them can look like a loss: that
+/// is asked again with four times as many others. Of averaged weights the present ones are looked at too, which is where a
+/// run goes on from.
+fn check_collapse(trainer: &mut Trainer, fraction: f64, observer: &mut dyn Observer) -> Result<(), Turn> {
+    let samples = trainer.plan.validation.samples;
+    let mut least = fraction;
+    if trainer.average.is_some() {
+        let raw = trainer.weights_of_samples(Measured::Present, samples, observer)?;
+        least = least.min(raw.effective_samples / raw.samples.max(1) as f64);
+    }
+    if trainer.is_lost(least) {
+        let of = if least < fraction { Measured::Present } else { Measured::Model };
+        let again = trainer.weights_of_samples(of, 4 * samples, observer)?;
+        trainer.check_lost(again.effective_samples / again.samples.max(1) as f64)?;
+    }
+    trainer.counters.best_fraction = trainer.counters.best_fraction.max(fraction);
+    Ok(())
 }
 
 /// Whether the last stage has brought nothing for as many measurements as the plan has patience for. What is measured is
@@ -294,8 +325,13 @@ impl Clock {
 }
 
 fn save(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<(), RunError> {
-    trainer.settle()?;
     let safe = std::mem::take(&mut trainer.safe);
+    if let Err(error) = trainer.settle() {
+        if !error.is_divergence() || trainer.counters.rollbacks >= MAX_ROLLBACKS {
+            return Err(error.into());
+        }
+        trainer.roll_back(&safe, SLOWER)?;
+    }
     observer.checkpoint(trainer.counters.step, trainer.released(&safe)?).map_err(RunError::NotKept)
 }
 
@@ -333,9 +369,34 @@ impl Trainer {
 
     /// Weights of at least `samples` samples under the flow as it is at a temperature, always of the same latents.
     fn validate(&self, temperature: f64, samples: u64, observer: &mut dyn Observer) -> Result<WeightSummary, Turn> {
-        let generator = Generator { target: self.target.clone(), flow: self.present()?, card: self.card() };
+        self.weigh(self.present()?, temperature, self.plan.seed, samples, observer)
+    }
+
+    /// The same at the plan's temperature, of other latents.
+    fn weights_of_samples(
+        &self,
+        of: Measured,
+        samples: u64,
+        observer: &mut dyn Observer,
+    ) -> Result<WeightSummary, Turn> {
+        let flow = match of {
+            Measured::Model => self.present()?,
+            Measured::Present => self.unaveraged()?,
+        };
+        self.weigh(flow, self.plan.temperature, !self.plan.seed, samples, observer)
+    }
+
+    fn weigh(
+        &self,
+        flow: Flow,
+        temperature: f64,
+        seed: u64,
+        samples: u64,
+        observer: &mut dyn Observer,
+    ) -> Result<WeightSummary, Turn> {
+        let generator = Generator { target: self.target.clone(), flow, card: self.card() };
         let method = generator.methods(temperature)[0];
-        let key = SampleKey { temperature, method, seed: self.plan.seed, purpose: Purpose::Validation };
+        let key = SampleKey { temperature, method, seed, purpose: Purpose::Validation };
         let mut weights = WeightAccumulator::default();
         for first in (0..samples).step_by(MEASURED_AT_ONCE) {
             ask(observer)?;

@@ -23,6 +23,9 @@ pub(super) const HELD_OUT: usize = 20;
 /// Stretches that the data are cut into.
 const STRETCHES: usize = 20 * HELD_OUT;
 
+/// Frames that global affine layers are set from, at most.
+const STANDARDISED: usize = 2048;
+
 /// Held-out frames that are measured on, at most.
 const MAX_HELD_OUT: usize = 8192;
 
@@ -158,6 +161,8 @@ pub(super) struct Counters {
     pub best_fraction: f64,
     /// The step that the flow was last measured after.
     pub measured_at: u64,
+    /// Whether the plan's patience has run out: the model is the best that was measured.
+    pub converged: bool,
 }
 
 impl Default for Counters {
@@ -172,6 +177,7 @@ impl Default for Counters {
             rollbacks: 0,
             best_fraction: 0.0,
             measured_at: 0,
+            converged: false,
         }
     }
 }
@@ -237,6 +243,11 @@ impl Trainer {
         let (flow, weights) = Flow::initialise(spec, plan.seed, PRECISION, device)?;
         let adam = Adam::new(plan.adam, weights.variables(), device)?;
         let data = data.map(|data| prepare(&target, data, &plan, device)).transpose()?;
+        if let Some(data) = &data
+            && plan.temperature_range.is_none()
+        {
+            flow.standardise(&weights, &data.some(target.dimension())?, Tau::REFERENCE)?;
+        }
         let (counters, own) = (Counters::default(), Buffer::default());
         let present = || -> candle_core::Result<Vec<Tensor>> {
             weights.variables().iter().map(|var| Ok(var.as_tensor().copy()?.detach())).collect()
@@ -373,41 +384,46 @@ impl Trainer {
 
     /// Its weights, by path.
     pub(super) fn frozen(&self) -> Result<BTreeMap<String, Tensor>, TrainError> {
-        Ok(match &self.average {
-            Some(average) => self.weights.by_path(average)?,
-            None => self.weights.values()?,
+        Ok(match (&self.best, &self.average) {
+            (Some(best), _) if self.counters.converged => self.weights.by_path(&best.weights)?,
+            (_, Some(average)) => self.weights.by_path(average)?,
+            (_, None) => self.weights.values()?,
         })
     }
 
-    /// Fails if a measurement shows that the flow has lost what it had.
-    pub(super) fn check_fraction(&mut self, fraction: f64) -> Result<(), TrainError> {
-        let (step, best) = (self.counters.step, self.counters.best_fraction);
-        if best >= GOOD && fraction < LOST * best {
-            return Err(TrainError::Collapsed { step, now: 100.0 * fraction, best: 100.0 * best });
+    /// Whether an effective fraction is that of a flow that has lost what it had.
+    pub(super) fn is_lost(&self, fraction: f64) -> bool {
+        let best = self.counters.best_fraction;
+        best >= GOOD && fraction < LOST * best
+    }
+
+    pub(super) fn check_lost(&self, fraction: f64) -> Result<(), TrainError> {
+        if !self.is_lost(fraction) {
+            return Ok(());
         }
-        self.counters.best_fraction = best.max(fraction);
-        Ok(())
+        let best = 100.0 * self.counters.best_fraction;
+        Err(TrainError::Collapsed { step: self.counters.step, now: 100.0 * fraction, best })
+    }
+
+    /// The flow of the weights that training goes on from, free of the training graph.
+    pub(super) fn unaveraged(&self) -> Result<Flow, TrainError> {
+        let weights: HashMap<String, Tensor> = self.weights.values()?.into_iter().collect();
+        Ok(Flow::from_weights(self.flow.spec().clone(), weights, PRECISION, self.flow.device())?)
     }
 
     /// Compares a measurement with the best so far, and says for how many in a row there was none better.
     pub(super) fn judge(&mut self, measure: f64) -> Result<u64, TrainError> {
-        if let Some(best) = &mut self.best
-            && (measure.is_nan() || measure <= best.standing.measure)
-        {
-            best.standing.age += 1;
-            return Ok(best.standing.age);
+        match &mut self.best {
+            Some(best) if !measure.is_finite() || measure <= best.standing.measure => {
+                best.standing.age += 1;
+                return Ok(best.standing.age);
+            }
+            None if !measure.is_finite() => return Ok(0),
+            _ => {}
         }
         let weights = self.weights.joined(self.frozen()?)?;
         self.best = Some(Best { standing: Standing { measure, step: self.counters.step, age: 0 }, weights });
         Ok(0)
-    }
-
-    /// Makes the best weights the present ones, and says of which step they are.
-    pub(super) fn return_to_best(&mut self) -> Result<Option<u64>, TrainError> {
-        let Some(Best { standing, weights }) = self.best.take() else { return Ok(None) };
-        self.weights.set(self.weights.by_path(&weights)?)?;
-        self.average = self.average.take().map(|_| weights);
-        Ok(Some(standing.step))
     }
 
     /// Draws a batch of the flow as it is; when a generation is whole, it is the one to train on.
@@ -533,6 +549,21 @@ fn check_course(tally: &Tally) -> Result<(), TrainError> {
     if tally.most_in_a_row >= MAX_BAD_STEPS { Err(TrainError::Diverged(tally.most_in_a_row)) } else { Ok(()) }
 }
 
+/// Which of n frames are kept from training: one in so many stretches of each temperature's, in whatever order they come.
+fn held_out_frames(n: usize, temperatures: &[f64]) -> Vec<bool> {
+    let of = |frame: usize| temperatures.get(frame).map_or(0, |t| t.to_bits());
+    let mut counts: HashMap<u64, usize> = HashMap::new();
+    (0..n).for_each(|frame| *counts.entry(of(frame)).or_default() += 1);
+    let mut seen: HashMap<u64, usize> = HashMap::new();
+    let kept = |frame: usize| {
+        let stretch = (counts.get(&of(frame)).copied().unwrap_or(n) / STRETCHES).max(1);
+        let rank = seen.entry(of(frame)).or_default();
+        *rank += 1;
+        (*rank - 1) / stretch % HELD_OUT == HELD_OUT - 1
+    };
+    (0..n).map(kept).collect()
+}
+
 fn prepare(
     target: &ReducedTarget,
     data: TrainingData,
@@ -551,11 +582,11 @@ fn prepare(
     if n < HELD_OUT {
         return Err(TrainError::Plan(format!("the dataset has {n} frames; it needs {HELD_OUT} at least")));
     }
-    let stretch = (n / STRETCHES).max(1);
-    let is_held_out = |frame: usize| frame / stretch % HELD_OUT == HELD_OUT - 1;
     if !temperatures.is_empty() && temperatures.len() != n {
         return Err(TrainError::Plan(format!("the dataset has {n} frames and {} temperatures", temperatures.len())));
     }
+    let held_out = held_out_frames(n, &temperatures);
+    let is_held_out = |frame: usize| held_out[frame];
     // Coverage is judged at the plan's temperature, by the frames that are nearest to it.
     let gap = |frame: usize| temperatures.get(frame).map_or(0.0, |t| (t / plan.temperature).ln().abs());
     let least = (0..n).filter(|&frame| is_held_out(frame)).map(gap).fold(f64::INFINITY, f64::min);
@@ -600,6 +631,22 @@ fn prepare(
 }
 
 impl PreparedData {
+    /// Frames (n, d), spread over all: enough to know how far coordinates reach.
+    fn some(&self, d: usize) -> Result<Vec<f64>, TrainError> {
+        let stride = |count: usize| count.div_ceil(STANDARDISED).max(1);
+        Ok(match &self.training {
+            TrainingFrames::Host(frames) => {
+                frames.chunks_exact(d).step_by(stride(frames.len() / d)).flatten().copied().collect()
+            }
+            TrainingFrames::Device(frames) => {
+                let count = frames.dim(0)?;
+                let rows: Vec<i64> = (0..count).step_by(stride(count)).map(|row| row as i64).collect();
+                let rows = Tensor::from_vec(rows.clone(), rows.len(), frames.device())?;
+                frames.index_select(&rows, 0)?.flatten_all()?.to_vec1()?
+            }
+        })
+    }
+
     /// A batch of frames (n, d) drawn with replacement, and their latent temperatures; none where all are the plan's.
     fn draw(&self, seed: u64, step: u64, batch: usize, d: usize) -> Result<(Tensor, Vec<f64>), TrainError> {
         let mut random = Randoms::new(seed, Purpose::TrainingData, step);
