@@ -89,7 +89,7 @@ impl Coupling {
         self.value_lanes() - self.layers.last().map_or(0, |l| l.outputs)
     }
 
-    /// Lanes of [`Scratch::stream`].
+    /// Lanes of `Scratch::stream`.
     pub fn stream_lanes(&self) -> usize {
         if self.residual { self.layers[0].outputs } else { 0 }
     }
