@@ -5,7 +5,8 @@
 use boltzflow::compute::adam::{Account, AdamStep, Tally, adam_step};
 use boltzflow::compute::bias_activation::Activation;
 use boltzflow::flow::{
-    ConditionerSpec, CoordinateKind, CouplingSpec, Direction, Flow, FlowSpec, LatentAddress, LayerSpec, Prior, Weights,
+    ConditionerSpec, CoordinateKind, CouplingSpec, Direction, Flow, FlowSpec, LatentAddress, LayerSpec, Prior, Tau,
+    Weights,
 };
 use boltzflow::math::{Purpose, Randoms};
 use candle_core::{DType, Device, Tensor, Var};
