@@ -248,7 +248,7 @@ mod on_a_device {
             let on_device = DeviceTarget::new(&target, &device).unwrap().unwrap();
             let y = Tensor::from_vec(y, (N, d), &device).unwrap();
             let phi = Regularisation { high: HIGH, largest: LARGEST };
-            let with_gradient = on_device.evaluate_with_gradient(&y, &vec![temperature; n], phi).unwrap();
+            let with_gradient = on_device.evaluate_with_gradient(&y, &[temperature; N], phi).unwrap();
             for batch in [on_device.evaluate(&y).unwrap(), with_gradient] {
                 agree(&format!("{name}: positions"), &numbers(&batch.positions), &cpu.positions);
                 agree(&format!("{name}: energy"), &numbers(&batch.energies), &cpu.energies);
