@@ -36,8 +36,13 @@ struct Row {
 pub(super) async fn run(args: &Args, clients: &mut Clients) -> Result<(), CliError> {
     let begin = Instant::now();
     println!("training on u = x⁴ − 6x² + x + ½y², from the energy alone");
-    let task =
-        v1::TrainingTask { system: "systems/double-well".into(), seed: args.seed, ..v1::TrainingTask::default() };
+    let [low, .., high] = TEMPERATURES;
+    let task = v1::TrainingTask {
+        system: "systems/double-well".into(),
+        seed: args.seed,
+        temperature_range: Some(v1::TemperatureRange { low, high }),
+        ..v1::TrainingTask::default()
+    };
     let model = train(clients, task).await?;
     println!("trained {model} in {:.0} s", begin.elapsed().as_secs_f64());
 
