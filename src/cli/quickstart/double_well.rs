@@ -19,7 +19,7 @@ const FREE_ENERGY_SAMPLES: u64 = 500_000;
 const PROFILE: (f64, f64, i32) = (-2.6, 2.5, 51);
 
 /// Errors beyond these are failures: kT, and standard errors.
-const MOST_KT: f64 = 0.1;
+const MOST_KT: f64 = 0.2;
 const MOST_SIGMA: f64 = 4.0;
 
 /// Effective fraction at the temperature trained at, at least.
