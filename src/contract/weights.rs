@@ -12,7 +12,7 @@ pub fn weight_summary(summary: &WeightSummary) -> v1::WeightSummary {
         samples: summary.samples,
         non_finite: summary.non_finite,
         effective_samples: summary.effective_samples,
-        effective_fraction: summary.effective_samples / summary.samples.max(1) as f64,
+        effective_fraction: summary.effective_fraction(),
         pareto_k: summary.pareto_k,
         pareto_k_threshold: summary.pareto_k_threshold,
         largest_share: summary.largest_share,
@@ -47,7 +47,7 @@ fn warning(s: &WeightSummary) -> String {
     if s.effective_samples > 0.0 && s.effective_samples < POOR * s.samples as f64 {
         sentences.push(format!(
             "Only {:.2} % of the samples are effective: the model is poor at this temperature.",
-            100.0 * s.effective_samples / s.samples as f64
+            100.0 * s.effective_fraction()
         ));
     }
     if s.non_finite > 0 {

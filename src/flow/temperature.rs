@@ -30,6 +30,11 @@ impl TemperatureRange {
         2.0 * ((tau / self.low).ln() / (self.high / self.low).ln()).clamp(0.0, 1.0) - 1.0
     }
 
+    /// The temperature at a share of the range, linear in its logarithm: its ends at 0 and 1.
+    pub fn at(&self, share: f64) -> f64 {
+        if share == 1.0 { self.high } else { self.low * (self.high / self.low).powf(share) }
+    }
+
     /// The τ of the range that is nearest.
     pub fn nearest(&self, tau: f64) -> f64 {
         tau.clamp(self.low, self.high)

@@ -36,7 +36,7 @@ impl MethodChoice {
     /// Effective samples of the method that was chosen, as a fraction of its pilot.
     pub fn effective_fraction(&self) -> f64 {
         let chosen = self.pilots.iter().find(|(method, _)| *method == self.method);
-        chosen.map_or(0.0, |(_, summary)| summary.effective_samples / summary.samples.max(1) as f64)
+        chosen.map_or(0.0, |(_, summary)| summary.effective_fraction())
     }
 }
 
@@ -86,8 +86,7 @@ impl Generator {
             let ladj = log_prob - self.flow.prior().log_prob(z, tau);
             weights.add(if ladj.is_finite() { -(1.0 - 1.0 / tau) * ladj } else { f64::NEG_INFINITY });
         }
-        let summary = weights.summary();
-        summary.effective_samples / summary.samples.max(1) as f64
+        weights.summary().effective_fraction()
     }
 
     /// The latent temperature that a method samples at: the variance of Gaussian latents, and what a flow conditioned on

@@ -198,7 +198,7 @@ impl Observer for SlotObserver<'_> {
     fn progress(&mut self, progress: &Progress) {
         let metrics = &self.keeper.metrics;
         metrics.train_steps.inc_by(progress.step.saturating_sub(self.steps_counted));
-        metrics.train_effective_fraction.set(progress.weights.effective_samples / progress.weights.samples as f64);
+        metrics.train_effective_fraction.set(progress.weights.effective_fraction());
         self.steps_counted = progress.step;
         let (event, message) = progress_message(progress);
         self.keeper.append(event, Some(message));

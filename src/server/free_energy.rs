@@ -171,7 +171,7 @@ impl FreeEnergies {
             let item = item.map_err(stream_status)?;
             if item.finished.is_some() {
                 for estimate in &item.estimates {
-                    let fraction = estimate.weights.effective_samples / estimate.weights.samples.max(1) as f64;
+                    let fraction = estimate.weights.effective_fraction();
                     metrics.sample_effective_fraction.observe(fraction);
                 }
             }

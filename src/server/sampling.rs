@@ -182,7 +182,7 @@ fn method_reason(choice: &MethodChoice) -> String {
             Method::LatentScaling => "latent scaling",
             Method::Conditioned => "the flow conditioned on temperature",
         };
-        let fraction = 100.0 * weights.effective_samples / weights.samples as f64;
+        let fraction = 100.0 * weights.effective_fraction();
         format!("{name} has {fraction:.1} % effective samples and k = {:.2}", weights.pareto_k)
     };
     let parts: Vec<String> = choice.pilots.iter().map(part).collect();
@@ -320,7 +320,7 @@ fn messages(
                 Part::Batch(v1::SampleBatch { samples, effective_samples, ..message })
             }
             SampleItem::Finished { weights, next_index, cause, seconds } => {
-                let fraction = weights.effective_samples / weights.samples.max(1) as f64;
+                let fraction = weights.effective_fraction();
                 open.app.metrics.sample_effective_fraction.observe(fraction);
                 Part::Summary(v1::SampleSummary {
                     weights: Some(weights_of(&weights, &model.generator.card)),

@@ -66,6 +66,11 @@ pub struct WeightSummary {
 }
 
 impl WeightSummary {
+    /// Effective samples as a fraction of the samples; zero of none. Equal weights may round to a little more than all.
+    pub fn effective_fraction(&self) -> f64 {
+        (self.effective_samples / self.samples.max(1) as f64).min(1.0)
+    }
+
     /// Whether the tail of the weights lets errors be believed. k̂ is NaN where all weights are alike, which is the best
     /// case, or where hardly any sample has one.
     pub fn tail_is_light(&self) -> bool {

@@ -1,8 +1,9 @@
 //! A training run as bytes: weights, both moments of Adam, and counters; enough to go on bit for bit.
 
+use super::data::TrainingData;
 use super::plan::TrainingPlan;
 use super::replay::Buffer;
-use super::trainer::{Best, Counters, Standing, TrainError, Trainer, TrainingData};
+use super::trainer::{Best, Counters, Standing, TrainError, Trainer};
 use crate::compute::adam::{Account, Tally};
 use crate::coords::CoordinatesSpec;
 use crate::energy::System;

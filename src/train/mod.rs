@@ -2,6 +2,7 @@
 
 mod adam;
 mod checkpoint;
+mod data;
 mod maximum_likelihood;
 mod plan;
 mod recipe;
@@ -15,14 +16,15 @@ mod trainer;
 mod transport;
 
 /// Frames that a dataset to train on has at least.
-pub const FEWEST_FRAMES: u64 = trainer::HELD_OUT as u64;
+pub const FEWEST_FRAMES: u64 = data::HELD_OUT as u64;
 
 pub use adam::AdamSettings;
 pub use checkpoint::CheckpointError;
+pub use data::TrainingData;
 pub use plan::{Budget, EnergyCut, Stage, TrainingPlan, Validation};
 pub use recipe::{Recipe, default_plan};
 pub use replay::Replay;
 pub use run::{Directive, Observer, Outcome, Progress, RunError, StopReason, run};
 pub use schedule::{Ramp, RampShape};
-pub use trainer::{Step, StepReport, TrainError, Trainer, TrainingData};
+pub use trainer::{Step, StepReport, TrainError, Trainer};
 pub use transport::Transport;

@@ -156,14 +156,8 @@ fn proceed(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome
         match advance(trainer, observer, &mut clock, &mut last_step) {
             Ok(None) => {}
             Ok(Some(reason)) => break reason,
-            Err(Turn::Failed(RunError::Train(error)))
-                if error.is_divergence() && trainer.counters.rollbacks < MAX_ROLLBACKS =>
-            {
-                let safe = std::mem::take(&mut trainer.safe);
-                trainer.roll_back(&safe, SLOWER)?;
-                trainer.safe = trainer.checkpoint()?;
-                let (step, scale) = (trainer.counters.step, trainer.counters.learning_rate_scale);
-                observer.note(format!("{error}: going on from step {step} at {scale} times the learning rates"));
+            Err(Turn::Failed(RunError::Train(error))) if may_go_back(trainer, &error) => {
+                go_back(trainer, observer, &error)?;
             }
             Err(turn) => return Err(turn),
         }
@@ -179,6 +173,20 @@ fn proceed(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome
     }
     observer.progress(&progress(trainer, last_step.as_ref(), clock.rate, weights.clone())?);
     finish(trainer, reason, &weights, by_temperature)
+}
+
+fn may_go_back(trainer: &Trainer, error: &TrainError) -> bool {
+    error.is_divergence() && trainer.counters.rollbacks < MAX_ROLLBACKS
+}
+
+/// Makes the last checkpoint the present state, at lower learning rates.
+fn go_back(trainer: &mut Trainer, observer: &mut dyn Observer, error: &TrainError) -> Result<(), RunError> {
+    let safe = std::mem::take(&mut trainer.safe);
+    trainer.roll_back(&safe, SLOWER)?;
+    trainer.safe = trainer.checkpoint()?;
+    let (step, scale) = (trainer.counters.step, trainer.counters.learning_rate_scale);
+    observer.note(format!("{error}: going on from step {step} at {scale} times the learning rates"));
+    Ok(())
 }
 
 /// One step, and what is due after it; the reason if the run is over.
@@ -232,7 +240,7 @@ fn measure_course(
         observer.progress(&report);
     }
     if !is_heated(trainer) && trainer.counters.rollbacks < MAX_ROLLBACKS {
-        check_collapse(trainer, effective_fraction(&report), observer)?;
+        check_collapse(trainer, report.weights.effective_fraction(), observer)?;
     }
     trainer.counters.measured_at = step;
     if step.is_multiple_of(trainer.plan.validation.every) && has_converged(trainer, &report)? {
@@ -254,12 +262,12 @@ fn check_collapse(trainer: &mut Trainer, fraction: f64, observer: &mut dyn Obser
     let mut least = fraction;
     if trainer.average.is_some() {
         let raw = trainer.weights_of_samples(Measured::Present, samples, observer)?;
-        least = least.min(raw.effective_samples / raw.samples.max(1) as f64);
+        least = least.min(raw.effective_fraction());
     }
     if trainer.is_lost(least) {
         let of = if least < fraction { Measured::Present } else { Measured::Model };
         let again = trainer.weights_of_samples(of, 4 * samples, observer)?;
-        trainer.check_lost(again.effective_samples / again.samples.max(1) as f64)?;
+        trainer.check_lost(again.effective_fraction())?;
     }
     trainer.counters.best_fraction = trainer.counters.best_fraction.max(fraction);
     Ok(())
@@ -272,7 +280,7 @@ fn has_converged(trainer: &mut Trainer, report: &Progress) -> Result<bool, Turn>
     if !is_last_stage(trainer) {
         return Ok(false);
     }
-    Ok(trainer.judge(report.held_out_log_prob.unwrap_or(effective_fraction(report)))? >= patience)
+    Ok(trainer.judge(report.held_out_log_prob.unwrap_or(report.weights.effective_fraction()))? >= patience)
 }
 
 fn is_last_stage(trainer: &Trainer) -> bool {
@@ -284,10 +292,6 @@ fn is_last_stage(trainer: &Trainer) -> bool {
 fn is_heated(trainer: &Trainer) -> bool {
     let stage = trainer.plan.stage_at(trainer.counters.step.saturating_sub(1));
     stage.is_some_and(|(_, stage, fraction)| stage.temperature_factor.at(fraction) != 1.0)
-}
-
-fn effective_fraction(report: &Progress) -> f64 {
-    report.weights.effective_samples / report.weights.samples.max(1) as f64
 }
 
 /// The time of steps. A device goes on when they have been asked for: what is left is waited for when a run is settled.
@@ -325,13 +329,12 @@ impl Clock {
 }
 
 fn save(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<(), RunError> {
-    let safe = std::mem::take(&mut trainer.safe);
-    if let Err(error) = trainer.settle() {
-        if !error.is_divergence() || trainer.counters.rollbacks >= MAX_ROLLBACKS {
-            return Err(error.into());
-        }
-        trainer.roll_back(&safe, SLOWER)?;
+    // The last steps may have lost the way, which is only known now.
+    match trainer.settle() {
+        Err(error) if may_go_back(trainer, &error) => go_back(trainer, observer, &error)?,
+        settled => settled?,
     }
+    let safe = std::mem::take(&mut trainer.safe);
     observer.checkpoint(trainer.counters.step, trainer.released(&safe)?).map_err(RunError::NotKept)
 }
 
@@ -429,19 +432,13 @@ fn progress(trainer: &Trainer, last: Option<&Step>, rate: f64, weights: WeightSu
 
 /// Temperatures in equal ratios from one end of the range to the other.
 fn measured_at(range: TemperatureRange) -> impl Iterator<Item = f64> {
-    let TemperatureRange { low, high } = range;
-    (0..FINAL_TEMPERATURES).map(move |i| match i {
-        0 => low,
-        i if i + 1 == FINAL_TEMPERATURES => high,
-        i => low * (high / low).powf(i as f64 / (FINAL_TEMPERATURES - 1) as f64),
-    })
+    (0..FINAL_TEMPERATURES).map(move |i| range.at(i as f64 / (FINAL_TEMPERATURES - 1) as f64))
 }
 
 fn measure(temperature: f64, weights: &WeightSummary) -> TemperatureMeasure {
     TemperatureMeasure {
         temperature,
-        // Equal weights may round to a little more than all.
-        effective_sample_fraction: (weights.effective_samples / weights.samples as f64).min(1.0),
+        effective_sample_fraction: weights.effective_fraction(),
         pareto_k: weights.pareto_k.is_finite().then_some(weights.pareto_k),
     }
 }

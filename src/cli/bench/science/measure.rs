@@ -116,7 +116,7 @@ pub(super) fn measure(
         let (mean, error) = mean_and_error(&gaps, 1.0);
         all.push(measured(Quantity::LogZDeviation, mean, error));
     }
-    all.push(measured(Quantity::ReverseEss, summary.effective_samples / summary.samples as f64, f64::NAN));
+    all.push(measured(Quantity::ReverseEss, summary.effective_fraction(), f64::NAN));
     if let Some(regions) = regions {
         all.extend(of_regions(&own, regions, reference));
     }

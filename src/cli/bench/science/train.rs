@@ -58,7 +58,7 @@ impl Observer for Watcher {
             return;
         }
         self.last = Instant::now();
-        let ess = 100.0 * progress.weights.effective_samples / progress.weights.samples as f64;
+        let ess = 100.0 * progress.weights.effective_fraction();
         eprintln!(
             "{}, seed {}: step {} of {}, ESS {ess:.1} %, {} to go",
             self.name,

@@ -1,0 +1,205 @@
+//! Configurations to train on: in flow coordinates, split into what is trained on and what is held out.
+
+use super::plan::TrainingPlan;
+use super::trainer::TrainError;
+use crate::coords::ReducedTarget;
+use crate::flow::{Direction, Flow, Tau};
+use crate::math::{LogSumExp, Purpose, Randoms};
+use candle_core::{Device, Tensor};
+use std::collections::HashMap;
+
+/// One in this many stretches of the data is kept from training, to measure the flow on. Neighbouring frames of a
+/// trajectory are alike: single frames between those trained on would not be unseen. (Short data have to make do with them.)
+pub(super) const HELD_OUT: usize = 20;
+
+/// Stretches that the data are cut into.
+const STRETCHES: usize = 20 * HELD_OUT;
+
+/// Frames that global affine layers are set from, at most.
+const STANDARDISED: usize = 2048;
+
+/// Held-out frames that are measured on, at most.
+const MAX_HELD_OUT: usize = 8192;
+
+/// Configurations to train on.
+#[derive(Clone, Debug)]
+pub struct TrainingData {
+    /// Frames (n, D) in the system's length unit.
+    pub positions: Vec<f64>,
+    /// The temperature (n) of each frame in the unit of the system's scale; empty where all count as the plan's.
+    pub temperatures: Vec<f64>,
+    /// SHA-256 of the data, for the model card.
+    pub digest: String,
+}
+
+/// Data in flow coordinates, split into what is trained on and what is held out.
+#[derive(Debug)]
+pub(super) struct PreparedData {
+    training: TrainingFrames,
+    /// The latent temperature of each frame trained on; empty where all are the plan's.
+    taus: Vec<f64>,
+    held_out: Vec<f64>,
+    /// ladj (y → x) and U/kT at the plan's temperature of held-out frames.
+    held_out_ladj: Vec<f64>,
+    held_out_reduced: Vec<f64>,
+    pub digest: String,
+}
+
+/// Frames (n, d), where batches of them are made.
+#[derive(Debug)]
+enum TrainingFrames {
+    Host(Vec<f64>),
+    Device(Tensor),
+}
+
+/// The flow as measured on data that it was not trained on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct HeldOut {
+    /// ⟨log p(x)⟩.
+    pub log_prob: f64,
+    /// log ⟨w⟩ over the data, w = exp(−U/kT)/p(x): with log Z it gives the effective fraction as the data see it,
+    /// Z/⟨w⟩. It is +∞ if the flow has no density at a frame.
+    pub log_mean_weight: f64,
+}
+
+/// Which of n frames are kept from training: one in so many stretches of each temperature's, in whatever order they come.
+fn held_out_frames(n: usize, temperatures: &[f64]) -> Vec<bool> {
+    let of = |frame: usize| temperatures.get(frame).map_or(0, |t| t.to_bits());
+    let mut counts: HashMap<u64, usize> = HashMap::new();
+    (0..n).for_each(|frame| *counts.entry(of(frame)).or_default() += 1);
+    let mut seen: HashMap<u64, usize> = HashMap::new();
+    let kept = |frame: usize| {
+        let stretch = (counts.get(&of(frame)).copied().unwrap_or(n) / STRETCHES).max(1);
+        let rank = seen.entry(of(frame)).or_default();
+        *rank += 1;
+        (*rank - 1) / stretch % HELD_OUT == HELD_OUT - 1
+    };
+    (0..n).map(kept).collect()
+}
+
+impl PreparedData {
+    /// Frames of a system in flow coordinates.
+    pub fn new(
+        target: &ReducedTarget,
+        data: TrainingData,
+        plan: &TrainingPlan,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
+        let (d, dx) = (target.dimension(), target.system().dimension());
+        let TrainingData { positions, temperatures, digest } = data;
+        let (y, ladj) = target.to_coordinates(&positions);
+        if let Some(frame) = y.chunks_exact(d).position(|row| row.iter().any(|v| !v.is_finite())) {
+            return Err(TrainError::Plan(format!(
+                "frame {frame} of the dataset has no finite internal coordinates: atoms coincide or lie on a line"
+            )));
+        }
+        let n = ladj.len();
+        if n < HELD_OUT {
+            return Err(TrainError::Plan(format!("the dataset has {n} frames; it needs {HELD_OUT} at least")));
+        }
+        if !temperatures.is_empty() && temperatures.len() != n {
+            return Err(TrainError::Plan(format!(
+                "the dataset has {n} frames and {} temperatures",
+                temperatures.len()
+            )));
+        }
+        let held_out = held_out_frames(n, &temperatures);
+        let is_held_out = |frame: usize| held_out[frame];
+        // Coverage is judged at the plan's temperature, by the frames that are nearest to it.
+        let gap = |frame: usize| temperatures.get(frame).map_or(0.0, |t| (t / plan.temperature).ln().abs());
+        let least = (0..n).filter(|&frame| is_held_out(frame)).map(gap).fold(f64::INFINITY, f64::min);
+        let is_measured_on = |frame: usize| is_held_out(frame) && gap(frame) <= least;
+        let thin = (0..n).filter(|&frame| is_measured_on(frame)).count().div_ceil(MAX_HELD_OUT).max(1);
+        let mut seen = 0;
+        let mut training = Vec::with_capacity(y.len());
+        let mut prepared = Self {
+            training: TrainingFrames::Host(Vec::new()),
+            taus: Vec::new(),
+            held_out: Vec::new(),
+            held_out_ladj: Vec::new(),
+            held_out_reduced: Vec::new(),
+            digest,
+        };
+        let mut held_out_positions = Vec::new();
+        for (frame, (row, ladj)) in y.chunks_exact(d).zip(ladj).enumerate() {
+            if !is_held_out(frame) {
+                training.extend_from_slice(row);
+                if plan.temperature_range.is_some() {
+                    prepared.taus.extend(temperatures.get(frame).map(|t| t / plan.temperature));
+                }
+            } else if is_measured_on(frame) {
+                seen += 1;
+                if seen % thin != 0 {
+                    continue;
+                }
+                prepared.held_out.extend_from_slice(row);
+                prepared.held_out_ladj.push(ladj);
+                held_out_positions.extend_from_slice(&positions[frame * dx..(frame + 1) * dx]);
+            }
+        }
+        prepared.training = match device {
+            Device::Cpu => TrainingFrames::Host(training),
+            device => TrainingFrames::Device(Tensor::from_slice(&training, (training.len() / d, d), device)?),
+        };
+        let mut energies = vec![0.0; prepared.held_out_ladj.len()];
+        target.system().potential().evaluate(&held_out_positions, &mut energies, None)?;
+        let kt = target.system().scale().kt(plan.temperature);
+        prepared.held_out_reduced = energies.into_iter().map(|u| u / kt).collect();
+        Ok(prepared)
+    }
+
+    /// A flow on what is held out, at the temperature of the plan.
+    pub fn measure(&self, flow: &Flow) -> Result<HeldOut, TrainError> {
+        let d = flow.spec().dimension();
+        let (mut sum, mut weights) = (0.0, LogSumExp::default());
+        let frames = self.held_out.chunks(1024 * d);
+        for ((y, ladj), u) in frames.zip(self.held_out_ladj.chunks(1024)).zip(self.held_out_reduced.chunks(1024)) {
+            let (z, ladj_z) = flow.apply_rows(y, Tau::REFERENCE, Direction::Inverse)?;
+            for (((z, ladj_z), ladj), u) in z.chunks_exact(d).zip(ladj_z).zip(ladj).zip(u) {
+                let log_prob = flow.prior().log_prob(z, 1.0) + ladj_z - ladj;
+                sum += log_prob;
+                weights.add(if log_prob.is_nan() { f64::INFINITY } else { -u - log_prob });
+            }
+        }
+        let n = self.held_out_ladj.len() as f64;
+        Ok(HeldOut { log_prob: sum / n, log_mean_weight: weights.value() - n.ln() })
+    }
+
+    /// Frames (n, d), spread over all: enough to know how far coordinates reach.
+    pub fn some(&self, d: usize) -> Result<Vec<f64>, TrainError> {
+        let stride = |count: usize| count.div_ceil(STANDARDISED).max(1);
+        Ok(match &self.training {
+            TrainingFrames::Host(frames) => {
+                frames.chunks_exact(d).step_by(stride(frames.len() / d)).flatten().copied().collect()
+            }
+            TrainingFrames::Device(frames) => {
+                let count = frames.dim(0)?;
+                let rows: Vec<i64> = (0..count).step_by(stride(count)).map(|row| row as i64).collect();
+                let rows = Tensor::from_vec(rows.clone(), rows.len(), frames.device())?;
+                frames.index_select(&rows, 0)?.flatten_all()?.to_vec1()?
+            }
+        })
+    }
+
+    /// A batch of frames (n, d) drawn with replacement, and their latent temperatures; none where all are the plan's.
+    pub fn draw(&self, seed: u64, step: u64, batch: usize, d: usize) -> Result<(Tensor, Vec<f64>), TrainError> {
+        let mut random = Randoms::new(seed, Purpose::TrainingData, step);
+        let count = match &self.training {
+            TrainingFrames::Host(frames) => frames.len() / d,
+            TrainingFrames::Device(frames) => frames.dim(0)?,
+        };
+        let drawn: Vec<usize> = (0..batch).map(|_| random.below(count as u64) as usize).collect();
+        let taus = drawn.iter().filter_map(|&frame| self.taus.get(frame)).copied().collect();
+        let rows = match &self.training {
+            TrainingFrames::Host(frames) => {
+                let rows = drawn.iter().flat_map(|frame| &frames[frame * d..(frame + 1) * d]);
+                Tensor::from_vec(rows.copied().collect::<Vec<f64>>(), (batch, d), &Device::Cpu)?
+            }
+            TrainingFrames::Device(frames) => {
+                let drawn: Vec<i64> = drawn.iter().map(|&frame| frame as i64).collect();
+                frames.index_select(&Tensor::from_vec(drawn, batch, frames.device())?, 0)?
+            }
+        };
+        Ok((rows, taus))
+    }
+}
