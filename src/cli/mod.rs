@@ -9,6 +9,7 @@ mod doctor;
 mod energy;
 mod free_energy;
 mod jobs;
+mod line;
 mod local_server;
 mod models;
 mod names;

@@ -4,7 +4,8 @@ use super::super::client::{CliError, Clients};
 use super::super::free_energy::estimate;
 use super::super::output::{number, table, with_error};
 use super::super::sample::{Received, receive};
-use super::{Args, exact, plots, train, written};
+use super::exact::{Exact, SADDLE};
+use super::{Args, plots, train, written};
 use crate::contract::{v1, variable_message};
 use crate::thermo::CollectiveVariable;
 use serde_json::json;
@@ -93,7 +94,7 @@ fn question(model: &str, seed: u64) -> v1::EstimateFreeEnergyRequest {
     v1::EstimateFreeEnergyRequest {
         model: model.to_string(),
         temperatures: TEMPERATURES.to_vec(),
-        states: vec![state("left", f64::NEG_INFINITY, exact::SADDLE), state("right", exact::SADDLE, f64::INFINITY)],
+        states: vec![state("left", f64::NEG_INFINITY, SADDLE), state("right", SADDLE, f64::INFINITY)],
         profiles: vec![v1::ProfileSpec { variable: x(), low, high, bins }],
         samples: FREE_ENERGY_SAMPLES,
         seed,
@@ -108,9 +109,9 @@ fn print_table(rows: &[Row], seconds: f64) {
             vec![
                 r.temperature.to_string(),
                 with_error(r.delta_f.value, r.delta_f.standard_error),
-                format!("{:.4}", exact::delta_f(r.temperature)),
+                format!("{:.4}", Exact::at(r.temperature).delta_f()),
                 with_error(r.log_z.value, r.log_z.standard_error),
-                format!("{:.5}", exact::log_z(r.temperature)),
+                format!("{:.5}", Exact::at(r.temperature).log_z()),
                 format!("{:.1} %", 100.0 * r.weights.effective_fraction),
                 format!("{:.2}", r.weights.pareto_k),
             ]
@@ -129,10 +130,10 @@ fn row_json(row: &Row) -> serde_json::Value {
         "temperature": row.temperature,
         "delta_f": number(row.delta_f.value),
         "delta_f_stderr": number(row.delta_f.standard_error),
-        "delta_f_exact": exact::delta_f(row.temperature),
+        "delta_f_exact": Exact::at(row.temperature).delta_f(),
         "log_z": number(row.log_z.value),
         "log_z_stderr": number(row.log_z.standard_error),
-        "log_z_exact": exact::log_z(row.temperature),
+        "log_z_exact": Exact::at(row.temperature).log_z(),
         "ess_fraction": number(row.weights.effective_fraction),
         "pareto_k": number(row.weights.pareto_k),
     })
@@ -152,7 +153,10 @@ fn draw(
             label: format!("τ = {tau}"),
             points: plots::weighted_histogram(x, &received.log_weights, low, high, 2 * bins as usize),
             errors: Vec::new(),
-            exact: plots::curve(low, high, |x| exact::density(tau, x)),
+            exact: {
+                let exact = Exact::at(tau);
+                plots::curve(low, high, |x| exact.density(x))
+            },
         })
         .collect();
     let path = args.output.join("samples.svg");
@@ -166,7 +170,8 @@ fn draw(
         .filter_map(|e| e.profiles.first().map(|p| (e.temperature, p)))
         .map(|(tau, p)| {
             let (points, errors) = plots::profile_points(p);
-            let mut exact = plots::curve(low, high, |x| exact::bin_free_energy(tau, x, width));
+            let density = Exact::at(tau);
+            let mut exact = plots::curve(low, high, |x| density.bin_free_energy(x, width));
             let least = exact.iter().fold(f64::INFINITY, |least, p| least.min(p.1));
             exact.iter_mut().for_each(|p| p.1 -= least);
             plots::Series { label: format!("τ = {tau}"), points, errors, exact }
@@ -184,8 +189,8 @@ fn check(rows: &[Row]) -> Result<(), CliError> {
     let mut wrong = Vec::new();
     for row in rows {
         for (name, estimate, exact) in [
-            ("ΔF", &row.delta_f, exact::delta_f(row.temperature)),
-            ("log Z", &row.log_z, exact::log_z(row.temperature)),
+            ("ΔF", &row.delta_f, Exact::at(row.temperature).delta_f()),
+            ("log Z", &row.log_z, Exact::at(row.temperature).log_z()),
         ] {
             let gap = (estimate.value - exact).abs();
             // A NaN is neither within nor beyond: it must count as wrong.

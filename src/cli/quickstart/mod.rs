@@ -5,6 +5,8 @@ mod exact;
 mod molecule;
 mod plots;
 
+pub(super) use exact::SADDLE as DOUBLE_WELL_SADDLE;
+
 use super::client::{CliError, Clients};
 use super::jobs::follow;
 use super::local_server::LocalServer;

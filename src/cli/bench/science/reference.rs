@@ -1,6 +1,7 @@
 //! Exact answers and exact samplers of the analytic targets.
 
 use super::super::super::client::CliError;
+use super::super::super::line::Line;
 use super::target::{Reference, Regions, Sampler, Samples};
 use crate::energy::analytic::{AnalyticPotential, Funnel, GaussianMixture};
 use crate::energy::{System, SystemDefinition};
@@ -11,57 +12,6 @@ use crate::math::special::HALF_LOG_TWO_PI;
 /// below exp(−500) of the largest at all temperatures.
 const LINE: (f64, f64) = (-6.0, 6.0);
 const LINE_CELLS: usize = 24_000;
-
-/// A density exp(−u/τ) on an interval, linear between the points of a grid.
-struct Line {
-    low: f64,
-    step: f64,
-    /// At the points, relative to the largest.
-    density: Vec<f64>,
-    /// ∫ of the density from the lower end to each point.
-    cumulative: Vec<f64>,
-    log_z: f64,
-    mean_energy: f64,
-}
-
-impl Line {
-    /// Of energies at equidistant points from `low` to `high`, both included. The trapezoidal rule is exact to rounding for
-    /// a smooth density that vanishes at both ends.
-    fn new(energies: &[f64], tau: f64, (low, high): (f64, f64)) -> Self {
-        let step = (high - low) / (energies.len() - 1) as f64;
-        let least = energies.iter().copied().fold(f64::INFINITY, f64::min);
-        let density: Vec<f64> = energies.iter().map(|u| ((least - u) / tau).exp()).collect();
-        let mut cumulative = vec![0.0; density.len()];
-        for i in 1..density.len() {
-            cumulative[i] = cumulative[i - 1] + 0.5 * step * (density[i - 1] + density[i]);
-        }
-        let total = cumulative.last().copied().unwrap_or(0.0);
-        let mean_energy = density.iter().zip(energies).map(|(p, u)| p * u).sum::<f64>() * step / total;
-        Self { low, step, density, log_z: total.ln() - least / tau, cumulative, mean_energy }
-    }
-
-    fn total(&self) -> f64 {
-        self.cumulative.last().copied().unwrap_or(0.0)
-    }
-
-    /// The weight of what lies below x.
-    fn below(&self, x: f64) -> f64 {
-        let place = ((x - self.low) / self.step).clamp(0.0, (self.density.len() - 1) as f64);
-        let i = (place as usize).min(self.density.len() - 2);
-        let (t, a, b) = ((place - i as f64) * self.step, self.density[i], self.density[i + 1]);
-        (self.cumulative[i] + t * (a + 0.5 * t * (b - a) / self.step)) / self.total()
-    }
-
-    /// The x below which the weight `share` lies.
-    fn quantile(&self, share: f64) -> f64 {
-        let mass = share * self.total();
-        let i = self.cumulative.partition_point(|&c| c <= mass).clamp(1, self.density.len() - 1) - 1;
-        let (rest, a, b) = (mass - self.cumulative[i], self.density[i], self.density[i + 1]);
-        // The root of ½(b − a)t²/h + a·t = rest in the form that has no difference of like numbers.
-        let t = 2.0 * rest / (a + (a * a + 2.0 * rest * (b - a) / self.step).max(0.0).sqrt());
-        self.low + i as f64 * self.step + t.clamp(0.0, self.step)
-    }
-}
 
 /// Independent pairs (x, y): x in a well of the line, y ~ N(0, τ).
 struct Wells {

@@ -1,5 +1,6 @@
 //! The targets: definitions and published numbers as the benchmarks' authors have them.
 
+use super::super::super::quickstart::DOUBLE_WELL_SADDLE;
 use super::measure::Quantity;
 use super::reference::{Area, funnel, mixture, plane, wells};
 use super::target::{Published, References, RegionKind, Regions, Target};
@@ -8,8 +9,7 @@ use crate::energy::{System, SystemDefinition};
 use crate::thermo::CollectiveVariable;
 use std::f64::consts::PI;
 
-/// The tops between the wells of the double well and of each pair of the many-well.
-const DOUBLE_WELL_SADDLE: f64 = 0.083_527_59;
+/// The top between the wells of each pair of the many-well.
 const MANY_WELL_SADDLE: f64 = -0.041_690_82;
 
 /// The dimer's length at the top between closed and open.
