@@ -17,6 +17,7 @@ const ROWS: usize = 1024;
 fn architectures() -> [(&'static str, Architecture); 2] {
     let architecture = |kind, couplings, width| Architecture {
         conditioner: Default::default(),
+        mixing: Default::default(),
         kind,
         couplings,
         hidden: vec![width; 2],

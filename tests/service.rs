@@ -341,6 +341,25 @@ async fn create_calls_are_safe_to_repeat() {
     let fitted = clients.jobs.create_job(fitted).await.unwrap().into_inner();
     let Some(v1::job::Task::Training(task)) = fitted.task else { panic!("no training task") };
     assert_eq!(task.stages.iter().map(|s| s.steps).collect::<Vec<_>>(), [15, 15]);
+    // What is answered, sent again, is the same plan.
+    let mut all = small_task(10);
+    all.temperature_range = Some(v1::TemperatureRange { low: 0.5, high: 2.0 });
+    all.weight_average = -1.0;
+    all.patience = 3;
+    all.recipe = "annealing".into();
+    let architecture = all.architecture.get_or_insert_default();
+    architecture.mixing = v1::Mixing::Lu.into();
+    architecture.kind = v1::FlowKind::AffineSpline.into();
+    let answered = async |clients: &mut Clients, task| {
+        let request = v1::CreateJobRequest { validate_only: true, ..job_request(task) };
+        match clients.jobs.create_job(request).await.unwrap().into_inner().task {
+            Some(v1::job::Task::Training(task)) => task,
+            other => panic!("no training task: {other:?}"),
+        }
+    };
+    let first = answered(&mut clients, all).await;
+    assert_eq!((first.weight_average, first.patience, first.recipe.as_str()), (-1.0, 3, "annealing"));
+    assert_eq!(answered(&mut clients, first.clone()).await, first);
     let absent = clients.jobs.get_job(v1::GetJobRequest { name: fitted.name }).await.unwrap_err();
     assert_eq!(absent.code(), Code::NotFound);
 

@@ -18,6 +18,7 @@ fn architecture(kind: ArchitectureKind) -> Architecture {
         kind,
         couplings: 4,
         conditioner: Default::default(),
+        mixing: Default::default(),
         hidden: vec![12],
         activation: Activation::Silu,
         bins: 8,

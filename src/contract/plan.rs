@@ -5,7 +5,7 @@ use super::v1;
 use crate::compute::bias_activation::Activation;
 use crate::coords::CoordinateChoice;
 use crate::energy::System;
-use crate::flow::{ArchitectureKind, ConditionerKind, TemperatureRange};
+use crate::flow::{ArchitectureKind, ConditionerKind, Mixing, TemperatureRange};
 use crate::train::{Ramp, RampShape, Recipe, Replay, Stage, TrainingPlan, Transport};
 
 /// Where the fields of a training task are in a request.
@@ -145,10 +145,18 @@ fn read_architecture(message: &v1::FlowArchitecture, plan: &mut TrainingPlan) ->
         Ok(v1::FlowKind::GinScaled) => target.kind = ArchitectureKind::GinScaled,
         Ok(v1::FlowKind::Realnvp) => target.kind = ArchitectureKind::RealNvp,
         Ok(v1::FlowKind::Autoregressive) => target.kind = ArchitectureKind::Autoregressive,
+        Ok(v1::FlowKind::InverseAutoregressive) => target.kind = ArchitectureKind::InverseAutoregressive,
         Ok(v1::FlowKind::Smooth) => target.kind = ArchitectureKind::Smooth,
         Ok(v1::FlowKind::Spline) => target.kind = ArchitectureKind::Spline,
         Ok(v1::FlowKind::AffineSpline) => target.kind = ArchitectureKind::AffineSpline,
         Err(_) => return Err(unknown("architecture.kind", message.kind)),
+    }
+    match v1::Mixing::try_from(message.mixing) {
+        Ok(v1::Mixing::Unspecified) => {}
+        Ok(v1::Mixing::None) => target.mixing = Mixing::None,
+        Ok(v1::Mixing::Lu) => target.mixing = Mixing::Lu,
+        Ok(v1::Mixing::Householder) => target.mixing = Mixing::Householder,
+        Err(_) => return Err(unknown("architecture.mixing", message.mixing)),
     }
     match v1::ConditionerKind::try_from(message.conditioner) {
         Ok(v1::ConditionerKind::Unspecified) => {}
@@ -254,9 +262,15 @@ pub fn training_task(
         ArchitectureKind::GinScaled => v1::FlowKind::GinScaled,
         ArchitectureKind::RealNvp => v1::FlowKind::Realnvp,
         ArchitectureKind::Autoregressive => v1::FlowKind::Autoregressive,
+        ArchitectureKind::InverseAutoregressive => v1::FlowKind::InverseAutoregressive,
         ArchitectureKind::Smooth => v1::FlowKind::Smooth,
         ArchitectureKind::Spline => v1::FlowKind::Spline,
         ArchitectureKind::AffineSpline => v1::FlowKind::AffineSpline,
+    };
+    let mixing = match architecture.mixing {
+        Mixing::None => v1::Mixing::None,
+        Mixing::Lu => v1::Mixing::Lu,
+        Mixing::Householder => v1::Mixing::Householder,
     };
     let conditioner = match architecture.conditioner {
         ConditionerKind::Mlp => v1::ConditionerKind::Mlp,
@@ -276,6 +290,7 @@ pub fn training_task(
         architecture: Some(v1::FlowArchitecture {
             kind: kind.into(),
             conditioner: conditioner.into(),
+            mixing: mixing.into(),
             couplings: architecture.couplings as i64,
             hidden: architecture.hidden.iter().map(|&w| w as i64).collect(),
             activation: activation.into(),

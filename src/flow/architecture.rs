@@ -31,6 +31,8 @@ pub enum ArchitectureKind {
     RealNvp,
     /// Masked autoregressive layers, affine, in orders that are drawn from the seed; densities are fast, samples slow.
     Autoregressive,
+    /// The same the other way round: samples are fast, densities of given configurations slow.
+    InverseAutoregressive,
     /// Couplings by mixtures of logistic distribution functions, smooth everywhere, and one global affine layer.
     Smooth,
     /// Rational-quadratic spline couplings and one global affine layer.
@@ -38,6 +40,19 @@ pub enum ArchitectureKind {
     /// Affine and spline couplings in turns, a pair of each, and one global affine layer: the former carry scales that differ
     /// by orders of magnitude, the latter shapes.
     AffineSpline,
+}
+
+/// What mixes the real coordinates between two pairs of layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mixing {
+    /// Nothing: layers take turns in what they transform.
+    #[default]
+    None,
+    /// A learned matrix as the product of triangular ones, in an order that is drawn from the seed.
+    Lu,
+    /// A learned rotation, as a reflection for each coordinate.
+    Householder,
 }
 
 /// A family and its size.
@@ -48,6 +63,7 @@ pub struct Architecture {
     /// The number of coupling layers.
     pub couplings: usize,
     pub conditioner: ConditionerKind,
+    pub mixing: Mixing,
     /// Widths of each conditioner's hidden layers.
     pub hidden: Vec<usize>,
     pub activation: Activation,
@@ -57,6 +73,20 @@ pub struct Architecture {
     pub spline_bound: f64,
     /// Bound on the log scale of an affine coupling or autoregressive layer, and on those of a mixture.
     pub log_scale_bound: f64,
+}
+
+impl Mixing {
+    fn layer(self, real: &[usize], seed: u64, layer: usize) -> Option<LayerSpec> {
+        match self {
+            Self::None => None,
+            Self::Lu => {
+                let mut random = Randoms::new(seed, Purpose::Architecture, (MAX_COUPLINGS + layer) as u64);
+                let order = random.permutation(real.len()).into_iter().map(|i| real[i]).collect();
+                Some(LayerSpec::Lu { order })
+            }
+            Self::Householder => Some(LayerSpec::Householder { reflections: real.len() }),
+        }
+    }
 }
 
 impl Architecture {
@@ -94,6 +124,7 @@ impl Architecture {
         let d = kinds.len();
         let is_circular =
             |coupling: &CouplingSpec| coupling.transformed.iter().any(|&j| kinds[j] == CoordinateKind::Circular);
+        let real: Vec<usize> = (0..d).filter(|&j| kinds[j] == CoordinateKind::Real).collect();
         let mut layers = Vec::with_capacity(self.couplings + 1);
         let mut order = Vec::new();
         for i in 0..self.couplings {
@@ -106,6 +137,9 @@ impl Architecture {
             };
             let mut transformed = order[..transformed.min(d)].to_vec();
             transformed.sort_unstable();
+            if i > 0 && i % 2 == 0 && real.len() > 1 {
+                layers.extend(self.mixing.layer(&real, seed, i));
+            }
             let conditioner =
                 ConditionerSpec { kind: self.conditioner, hidden: self.hidden.clone(), activation: self.activation };
             let coupling = CouplingSpec { transformed, conditioner };
@@ -115,12 +149,17 @@ impl Architecture {
                     LayerSpec::Gin { coupling, bound: self.log_scale_bound }
                 }
                 ArchitectureKind::RealNvp => LayerSpec::Affine { coupling, bound: self.log_scale_bound },
-                ArchitectureKind::Autoregressive => LayerSpec::Autoregressive {
-                    order: order.clone(),
-                    kind: AutoregressiveKind::Masked,
-                    conditioner: coupling.conditioner,
-                    bound: self.log_scale_bound,
-                },
+                ArchitectureKind::Autoregressive | ArchitectureKind::InverseAutoregressive => {
+                    LayerSpec::Autoregressive {
+                        order: order.clone(),
+                        kind: match self.kind {
+                            ArchitectureKind::InverseAutoregressive => AutoregressiveKind::Inverse,
+                            _ => AutoregressiveKind::Masked,
+                        },
+                        conditioner: coupling.conditioner,
+                        bound: self.log_scale_bound,
+                    }
+                }
                 ArchitectureKind::Smooth => {
                     LayerSpec::Smooth { coupling, components: self.bins, bound: self.log_scale_bound }
                 }
@@ -132,7 +171,6 @@ impl Architecture {
                 }
             });
         }
-        let real: Vec<usize> = (0..d).filter(|&j| kinds[j] == CoordinateKind::Real).collect();
         let scaled = !matches!(self.kind, ArchitectureKind::Nice | ArchitectureKind::Gin);
         if scaled && temperatures.is_none() {
             layers.push(LayerSpec::GlobalAffine);

@@ -32,7 +32,7 @@ mod spline;
 mod temperature;
 mod weights;
 
-pub use architecture::{Architecture, ArchitectureKind};
+pub use architecture::{Architecture, ArchitectureKind, Mixing};
 pub use bijector::Bijector;
 pub use conditioner::{ConditionerKind, ConditionerSpec};
 pub use draw::{FlowDraws, LatentAddress, ROWS_OF_A_CALL};

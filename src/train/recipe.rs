@@ -9,7 +9,7 @@ use crate::compute::bias_activation::Activation;
 use crate::coords::CoordinateChoice;
 use crate::energy::analytic::AnalyticPotential;
 use crate::energy::{System, SystemDefinition};
-use crate::flow::{Architecture, ArchitectureKind, ConditionerKind, TemperatureRange};
+use crate::flow::{Architecture, ArchitectureKind, ConditionerKind, Mixing, TemperatureRange};
 
 /// A way of training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +176,7 @@ fn architecture(system: &System) -> Architecture {
         kind,
         couplings,
         conditioner: ConditionerKind::Mlp,
+        mixing: Mixing::None,
         hidden: vec![width; 2],
         activation: Activation::Silu,
         bins,

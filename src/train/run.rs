@@ -348,6 +348,10 @@ impl Trainer {
     }
 
     fn card(&self) -> ModelCard {
+        let steps = match &self.best {
+            Some(best) if self.counters.converged => best.standing.step,
+            _ => self.counters.step,
+        };
         ModelCard {
             energy_digest: self.target.system().digest().to_string(),
             energy_scale: self.target.system().scale(),
@@ -356,8 +360,8 @@ impl Trainer {
             temperature_range: self.plan.temperature_range,
             data_digest: self.data_digest(),
             seed: self.plan.seed,
-            training: self.plan.done_by(self.counters.step),
-            steps: self.counters.step,
+            training: self.plan.done_by(steps),
+            steps,
             samples: self.counters.samples,
             energy_evaluations: self.counters.energy_evaluations,
             seconds: self.counters.seconds,

@@ -69,6 +69,7 @@ impl FlowShape {
             kind: self.kind,
             couplings: self.couplings,
             conditioner: ConditionerKind::Mlp,
+            mixing: Default::default(),
             hidden: vec![self.width; 2],
             activation: Activation::Relu,
             bins: BINS,
