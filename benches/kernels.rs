@@ -39,7 +39,7 @@ fn normals(n: usize) -> Vec<f64> {
 
 fn flows(c: &mut Criterion) {
     for (name, architecture) in architectures() {
-        let spec = architecture.expand(&[CoordinateKind::Real; D], None, 0).unwrap();
+        let spec = architecture.expand(&[CoordinateKind::Real; D], None, None, 0).unwrap();
         let (_, weights) = Flow::initialise(spec.clone(), 0, DType::F32, &Device::Cpu).unwrap();
         let weights = weights.values().unwrap().into_iter().collect();
         let flow = Flow::from_weights(spec, weights, DType::F32, &Device::Cpu).unwrap();

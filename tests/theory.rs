@@ -24,6 +24,7 @@ fn architecture(kind: ArchitectureKind) -> Architecture {
         bins: 8,
         spline_bound: 5.0,
         log_scale_bound: 2.0,
+        tolerance: 1e-5,
     }
 }
 
@@ -55,7 +56,7 @@ fn generator(potential: AnalyticPotential, kind: ArchitectureKind, spread: f64, 
     let system = System::build(SystemDefinition::Analytic(potential)).unwrap();
     let coordinates = Arc::new(CartesianCoordinates::new(extent).unwrap());
     let kinds = vec![CoordinateKind::Real; extent.len()];
-    let spec = architecture(kind).expand(&kinds, None, 1).unwrap();
+    let spec = architecture(kind).expand(&kinds, None, None, 1).unwrap();
     let (flow, weights) = Flow::initialise(spec, 1, DType::F32, &Device::Cpu).unwrap();
     let weights: BTreeMap<String, Tensor> = weights
         .values()

@@ -149,6 +149,7 @@ fn read_architecture(message: &v1::FlowArchitecture, plan: &mut TrainingPlan) ->
         Ok(v1::FlowKind::Smooth) => target.kind = ArchitectureKind::Smooth,
         Ok(v1::FlowKind::Spline) => target.kind = ArchitectureKind::Spline,
         Ok(v1::FlowKind::AffineSpline) => target.kind = ArchitectureKind::AffineSpline,
+        Ok(v1::FlowKind::Continuous) => target.kind = ArchitectureKind::Continuous,
         Err(_) => return Err(unknown("architecture.kind", message.kind)),
     }
     match v1::Mixing::try_from(message.mixing) {
@@ -188,6 +189,7 @@ fn read_architecture(message: &v1::FlowArchitecture, plan: &mut TrainingPlan) ->
     }
     set(&mut target.spline_bound, message.spline_bound);
     set(&mut target.log_scale_bound, message.log_scale_bound);
+    set(&mut target.tolerance, message.tolerance);
     Ok(())
 }
 
@@ -207,6 +209,7 @@ fn stage(i: usize, message: &v1::TrainingStage) -> Result<Stage, FieldError> {
             Ramp::constant(0.0),
         )?,
         reverse_kl: ramp(&name("reverse_kl"), message.reverse_kl.as_ref(), Ramp::constant(0.0))?,
+        flow_matching: ramp(&name("flow_matching"), message.flow_matching.as_ref(), Ramp::constant(0.0))?,
         own_samples: ramp(&name("own_samples"), message.own_samples.as_ref(), Ramp::constant(0.0))?,
         replay: replay(&name("replay"), message.replay.as_ref())?,
         temperature_factor: ramp(
@@ -266,6 +269,7 @@ pub fn training_task(
         ArchitectureKind::Smooth => v1::FlowKind::Smooth,
         ArchitectureKind::Spline => v1::FlowKind::Spline,
         ArchitectureKind::AffineSpline => v1::FlowKind::AffineSpline,
+        ArchitectureKind::Continuous => v1::FlowKind::Continuous,
     };
     let mixing = match architecture.mixing {
         Mixing::None => v1::Mixing::None,
@@ -297,6 +301,7 @@ pub fn training_task(
             bins: architecture.bins as i64,
             spline_bound: architecture.spline_bound,
             log_scale_bound: architecture.log_scale_bound,
+            tolerance: architecture.tolerance,
         }),
         stages: plan.stages.iter().map(stage_message).collect(),
         adam: Some(v1::Adam { beta1: plan.adam.beta1, beta2: plan.adam.beta2, epsilon: plan.adam.epsilon }),
@@ -345,6 +350,7 @@ fn stage_message(stage: &Stage) -> v1::TrainingStage {
         maximum_likelihood: ramp(&stage.maximum_likelihood),
         reverse_kl: ramp(&stage.reverse_kl),
         own_samples: ramp(&stage.own_samples),
+        flow_matching: ramp(&stage.flow_matching),
         replay: Some(replay_message(&stage.replay)),
         temperature_factor: ramp(&stage.temperature_factor),
         learning_rate: ramp(&stage.learning_rate),

@@ -2,7 +2,7 @@
 
 use super::cartesian::CartesianCoordinates;
 use super::choose_molecule::{internal_coordinates, molecule_kinds, no_structure};
-use super::mean_free::MeanFreeCoordinates;
+use super::mean_free::{FreeParticles, MeanFreeCoordinates};
 use super::pilot::pilot;
 use super::relabelled::RelabelledCoordinates;
 use super::transform::{CoordinateKind, CoordinateTransform, CoordinatesError};
@@ -165,6 +165,19 @@ pub fn preview_kinds(
         _ => d,
     };
     Ok(vec![CoordinateKind::Real; free])
+}
+
+/// The particles of a system whose coordinates are those about their mean: they are all alike.
+pub fn free_particles(system: &System) -> Option<FreeParticles> {
+    match system.definition() {
+        SystemDefinition::Analytic(potential) => match potential.particle_symmetry()? {
+            ParticleSymmetry::Translation { space } => {
+                Some(FreeParticles { particles: system.dimension() / space, space })
+            }
+            ParticleSymmetry::Exchange { .. } => None,
+        },
+        SystemDefinition::OpenMm { .. } => None,
+    }
 }
 
 /// Mean and standard deviation of each column.

@@ -2,6 +2,15 @@
 
 use super::transform::{CoordinateKind, CoordinateTransform, CoordinatesError, CoordinatesSpec};
 
+/// Identical particles that nothing holds: their energy does not change if they are moved, turned or mirrored together, or
+/// exchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FreeParticles {
+    pub particles: usize,
+    /// The dimension of the space that they are in.
+    pub space: usize,
+}
+
 /// Cartesian coordinates of N particles about their mean, in the orthonormal basis of Helmert: along each axis
 ///
 /// x_i = scale · (Σ_{k>i} y_k / √(k(k+1)) − i·y_i / √(i(i+1))),  k = 1 … N − 1,

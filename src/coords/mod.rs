@@ -28,10 +28,10 @@ mod transform;
 mod zmatrix;
 
 pub use cartesian::CartesianCoordinates;
-pub use choose::{CoordinateChoice, choose_coordinates, preview_kinds};
+pub use choose::{CoordinateChoice, choose_coordinates, free_particles, preview_kinds};
 pub use geometry::{angle, dihedral, distance};
 pub use internal::InternalCoordinates;
-pub use mean_free::MeanFreeCoordinates;
+pub use mean_free::{FreeParticles, MeanFreeCoordinates};
 pub use quantity::{InternalCoordinate, InternalQuantity};
 pub use relabelled::RelabelledCoordinates;
 pub use tables::TransformTables;

@@ -3,14 +3,18 @@
 use super::conditioner::{ConditionerKind, ConditionerSpec};
 use super::error::FlowError;
 use super::prior::Prior;
-use super::spec::{AutoregressiveKind, CouplingSpec, FlowSpec, LayerSpec};
+use super::spec::{AutoregressiveKind, ContinuousSpec, CouplingSpec, FieldSpec, FlowSpec, LayerSpec, ParticleShape};
 use super::temperature::TemperatureRange;
 use crate::compute::bias_activation::Activation;
 use crate::compute::spline::MAX_BINS;
-use crate::coords::CoordinateKind;
+use crate::coords::{CoordinateKind, FreeParticles};
 use crate::math::{Purpose, Randoms};
 
 const MAX_COUPLINGS: usize = 256;
+
+/// Distances of particles that a field tells apart, in units of a coordinate's spread: two normal numbers in three dimensions are
+/// hardly ever further apart.
+const REACH: f64 = 6.0;
 
 /// Hidden layer of the network from a temperature to the scale and the shift of each coordinate.
 const SCALE_BY_TEMPERATURE: usize = 16;
@@ -40,6 +44,9 @@ pub enum ArchitectureKind {
     /// Affine and spline couplings in turns, a pair of each, and one global affine layer: the former carry scales that differ
     /// by orders of magnitude, the latter shapes.
     AffineSpline,
+    /// The motion along a field of velocities: of identical particles one that turns and is relabelled with them, of other
+    /// systems one network of all coordinates.
+    Continuous,
 }
 
 /// What mixes the real coordinates between two pairs of layers.
@@ -67,12 +74,14 @@ pub struct Architecture {
     /// Widths of each conditioner's hidden layers.
     pub hidden: Vec<usize>,
     pub activation: Activation,
-    /// Bins of each spline, components of each mixture.
+    /// Bins of each spline, components of each mixture, features of each distance of particles.
     pub bins: usize,
     /// Half width of the domain of splines on real coordinates, in units of a coordinate's spread.
     pub spline_bound: f64,
     /// Bound on the log scale of an affine coupling or autoregressive layer, and on those of a mixture.
     pub log_scale_bound: f64,
+    /// Error of a step of a continuous flow's integration.
+    pub tolerance: f64,
 }
 
 impl Mixing {
@@ -93,7 +102,11 @@ impl Architecture {
     /// That every number is one that could be used, also where this kind of flow has no use for it; the message names
     /// the field.
     pub fn check(&self) -> Result<(), String> {
-        for (name, value) in [("spline_bound", self.spline_bound), ("log_scale_bound", self.log_scale_bound)] {
+        for (name, value) in [
+            ("spline_bound", self.spline_bound),
+            ("log_scale_bound", self.log_scale_bound),
+            ("tolerance", self.tolerance),
+        ] {
             if !(value.is_finite() && value > 0.0) {
                 return Err(format!("{name} is {value}; it must be a positive finite number"));
             }
@@ -109,12 +122,21 @@ impl Architecture {
     /// drawn anew from the seed for each pair of layers. A flow in one
     /// dimension has nothing to condition on: its couplings are unconditional. With a range of temperatures all conditioners
     /// see the temperature, and scales and shifts are functions of it.
+    ///
+    /// `particles` are those that the coordinates are of, if they are those of identical particles about their mean.
     pub fn expand(
         &self,
         kinds: &[CoordinateKind],
+        particles: Option<FreeParticles>,
         temperatures: Option<TemperatureRange>,
         seed: u64,
     ) -> Result<FlowSpec, FlowError> {
+        if self.kind == ArchitectureKind::Continuous {
+            let layers = vec![self.continuous(particles)];
+            let spec = FlowSpec { coordinates: kinds.to_vec(), prior: Prior::natural(kinds), layers, temperatures };
+            spec.check()?;
+            return Ok(spec);
+        }
         if self.couplings == 0 || self.couplings > MAX_COUPLINGS {
             return Err(FlowError::Spec(format!(
                 "couplings is {}; it must be from 1 to {MAX_COUPLINGS}",
@@ -166,7 +188,7 @@ impl Architecture {
                 ArchitectureKind::AffineSpline if i / 2 % 2 == 0 && !is_circular(&coupling) => {
                     LayerSpec::Affine { coupling, bound: self.log_scale_bound }
                 }
-                ArchitectureKind::Spline | ArchitectureKind::AffineSpline => {
+                ArchitectureKind::Spline | ArchitectureKind::AffineSpline | ArchitectureKind::Continuous => {
                     LayerSpec::Spline { coupling, bins: self.bins, bound: self.spline_bound }
                 }
             });
@@ -186,5 +208,20 @@ impl Architecture {
         let spec = FlowSpec { coordinates: kinds.to_vec(), prior: Prior::natural(kinds), layers, temperatures };
         spec.check()?;
         Ok(spec)
+    }
+
+    fn continuous(&self, particles: Option<FreeParticles>) -> LayerSpec {
+        let field = match particles {
+            None => FieldSpec::Free,
+            Some(FreeParticles { particles, space }) => {
+                FieldSpec::Particles(ParticleShape { particles, space, distances: self.bins, reach: REACH })
+            }
+        };
+        LayerSpec::Continuous(ContinuousSpec {
+            field,
+            hidden: self.hidden.clone(),
+            activation: self.activation,
+            tolerance: self.tolerance,
+        })
     }
 }

@@ -1,5 +1,6 @@
 //! What every bijector can do.
 
+use super::continuous::Continuous;
 use super::fused::ProgramBuilder;
 use crate::compute::{Direction, Precision};
 use candle_core::{Result, Tensor};
@@ -20,6 +21,11 @@ pub trait Bijector: Debug + Send + Sync {
 
     /// Chooses what a conditioner is computed in where [`Bijector::apply`] runs it.
     fn set_precision(&mut self, _precision: Precision) {}
+
+    /// The bijector as the motion along a field, if that is what it is.
+    fn as_continuous(&self) -> Option<&Continuous> {
+        None
+    }
 
     /// Whether ladj is the same for all inputs, so that the latent's temperature scales exactly (§4.4 of the note).
     fn has_constant_jacobian(&self) -> bool {

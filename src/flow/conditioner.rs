@@ -36,11 +36,7 @@ pub struct ConditionerSpec {
 
 impl ConditionerSpec {
     pub(super) fn check(&self, layer: usize) -> std::result::Result<(), FlowError> {
-        if self.hidden.len() > MAX_HIDDEN_LAYERS || self.hidden.iter().any(|w| !(1..=MAX_HIDDEN_WIDTH).contains(w)) {
-            return Err(FlowError::Spec(format!(
-                "layer {layer}: hidden must be at most {MAX_HIDDEN_LAYERS} widths from 1 to {MAX_HIDDEN_WIDTH}"
-            )));
-        }
+        check_hidden(layer, &self.hidden)?;
         let blocks_fit = self.hidden.len() % 2 == 1 && self.hidden.iter().step_by(2).all(|&w| w == self.hidden[0]);
         if self.kind == ConditionerKind::Residual && !blocks_fit {
             return Err(FlowError::Spec(format!(
@@ -53,13 +49,28 @@ impl ConditionerSpec {
 
     /// The number of weights of a network from so many features to so many outputs.
     pub(super) fn parameters(&self, features: usize, outputs: usize) -> usize {
-        let mut width = features;
-        self.hidden.iter().chain([&outputs]).fold(0, |sum, &next| {
-            let layer = width.saturating_add(1).saturating_mul(next);
-            width = next;
-            layer.saturating_add(sum)
-        })
+        network_parameters(features, &self.hidden, outputs)
     }
+}
+
+/// That the widths of hidden layers are such as can be had.
+pub(super) fn check_hidden(layer: usize, hidden: &[usize]) -> std::result::Result<(), FlowError> {
+    if hidden.len() > MAX_HIDDEN_LAYERS || hidden.iter().any(|w| !(1..=MAX_HIDDEN_WIDTH).contains(w)) {
+        return Err(FlowError::Spec(format!(
+            "layer {layer}: hidden must be at most {MAX_HIDDEN_LAYERS} widths from 1 to {MAX_HIDDEN_WIDTH}"
+        )));
+    }
+    Ok(())
+}
+
+/// The number of weights of dense layers from so many features to so many outputs.
+pub(super) fn network_parameters(features: usize, hidden: &[usize], outputs: usize) -> usize {
+    let mut width = features;
+    hidden.iter().chain([&outputs]).fold(0, |sum, &next| {
+        let layer = width.saturating_add(1).saturating_mul(next);
+        width = next;
+        layer.saturating_add(sum)
+    })
 }
 
 /// A network whose last layer starts at zero, so that a new coupling layer is the identity.

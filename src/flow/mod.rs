@@ -1,6 +1,6 @@
 //! Normalizing flows: a prior, and the bijectors that carry it to the configurations.
 //!
-//! One bijector a file. All obey one trait and pass one generic test suite (`tests/bijectors.rs`). Direction: *forward*
+//! One bijector a file, and a folder for continuous flows. All obey one trait and pass one generic test suite (`tests/bijectors.rs`). Direction: *forward*
 //! carries a latent to a configuration (sampling); *inverse* carries a configuration to its latent (the f of the
 //! founding note). Coordinates and log-determinants are f64 throughout; only conditioners have a precision of their own.
 
@@ -11,6 +11,7 @@ mod architecture;
 mod autoregressive;
 mod bijector;
 mod conditioner;
+mod continuous;
 mod coupling;
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -35,11 +36,12 @@ mod weights;
 pub use architecture::{Architecture, ArchitectureKind, Mixing};
 pub use bijector::Bijector;
 pub use conditioner::{ConditionerKind, ConditionerSpec};
+pub use continuous::Continuous;
 pub use draw::{FlowDraws, LatentAddress, ROWS_OF_A_CALL};
 pub use error::FlowError;
 pub use normalizing_flow::Flow;
 pub use prior::{Prior, PriorComponent};
-pub use spec::{AutoregressiveKind, CouplingSpec, FlowSpec, LayerSpec};
+pub use spec::{AutoregressiveKind, ContinuousSpec, CouplingSpec, FieldSpec, FlowSpec, LayerSpec, ParticleShape};
 pub use temperature::{Tau, TemperatureRange};
 pub use weights::Weights;
 

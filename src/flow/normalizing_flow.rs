@@ -4,6 +4,7 @@ use super::additive::AdditiveCoupling;
 use super::affine::AffineCoupling;
 use super::autoregressive::Autoregressive;
 use super::bijector::Bijector;
+use super::continuous::Continuous;
 use super::error::FlowError;
 use super::fused::{ApplyRows, FusedFlow, have_stages};
 use super::gin::GinCoupling;
@@ -143,6 +144,14 @@ impl Flow {
         &self.bijectors
     }
 
+    /// The motion along a field that the flow is, if it is that and nothing else: its field can be regressed on.
+    pub fn as_continuous(&self) -> Option<&Continuous> {
+        match self.bijectors.as_slice() {
+            [only] => only.as_continuous(),
+            _ => None,
+        }
+    }
+
     /// The latent temperatures that the flow is conditioned on, if it is.
     pub fn temperatures(&self) -> Option<&TemperatureRange> {
         self.spec.temperatures.as_ref()
@@ -198,8 +207,8 @@ impl Flow {
         Ok((x.narrow(1, 0, self.spec.dimension())?, ladj))
     }
 
-    /// The columns that bijectors work on: the coordinates, and the feature of the temperature if they see it.
-    pub(super) fn widened(&self, input: &Tensor, tau: Tau<'_>) -> candle_core::Result<Tensor> {
+    /// The columns that bijectors work on (n, columns): the coordinates, and the feature of the temperature if they see it.
+    pub fn widened(&self, input: &Tensor, tau: Tau<'_>) -> candle_core::Result<Tensor> {
         let Some(range) = &self.spec.temperatures else { return Ok(input.clone()) };
         Tensor::cat(&[input, &tau.features(range, input.dim(0)?, &self.device)?], 1)
     }
@@ -300,6 +309,7 @@ fn bijectors(spec: &FlowSpec, vb: VarBuilder<'_>, device: &Device) -> candle_cor
             LayerSpec::Spline { coupling, bins, bound } => {
                 Box::new(SplineCoupling::new(coupling, *bins, *bound, columns, &vb)?)
             }
+            LayerSpec::Continuous(continuous) => Box::new(Continuous::new(continuous, columns, &vb)?),
         })
     };
     spec.layers.iter().enumerate().map(layer).collect()

@@ -1,14 +1,21 @@
 //! The description of a flow, stored with its weights.
 
-use super::conditioner::ConditionerSpec;
+use super::conditioner::{ConditionerSpec, check_hidden, network_parameters};
 use super::error::FlowError;
 use super::prior::Prior;
 use super::temperature::TemperatureRange;
+use crate::compute::bias_activation::Activation;
 use crate::compute::logistic_mixture::{MAX_COMPONENTS, MixtureShape};
 use crate::compute::spline::MAX_BINS;
 use crate::coords::CoordinateKind;
 
 const MAX_LAYERS: usize = 1024;
+
+/// Coordinates of a field that is a function of all of them.
+const MAX_FREE_DIMENSION: usize = 128;
+
+/// Errors of a step: rounding of f64, and what no weight should be trusted with.
+const TOLERANCES: std::ops::RangeInclusive<f64> = 1e-12..=1e-2;
 
 /// 256 MB of f32; training needs four times that.
 const MAX_PARAMETERS: usize = 1 << 26;
@@ -49,6 +56,44 @@ pub enum LayerSpec {
     Smooth { coupling: CouplingSpec, components: usize, bound: f64 },
     /// Rational-quadratic splines: on [−`bound`, `bound`] for real coordinates, on the whole circle for circular ones.
     Spline { coupling: CouplingSpec, bins: usize, bound: f64 },
+    /// The motion along a field of velocities.
+    Continuous(ContinuousSpec),
+}
+
+/// A continuous flow.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContinuousSpec {
+    pub field: FieldSpec,
+    /// Widths of the hidden layers of the field's network.
+    pub hidden: Vec<usize>,
+    pub activation: Activation,
+    /// Error of a step of the integration, relative to 1 + |x|, and the same for ladj; where the network is computed in f32, at
+    /// least 1e-6.
+    pub tolerance: f64,
+}
+
+/// What a field is a function of.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum FieldSpec {
+    /// Of all coordinates.
+    Free,
+    /// Of the distances of identical particles, whose coordinates are those about their mean.
+    Particles(ParticleShape),
+}
+
+/// Identical particles, and how a field sees them.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParticleShape {
+    pub particles: usize,
+    /// The dimension of the space that they are in.
+    pub space: usize,
+    /// Gaussian features of a distance.
+    pub distances: usize,
+    /// Their centres are from 0 to here, in units of a coordinate's spread.
+    pub reach: f64,
 }
 
 /// What the parameters of an autoregressive layer depend on, and with it which direction is one pass.
@@ -136,6 +181,7 @@ impl FlowSpec {
                         ));
                     }
                 }
+                LayerSpec::Continuous(continuous) => continuous.check(i, &self.coordinates)?,
                 LayerSpec::Spline { coupling, bins, bound } => {
                     self.check_coupling(i, coupling, false)?;
                     check_positive(i, "bound", *bound)?;
@@ -167,6 +213,7 @@ impl FlowSpec {
                 let features = order.len() + 2 * circular + usize::from(self.temperatures.is_some());
                 return conditioner.parameters(features, 2 * order.len());
             }
+            LayerSpec::Continuous(continuous) => return continuous.parameters(self.columns()),
             LayerSpec::Additive { coupling } => (coupling, 1),
             LayerSpec::Affine { coupling, .. } | LayerSpec::Gin { coupling, .. } => (coupling, 2),
             LayerSpec::Smooth { coupling, components, bound } => {
@@ -235,6 +282,51 @@ impl Columns<'_> {
     /// Whether a column is an angle.
     pub fn is_circular(&self, column: usize) -> bool {
         self.kinds.get(column) == Some(&CoordinateKind::Circular)
+    }
+}
+
+impl ContinuousSpec {
+    fn check(&self, layer: usize, coordinates: &[CoordinateKind]) -> Result<(), FlowError> {
+        let fail = |reason: String| Err(FlowError::Spec(format!("layer {layer}: {reason}")));
+        if self.hidden.is_empty() {
+            return fail("hidden is empty; a field's network needs a hidden layer".into());
+        }
+        check_hidden(layer, &self.hidden)?;
+        if !matches!(self.activation, Activation::Silu | Activation::Tanh) {
+            return fail("the activation of a field must be smooth: silu or tanh".into());
+        }
+        if !TOLERANCES.contains(&self.tolerance) {
+            let (low, high) = (TOLERANCES.start(), TOLERANCES.end());
+            return fail(format!("tolerance is {}; it must be from {low} to {high}", self.tolerance));
+        }
+        let d = coordinates.len();
+        match &self.field {
+            FieldSpec::Free if d > MAX_FREE_DIMENSION => fail(format!(
+                "the exact divergence of a field takes a derivative for each coordinate; there are {d}, at most \
+                 {MAX_FREE_DIMENSION} are allowed"
+            )),
+            FieldSpec::Free => Ok(()),
+            FieldSpec::Particles(ParticleShape { particles, space, distances, reach }) => {
+                if *particles < 2 || (particles - 1).checked_mul(*space) != Some(d) {
+                    return fail(format!("{particles} particles in a space of {space} do not have {d} coordinates"));
+                }
+                if coordinates.contains(&CoordinateKind::Circular) {
+                    return fail("coordinates of particles about their mean are not angles".into());
+                }
+                if !(2..=MAX_BINS).contains(distances) {
+                    return fail(format!("distances is {distances}; it must be from 2 to {MAX_BINS}"));
+                }
+                check_positive(layer, "reach", *reach)
+            }
+        }
+    }
+
+    fn parameters(&self, columns: Columns<'_>) -> usize {
+        let (inputs, outputs) = match &self.field {
+            FieldSpec::Free => (2 * columns.kinds.len(), columns.kinds.len()),
+            FieldSpec::Particles(shape) => (2 * shape.distances, 1),
+        };
+        network_parameters(inputs + 3 + columns.told, &self.hidden, outputs)
     }
 }
 

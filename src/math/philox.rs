@@ -66,6 +66,10 @@ pub enum Purpose {
     OwnSample = 10,
     /// Which of these are in a training batch.
     OwnBatch = 11,
+    /// Latents that flow matching draws lines from.
+    MatchingLatent = 20,
+    /// Times on these lines.
+    MatchingTime = 21,
     /// The noise of Langevin dynamics, new velocities, and the moves of Metropolis Monte Carlo. The pilots of simulations
     /// have the same four purposes and 8 more.
     SimulationNoise = 32,

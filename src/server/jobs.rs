@@ -9,7 +9,7 @@ use crate::contract::v1::job_service_server::JobService;
 use crate::contract::{
     FieldError, chosen_recipe, encode_state_event, id_of, job_event, simulation_plan, training_plan,
 };
-use crate::coords::preview_kinds;
+use crate::coords::{free_particles, preview_kinds};
 use crate::energy::has_start;
 use crate::energy::{EnergyScale, System};
 use crate::scheduler::load_system;
@@ -230,7 +230,7 @@ async fn check_flow(system: System, plan: TrainingPlan, has_data: bool) -> Resul
             preview_kinds(&system, has_data, &plan.coordinates).map_err(|e| ApiError::Unsuitable(e.to_string()))?;
         plan.check_dimension(kinds.len()).map_err(|e| FieldError::from_sentence("job.training.", &e))?;
         plan.architecture
-            .expand(&kinds, plan.conditions(), plan.seed)
+            .expand(&kinds, free_particles(&system), plan.conditions(), plan.seed)
             .map_err(|e| FieldError::invalid("job.training.architecture", e.to_string()))?;
         Ok(plan)
     });

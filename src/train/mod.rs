@@ -3,6 +3,7 @@
 mod adam;
 mod checkpoint;
 mod data;
+mod flow_matching;
 mod maximum_likelihood;
 mod plan;
 mod recipe;

@@ -4,7 +4,7 @@ use super::adam::AdamSettings;
 use super::replay::Replay;
 use super::schedule::Ramp;
 use crate::coords::CoordinateChoice;
-use crate::flow::{Architecture, TemperatureRange};
+use crate::flow::{Architecture, ArchitectureKind, TemperatureRange};
 
 const MAX_STAGES: usize = 64;
 const MAX_BATCH: usize = 1 << 16;
@@ -66,7 +66,10 @@ pub struct Stage {
     pub maximum_likelihood: Ramp,
     /// Weight of the reverse Kullback-Leibler objective.
     pub reverse_kl: Ramp,
-    /// Weight of maximum likelihood on the flow's own samples, weighted towards the target.
+    /// Weight of flow matching; needs data and a continuous flow where it is not zero.
+    pub flow_matching: Ramp,
+    /// Weight of maximum likelihood on the flow's own samples, weighted towards the target; of flow matching on them for a
+    /// continuous flow.
     pub own_samples: Ramp,
     /// How these are kept; of use where `own_samples` is not zero.
     pub replay: Replay,
@@ -205,7 +208,7 @@ impl TrainingPlan {
 
     /// Whether any stage needs data.
     pub fn needs_data(&self) -> bool {
-        self.stages.iter().any(|s| s.maximum_likelihood.start > 0.0 || s.maximum_likelihood.end > 0.0)
+        self.stages.iter().any(|s| s.maximum_likelihood.is_used() || s.flow_matching.is_used())
     }
 
     /// That the plan can be carried out; the message names the field.
@@ -242,6 +245,11 @@ impl TrainingPlan {
         }
         for (i, stage) in self.stages.iter().enumerate() {
             stage.check().map_err(|reason| format!("stages[{i}].{reason}"))?;
+            if stage.flow_matching.is_used() && self.architecture.kind != ArchitectureKind::Continuous {
+                return Err(format!(
+                    "stages[{i}].flow_matching is for continuous flows; choose that kind of architecture"
+                ));
+            }
         }
         let cut = &self.energy_cut;
         if !(cut.high.is_finite() && cut.max.is_finite() && cut.high <= cut.max) {
@@ -279,10 +287,11 @@ impl std::fmt::Display for Stage {
             |r: &Ramp| if r.start == r.end { format!("{}", r.start) } else { format!("{} to {}", r.start, r.end) };
         write!(
             f,
-            "{} steps of {}: maximum likelihood × {}, reverse KL × {}, own samples × {} at temperature × {}, learning rate {}",
+            "{} steps of {}: maximum likelihood × {}, flow matching × {}, reverse KL × {}, own samples × {} at temperature × {}, learning rate {}",
             self.steps,
             self.batch,
             ramp(&self.maximum_likelihood),
+            ramp(&self.flow_matching),
             ramp(&self.reverse_kl),
             ramp(&self.own_samples),
             ramp(&self.temperature_factor),
@@ -294,7 +303,7 @@ impl std::fmt::Display for Stage {
 impl Stage {
     /// Whether own samples are trained on.
     pub(super) fn keeps_samples(&self) -> bool {
-        self.own_samples.start > 0.0 || self.own_samples.end > 0.0
+        self.own_samples.is_used()
     }
 
     fn check(&self) -> Result<(), String> {
@@ -305,6 +314,7 @@ impl Stage {
             return Err(format!("batch is {}; it must be from 2 to {MAX_BATCH}", self.batch));
         }
         self.maximum_likelihood.check("maximum_likelihood", 0.0)?;
+        self.flow_matching.check("flow_matching", 0.0)?;
         self.reverse_kl.check("reverse_kl", 0.0)?;
         self.own_samples.check("own_samples", 0.0)?;
         self.replay.check().map_err(|reason| format!("replay.{reason}"))?;
@@ -316,9 +326,12 @@ impl Stage {
         if self.learning_rate.start > 1.0 || self.learning_rate.end > 1.0 {
             return Err("learning_rate goes above 1; weights are of that size, so that no step can be".into());
         }
-        let weight = |f: f64| self.maximum_likelihood.at(f) + self.reverse_kl.at(f) + self.own_samples.at(f);
-        if weight(0.0) <= 0.0 && weight(1.0) <= 0.0 {
-            return Err("maximum_likelihood, reverse_kl and own_samples are all 0; there is nothing to train on".into());
+        let objectives = [&self.maximum_likelihood, &self.flow_matching, &self.reverse_kl, &self.own_samples];
+        if !objectives.into_iter().any(Ramp::is_used) {
+            return Err(
+                "maximum_likelihood, flow_matching, reverse_kl and own_samples are all 0; there is nothing to train on"
+                    .into(),
+            );
         }
         Ok(())
     }

@@ -91,6 +91,7 @@ impl Recipe {
             steps,
             batch,
             maximum_likelihood: Ramp::constant(ml),
+            flow_matching: Ramp::constant(0.0),
             reverse_kl: Ramp::constant(kl),
             own_samples: Ramp::constant(own),
             replay: Replay::default(),
@@ -182,6 +183,7 @@ fn architecture(system: &System) -> Architecture {
         bins,
         spline_bound: 5.0,
         log_scale_bound,
+        tolerance: 1e-5,
     }
 }
 

@@ -33,6 +33,11 @@ impl Ramp {
         Self { start, end, shape }
     }
 
+    /// Whether it is ever more than zero.
+    pub(super) fn is_used(&self) -> bool {
+        self.start > 0.0 || self.end > 0.0
+    }
+
     /// The value at a fraction of the stage, from 0 to 1.
     pub fn at(&self, fraction: f64) -> f64 {
         let Self { start, end, shape } = *self;

@@ -2,11 +2,12 @@
 
 use super::adam::Adam;
 use super::data::{HeldOut, PreparedData, TrainingData};
+use super::flow_matching::{self, Pairing};
 use super::plan::{Stage, TrainingPlan};
 use super::replay::{Buffer, RUNGS};
 use super::{maximum_likelihood, reverse_kl};
 use crate::compute::adam::Tally;
-use crate::coords::{CoordinatesError, CoordinatesSpec, ReducedTarget, choose_coordinates};
+use crate::coords::{CoordinatesError, CoordinatesSpec, ReducedTarget, choose_coordinates, free_particles};
 use crate::energy::{EnergyError, System};
 use crate::flow::{Flow, FlowError, LatentAddress, Tau, Weights};
 use crate::math::{Purpose, Randoms};
@@ -135,6 +136,7 @@ pub struct Step {
     stage: usize,
     learning_rate: f64,
     maximum_likelihood: Option<Tensor>,
+    flow_matching: Option<Tensor>,
     reverse_kl: Option<Tensor>,
     own_samples: Option<Tensor>,
 }
@@ -145,9 +147,12 @@ pub struct StepReport {
     pub stage: usize,
     /// −⟨log p⟩ over the data batch, if the step used one.
     pub maximum_likelihood: Option<f64>,
+    /// The mean square error of the velocity over the data batch, if the step used one.
+    pub flow_matching: Option<f64>,
     /// ⟨u − ladj⟩ over the latent batch, if the step used one.
     pub reverse_kl: Option<f64>,
-    /// −⟨log p⟩ over a batch of the flow's own samples, drawn by their weights, if the step used one.
+    /// −⟨log p⟩, or of a continuous flow the mean square error of its velocity, over a batch of the flow's own samples, drawn by
+    /// their weights, if the step used one.
     pub own_samples: Option<f64>,
     pub gradient_norm: f64,
     pub learning_rate: f64,
@@ -175,7 +180,8 @@ impl Trainer {
         plan.check().map_err(TrainError::Plan)?;
         if plan.needs_data() && data.is_none() {
             return Err(TrainError::Plan(
-                "a stage has a maximum_likelihood weight, but there is no dataset; name one, or use reverse_kl only"
+                "a stage has a weight of maximum_likelihood or flow_matching, but there is no dataset; name one, or use \
+                 objectives that need none"
                     .into(),
             ));
         }
@@ -184,7 +190,8 @@ impl Trainer {
             Some(spec) => spec.build(system.dimension())?,
             None => choose_coordinates(&system, positions, plan.temperature, &plan.coordinates)?,
         };
-        let spec = plan.architecture.expand(coordinates.kinds(), plan.conditions(), plan.seed)?;
+        let spec =
+            plan.architecture.expand(coordinates.kinds(), free_particles(&system), plan.conditions(), plan.seed)?;
         plan.check_dimension(coordinates.kinds().len()).map_err(TrainError::Plan)?;
         let target = ReducedTarget::new(system, Arc::clone(&coordinates));
         let (flow, weights) = Flow::initialise(spec, plan.seed, PRECISION, device)?;
@@ -250,8 +257,14 @@ impl Trainer {
         let temperatures = self.temperatures(stage.batch, stage.temperature_factor.at(fraction));
         let learning_rate = stage.learning_rate.at(fraction) * self.counters.learning_rate_scale;
         let batch = stage.batch;
-        let mut step =
-            Step { stage: stage_index, learning_rate, maximum_likelihood: None, reverse_kl: None, own_samples: None };
+        let mut step = Step {
+            stage: stage_index,
+            learning_rate,
+            maximum_likelihood: None,
+            flow_matching: None,
+            reverse_kl: None,
+            own_samples: None,
+        };
         let mut loss: Option<Tensor> = None;
         let mut add = |term: Tensor, weight: f64| -> Result<(), TrainError> {
             let term = (term * weight)?;
@@ -270,6 +283,17 @@ impl Trainer {
             step.maximum_likelihood = Some(term.detach());
             self.counters.samples += batch as u64;
             add(term, w_ml)?;
+        }
+        let w_fm = stage.flow_matching.at(fraction);
+        if w_fm > 0.0
+            && let Some(data) = &self.data
+        {
+            let (y, taus) = data.draw(self.plan.seed, self.counters.step, batch, self.target.dimension())?;
+            let tau = if taus.is_empty() { Tau::REFERENCE } else { Tau::Each(&taus) };
+            let term = self.match_flow(&y, tau, Pairing::Data)?;
+            step.flow_matching = Some(term.detach());
+            self.counters.samples += batch as u64;
+            add(term, w_fm)?;
         }
         if w_kl > 0.0 {
             let taus = self.latent_temperatures(&temperatures);
@@ -291,7 +315,10 @@ impl Trainer {
             let mut random = Randoms::new(self.plan.seed, Purpose::OwnBatch, self.counters.step);
             if let Some((y, taus)) = self.own.draw(&mut random, batch, self.flow.device())? {
                 let tau = if taus.is_empty() { Tau::REFERENCE } else { Tau::Each(&taus) };
-                let term = maximum_likelihood::loss(&self.flow, &y, tau)?;
+                let term = match self.flow.as_continuous() {
+                    None => maximum_likelihood::loss(&self.flow, &y, tau)?,
+                    Some(_) => self.match_flow(&y, tau, Pairing::OwnSamples)?,
+                };
                 step.own_samples = Some(term.detach());
                 self.counters.samples += batch as u64;
                 add(term, w_own)?;
@@ -309,6 +336,11 @@ impl Trainer {
         }
         self.counters.step += 1;
         Ok(Some(step))
+    }
+
+    fn match_flow(&self, y: &Tensor, tau: Tau<'_>, pairing: Pairing) -> Result<Tensor, TrainError> {
+        let particles = free_particles(self.target.system());
+        flow_matching::loss(&self.flow, y, tau, particles, self.plan.seed, self.counters.step, pairing)
     }
 
     /// Moves the average towards the weights: at first quickly, so that it forgets where they began.
@@ -413,6 +445,7 @@ impl Trainer {
         Ok(StepReport {
             stage: step.stage,
             maximum_likelihood: number(&step.maximum_likelihood)?,
+            flow_matching: number(&step.flow_matching)?,
             reverse_kl: number(&step.reverse_kl)?,
             own_samples: number(&step.own_samples)?,
             gradient_norm: self.tally()?.gradient_norm,

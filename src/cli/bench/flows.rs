@@ -75,6 +75,7 @@ impl FlowShape {
             bins: BINS,
             spline_bound: SPLINE_BOUND,
             log_scale_bound: LOG_SCALE_BOUND,
+            tolerance: 1e-5,
         }
     }
 

@@ -64,6 +64,7 @@ fn plan(shape: &FlowShape, maximum_likelihood: f64, reverse_kl: f64) -> Training
             maximum_likelihood: Ramp::constant(maximum_likelihood),
             own_samples: Ramp::constant(0.0),
             replay: Replay::default(),
+            flow_matching: Ramp::constant(0.0),
             reverse_kl: Ramp::constant(reverse_kl),
             temperature_factor: Ramp::constant(1.0),
             learning_rate: Ramp::constant(1e-4),

@@ -1,0 +1,177 @@
+//! A field of identical particles about their mean, which turns and is relabelled with them.
+
+use super::VectorField;
+use super::network::{Dense, Network, time_features, time_width};
+use crate::compute::bias_activation::Activation;
+use crate::flow::spec::{Columns, ParticleShape};
+use candle_core::{DType, Device, Result, Tensor};
+use candle_nn::{VarBuilder, init};
+
+/// Added to squared distances, so that two particles in one place have a distance with a slope.
+const TINY: f64 = 1e-12;
+
+/// The velocity of particle i is Σ_j φ_ij·(r_i − r_j), where φ_ij is a network of the distance d_ij, by Gaussian features
+/// g(d_ij), of the surroundings S_i + S_j with S_i = Σ_k g(d_ik), and of the time: equivariant under rotations, reflections
+/// and exchanges of particles (pair fields: Köhler, Klein and Noé, ICML 2020). Then
+///
+///   div v = Σ_{i<j} (2·D·φ_ij + δφ_ij),
+///
+/// in D dimensions, where δ is the derivative along r_i − r_j of particle i and against it of particle j: exact, at one
+/// derivative of the network a pair. Coordinates y are those of Helmert about the mean (`coords/mean_free.rs`), an orthonormal
+/// basis, in which the field has the same divergence.
+#[derive(Debug)]
+pub(super) struct ParticleField {
+    particles: usize,
+    space: usize,
+    pairs: usize,
+    features: usize,
+    /// Of the pairs (P, N − 1): r_i − r_j = Σ_k a_k·y_k.
+    differences: Tensor,
+    /// (P, N): 1 at both particles; and 1 at the first, −1 at the second.
+    members: Tensor,
+    signs: Tensor,
+    /// (features): centres of the Gaussians. Their width is their distance.
+    centres: Tensor,
+    spacing: f64,
+    distance: Dense,
+    surroundings: Dense,
+    time: Dense,
+    network: Network,
+    dtype: DType,
+}
+
+/// What both kinds of evaluation need: tensors whose first index is the pair.
+struct Pairs {
+    /// r_i − r_j (P, n, D), f64.
+    difference: Tensor,
+    /// (P, n, 1), in the network's precision.
+    distance: Tensor,
+    /// g (P, n, features).
+    gaussians: Tensor,
+    /// Sums of the first hidden layer (P·n, hidden).
+    sums: Tensor,
+}
+
+impl ParticleField {
+    pub fn new(
+        shape: &ParticleShape,
+        hidden: &[usize],
+        activation: Activation,
+        columns: Columns<'_>,
+        vb: &VarBuilder<'_>,
+    ) -> Result<Self> {
+        let ParticleShape { particles, space, distances: features, reach } = *shape;
+        let (dtype, device) = (vb.dtype(), vb.device());
+        let pairs: Vec<(usize, usize)> = (0..particles).flat_map(|i| (i + 1..particles).map(move |j| (i, j))).collect();
+        let width = hidden.first().copied().unwrap_or(1);
+        let spacing = reach / (features - 1) as f64;
+        let centres: Vec<f64> = (0..features).map(|k| k as f64 * spacing).collect();
+        let by_particle = |second: f64| {
+            let mut matrix = vec![0.0; pairs.len() * particles];
+            for (p, &(i, j)) in pairs.iter().enumerate() {
+                matrix[p * particles + i] = 1.0;
+                matrix[p * particles + j] = second;
+            }
+            Tensor::from_vec(matrix, (pairs.len(), particles), device)?.to_dtype(dtype)
+        };
+        Ok(Self {
+            particles,
+            space,
+            pairs: pairs.len(),
+            features,
+            differences: differences(particles, &pairs, device)?,
+            members: by_particle(1.0)?,
+            signs: by_particle(-1.0)?,
+            centres: Tensor::from_vec(centres, features, device)?.to_dtype(dtype)?,
+            spacing,
+            distance: Dense::without_bias(features, width, vb.pp("distance"))?,
+            surroundings: Dense::without_bias(features, width, vb.pp("surroundings"))?,
+            time: Dense::new(time_width(columns.told), width, init::DEFAULT_KAIMING_NORMAL, vb.pp("time"))?,
+            network: Network::new(hidden, 1, activation, vb.clone())?,
+            dtype,
+        })
+    }
+
+    fn dimension(&self) -> usize {
+        (self.particles - 1) * self.space
+    }
+
+    fn pairs(&self, x: &Tensor, t: &Tensor) -> Result<Pairs> {
+        let (n, d, p) = (x.dim(0)?, self.dimension(), self.pairs);
+        let told = x.narrow(1, d, x.dim(1)? - d)?;
+        let by_axis = x.narrow(1, 0, d)?.reshape((n, self.particles - 1, self.space))?.transpose(0, 1)?.contiguous()?;
+        let by_axis = by_axis.reshape((self.particles - 1, n * self.space))?;
+        let difference = self.differences.matmul(&by_axis)?.reshape((p, n, self.space))?;
+        let distance = (difference.sqr()?.sum_keepdim(2)? + TINY)?.sqrt()?.to_dtype(self.dtype)?;
+        let offsets = (distance.broadcast_sub(&self.centres)? / self.spacing)?;
+        let gaussians = (offsets.sqr()? * -0.5)?.exp()?;
+        // Of each particle first, then of both together.
+        let around = self.members.t()?.matmul(&gaussians.reshape((p, n * self.features))?)?;
+        let around = self.surroundings.forward(&around.reshape((self.particles * n, self.features))?)?;
+        let hidden = around.dim(1)?;
+        let around = self.members.matmul(&around.reshape((self.particles, n * hidden))?)?.reshape((p, n, hidden))?;
+        let time = self.time.forward(&time_features(t, &told, self.dtype)?)?;
+        let of_pair = self.distance.forward(&gaussians.reshape((p * n, self.features))?)?.reshape((p, n, hidden))?;
+        let sums = (of_pair + around)?.broadcast_add(&time.unsqueeze(0)?)?.reshape((p * n, hidden))?;
+        Ok(Pairs { difference, distance, gaussians, sums })
+    }
+
+    /// Directions of the sums of the first hidden layer (P·n, hidden), as each pair is drawn apart along its difference.
+    fn drawn_apart(&self, pairs: &Pairs) -> Result<Tensor> {
+        let (p, n, features) = pairs.gaussians.dims3()?;
+        let Pairs { difference, distance, gaussians, .. } = pairs;
+        let offsets = distance.broadcast_sub(&self.centres)?;
+        let slopes = (gaussians * (offsets / (-self.spacing * self.spacing))?)?;
+        let difference = difference.to_dtype(self.dtype)?;
+        // The pair's own distance grows twice as fast as either particle moves.
+        let stretched = slopes.broadcast_mul(&(distance * 2.0)?)?;
+        // Σ_k g′(d_ik)·(r_i − r_k)/d_ik of each particle (N, n·D·features), and the difference of the two of a pair.
+        let units = difference.broadcast_div(distance)?;
+        let pulls = units.unsqueeze(3)?.broadcast_mul(&slopes.unsqueeze(2)?)?;
+        let pulls = pulls.reshape((p, n * self.space * features))?;
+        let pulls = self.signs.matmul(&self.signs.t()?.matmul(&pulls)?)?.reshape((p, n, self.space, features))?;
+        let around = (pulls.broadcast_mul(&difference.unsqueeze(3)?)?.sum(2)? + &stretched)?;
+        self.distance.along(&stretched.reshape((p * n, features))?)?
+            + self.surroundings.along(&around.reshape((p * n, features))?)?
+    }
+
+    /// Σ_j φ_ij·(r_i − r_j) in coordinates (n, d), from φ (P·n, 1).
+    fn total(&self, strengths: &Tensor, difference: &Tensor) -> Result<Tensor> {
+        let (p, n, space) = difference.dims3()?;
+        let pulls = strengths.reshape((p, n, 1))?.broadcast_mul(difference)?.reshape((p, n * space))?;
+        let total = self.differences.t()?.matmul(&pulls)?.reshape((self.particles - 1, n, space))?;
+        total.transpose(0, 1)?.contiguous()?.reshape((n, self.dimension()))
+    }
+}
+
+impl VectorField for ParticleField {
+    fn velocity(&self, x: &Tensor, t: &Tensor) -> Result<Tensor> {
+        let pairs = self.pairs(x, t)?;
+        let strengths = self.network.forward(&pairs.sums)?.to_dtype(DType::F64)?;
+        self.total(&strengths, &pairs.difference)
+    }
+
+    fn velocity_and_divergence(&self, x: &Tensor, t: &Tensor) -> Result<(Tensor, Tensor)> {
+        let pairs = self.pairs(x, t)?;
+        let (strengths, slopes) = self.network.forward_along(&pairs.sums, &self.drawn_apart(&pairs)?)?;
+        let (strengths, slopes) = (strengths.to_dtype(DType::F64)?, slopes.to_dtype(DType::F64)?);
+        let each = ((&strengths * (2.0 * self.space as f64))? + slopes)?;
+        let divergence = each.reshape((self.pairs, x.dim(0)?))?.sum(0)?;
+        Ok((self.total(&strengths, &pairs.difference)?, divergence))
+    }
+}
+
+/// Of pairs (P, N − 1): what Helmert's coordinates about the mean count for in r_i − r_j.
+fn differences(particles: usize, pairs: &[(usize, usize)], device: &Device) -> Result<Tensor> {
+    let place = |i: usize, k: usize| {
+        let norm = (k as f64 * (k as f64 + 1.0)).sqrt();
+        match k {
+            k if k > i => 1.0 / norm,
+            k if k == i => -(i as f64) / norm,
+            _ => 0.0,
+        }
+    };
+    let rows: Vec<f64> =
+        pairs.iter().flat_map(|&(i, j)| (1..particles).map(move |k| place(i, k) - place(j, k))).collect();
+    Tensor::from_vec(rows, (pairs.len(), particles - 1), device)
+}
