@@ -324,7 +324,7 @@ impl ContinuousSpec {
     fn parameters(&self, columns: Columns<'_>) -> usize {
         let (inputs, outputs) = match &self.field {
             FieldSpec::Free => (2 * columns.kinds.len(), columns.kinds.len()),
-            FieldSpec::Particles(shape) => (2 * shape.distances, 1),
+            FieldSpec::Particles(shape) => (3 * shape.distances, 1),
         };
         network_parameters(inputs + 3 + columns.told, &self.hidden, outputs)
     }

@@ -11,7 +11,7 @@ use candle_nn::{VarBuilder, init};
 const TINY: f64 = 1e-12;
 
 /// The velocity of particle i is Σ_j φ_ij·(r_i − r_j), where φ_ij is a network of the distance d_ij, by Gaussian features
-/// g(d_ij), of the surroundings S_i + S_j with S_i = Σ_k g(d_ik), and of the time: equivariant under rotations, reflections
+/// g(d_ij), of the surroundings S_i + S_j with S_i = Σ_k g(d_ik), of all pairs Σ_{k<l} g(d_kl), and of the time: equivariant under rotations, reflections
 /// and exchanges of particles (pair fields: Köhler, Klein and Noé, ICML 2020). Then
 ///
 ///   div v = Σ_{i<j} (2·D·φ_ij + δφ_ij),
@@ -35,6 +35,7 @@ pub(super) struct ParticleField {
     spacing: f64,
     distance: Dense,
     surroundings: Dense,
+    all: Dense,
     time: Dense,
     network: Network,
     dtype: DType,
@@ -86,6 +87,7 @@ impl ParticleField {
             spacing,
             distance: Dense::without_bias(features, width, vb.pp("distance"))?,
             surroundings: Dense::without_bias(features, width, vb.pp("surroundings"))?,
+            all: Dense::without_bias(features, width, vb.pp("all"))?,
             time: Dense::new(time_width(columns.told), width, init::DEFAULT_KAIMING_NORMAL, vb.pp("time"))?,
             network: Network::new(hidden, 1, activation, vb.clone())?,
             dtype,
@@ -110,7 +112,8 @@ impl ParticleField {
         let around = self.surroundings.forward(&around.reshape((self.particles * n, self.features))?)?;
         let hidden = around.dim(1)?;
         let around = self.members.matmul(&around.reshape((self.particles, n * hidden))?)?.reshape((p, n, hidden))?;
-        let time = self.time.forward(&time_features(t, &told, self.dtype)?)?;
+        let whole = self.all.forward(&gaussians.sum(0)?)?;
+        let time = (self.time.forward(&time_features(t, &told, self.dtype)?)? + whole)?;
         let of_pair = self.distance.forward(&gaussians.reshape((p * n, self.features))?)?.reshape((p, n, hidden))?;
         let sums = (of_pair + around)?.broadcast_add(&time.unsqueeze(0)?)?.reshape((p * n, hidden))?;
         Ok(Pairs { difference, distance, gaussians, sums })
@@ -130,9 +133,12 @@ impl ParticleField {
         let pulls = units.unsqueeze(3)?.broadcast_mul(&slopes.unsqueeze(2)?)?;
         let pulls = pulls.reshape((p, n * self.space * features))?;
         let pulls = self.signs.matmul(&self.signs.t()?.matmul(&pulls)?)?.reshape((p, n, self.space, features))?;
-        let around = (pulls.broadcast_mul(&difference.unsqueeze(3)?)?.sum(2)? + &stretched)?;
-        self.distance.along(&stretched.reshape((p * n, features))?)?
-            + self.surroundings.along(&around.reshape((p * n, features))?)?
+        // Of the sum over all pairs; the surroundings of two particles have the pair twice.
+        let all = pulls.broadcast_mul(&difference.unsqueeze(3)?)?.sum(2)?;
+        let around = (&all + &stretched)?;
+        let rows = |features_of: &Tensor| features_of.reshape((p * n, features));
+        let sum = (self.distance.along(&rows(&stretched)?)? + self.surroundings.along(&rows(&around)?)?)?;
+        sum + self.all.along(&rows(&all)?)?
     }
 
     /// Σ_j φ_ij·(r_i − r_j) in coordinates (n, d), from φ (P·n, 1).
