@@ -25,6 +25,7 @@ fn architectures() -> [(&'static str, Architecture); 2] {
         bins: 8,
         spline_bound: 5.0,
         log_scale_bound: 1.0,
+        tolerance: 1e-5,
     };
     [
         ("realnvp-60", architecture(ArchitectureKind::RealNvp, 8, 128)),
@@ -71,6 +72,7 @@ fn plan(architecture: Architecture) -> TrainingPlan {
             steps: 1_000_000_000,
             batch: ROWS,
             maximum_likelihood: Ramp::constant(0.0),
+            flow_matching: Ramp::constant(0.0),
             own_samples: Ramp::constant(0.0),
             replay: Replay::default(),
             reverse_kl: Ramp::constant(1.0),

@@ -6,7 +6,7 @@ use super::replay::Replay;
 use super::schedule::{Ramp, RampShape};
 use super::transport::Transport;
 use crate::compute::bias_activation::Activation;
-use crate::coords::CoordinateChoice;
+use crate::coords::{CoordinateChoice, free_particles};
 use crate::energy::analytic::AnalyticPotential;
 use crate::energy::{System, SystemDefinition};
 use crate::flow::{Architecture, ArchitectureKind, ConditionerKind, Mixing, TemperatureRange};
@@ -24,10 +24,13 @@ pub enum Recipe {
     Annealing,
     /// Data alone, until what is held out of them is no longer described better.
     Likelihood,
+    /// Data alone, by flow matching: a continuous flow.
+    FlowMatching,
 }
 
 impl Recipe {
-    pub const ALL: [Self; 4] = [Self::Transport, Self::ReverseKl, Self::Annealing, Self::Likelihood];
+    pub const ALL: [Self; 5] =
+        [Self::Transport, Self::ReverseKl, Self::Annealing, Self::Likelihood, Self::FlowMatching];
 
     /// As users write it.
     pub fn name(self) -> &'static str {
@@ -36,6 +39,7 @@ impl Recipe {
             Self::ReverseKl => "reverse-kl",
             Self::Annealing => "annealing",
             Self::Likelihood => "likelihood",
+            Self::FlowMatching => "flow-matching",
         }
     }
 
@@ -46,6 +50,10 @@ impl Recipe {
     /// The one that suits a system, and why, in a sentence.
     pub fn suited(system: &System, has_data: bool) -> (Self, &'static str) {
         match (system.atoms().is_some(), has_data) {
+            (false, true) if free_particles(system).is_some() => (
+                Self::FlowMatching,
+                "particles are alike and nothing holds them: a field of pairs has their symmetries, and data teach it quickly",
+            ),
             (true, _) => (
                 Self::ReverseKl,
                 "a molecule is stiff: forces tell a flow more than weights of its first samples, which are all zero",
@@ -70,10 +78,10 @@ impl Recipe {
             temperature_range,
             seed: 0,
             coordinates: CoordinateChoice::Automatic,
-            architecture: architecture(system),
+            architecture: self.architecture(system),
             stages: self.stages(system, has_data),
             adam: AdamSettings::default(),
-            weight_average: (self != Self::ReverseKl).then_some(0.999),
+            weight_average: (self != Self::ReverseKl || demand(system) == Demand::Molecule).then_some(0.999),
             patience: (self == Self::Likelihood).then_some(20),
             gradient_clip: 10.0,
             energy_cut: EnergyCut { high: 1e3, max: 1e20 },
@@ -105,8 +113,8 @@ impl Recipe {
         let cooling = Ramp::new(4.0, 1.0, RampShape::Exponential);
         let fast = if molecule { 5e-4 } else { 1e-3 };
         let long = match demand {
-            Demand::Molecule => 8500,
-            Demand::Small | Demand::Large => 5000,
+            Demand::Molecule => 24_000,
+            Demand::Small | Demand::Large | Demand::Particles => 5000,
             Demand::Islands => 6000,
             Demand::Scales => 10_000,
         };
@@ -119,14 +127,19 @@ impl Recipe {
                 last.replay = down.replay;
                 vec![stage(long / 3, 0.0, 1.0, 0.0, flat(4.0), flat(fast)), down, last]
             }
+            (Self::FlowMatching, ..) => {
+                let mut matching = stage(2 * long, 0.0, 0.0, 0.0, still, decay(fast, 1e-5));
+                matching.flow_matching = flat(1.0);
+                vec![matching]
+            }
             (Self::Likelihood, ..) => vec![stage(10 * long, 1.0, 0.0, 0.0, still, decay(fast, 1e-5))],
             // Trajectories are short for the dimension: trained on heavily, a flow learns their noise. A little of them
             // keeps it from forgetting what they have seen.
             (Self::ReverseKl, true, data) => {
                 let ml = if data { 0.1 } else { 0.0 };
                 vec![
-                    stage(3000, 0.0, 1.0, 0.0, cooling, flat(fast)),
-                    stage(5500, ml, 1.0, 0.0, still, decay(fast, 1e-5)),
+                    stage(4000, 0.0, 1.0, 0.0, cooling, flat(fast)),
+                    stage(20_000, ml, 1.0, 0.0, still, decay(fast, 1e-5)),
                 ]
             }
             (Self::ReverseKl, false, true) => {
@@ -136,6 +149,32 @@ impl Recipe {
                 stage(1500, 0.0, 1.0, 0.0, cooling, flat(2e-3)),
                 stage(1500, 0.0, 1.0, 0.0, still, decay(2e-3, 1e-5)),
             ],
+        }
+    }
+
+    /// A flow of a kind and size that suits the system.
+    fn architecture(self, system: &System) -> Architecture {
+        use ArchitectureKind::{Continuous, RealNvp, Spline};
+        let (kind, couplings, hidden, bins, log_scale_bound) = match demand(system) {
+            Demand::Particles => (Continuous, 1, vec![96; 3], 32, 2.0),
+            _ if self == Self::FlowMatching => (Continuous, 1, vec![128; 3], 8, 2.0),
+            Demand::Small => (Spline, 6, vec![32; 2], 16, 2.0),
+            Demand::Islands => (Spline, 10, vec![96; 2], 32, 2.0),
+            Demand::Scales => (RealNvp, 8, vec![64; 2], 8, 4.0),
+            Demand::Large => (Spline, 6, vec![128; 2], 16, 2.0),
+            Demand::Molecule => (Spline, 8, vec![128; 2], 8, 2.0),
+        };
+        Architecture {
+            kind,
+            couplings,
+            conditioner: ConditionerKind::Mlp,
+            mixing: Mixing::None,
+            hidden,
+            activation: Activation::Silu,
+            bins,
+            spline_bound: 5.0,
+            log_scale_bound,
+            tolerance: 1e-4,
         }
     }
 }
@@ -150,6 +189,8 @@ enum Demand {
     /// Scales that differ by orders of magnitude: affine couplings, which have no domain to leave.
     Scales,
     Large,
+    /// Identical particles that nothing holds.
+    Particles,
     Molecule,
 }
 
@@ -158,32 +199,9 @@ fn demand(system: &System) -> Demand {
         SystemDefinition::OpenMm { .. } => Demand::Molecule,
         SystemDefinition::Analytic(AnalyticPotential::GaussianMixture(_)) => Demand::Islands,
         SystemDefinition::Analytic(AnalyticPotential::Funnel(_)) => Demand::Scales,
+        SystemDefinition::Analytic(_) if free_particles(system).is_some() => Demand::Particles,
         SystemDefinition::Analytic(_) if system.dimension() > 8 => Demand::Large,
         SystemDefinition::Analytic(_) => Demand::Small,
-    }
-}
-
-/// A flow of a kind and size that suits the system.
-fn architecture(system: &System) -> Architecture {
-    use ArchitectureKind::{RealNvp, Spline};
-    let (kind, couplings, width, bins, log_scale_bound) = match demand(system) {
-        Demand::Small => (Spline, 6, 32, 16, 2.0),
-        Demand::Islands => (Spline, 10, 96, 32, 2.0),
-        Demand::Scales => (RealNvp, 8, 64, 8, 4.0),
-        Demand::Large => (Spline, 6, 128, 16, 2.0),
-        Demand::Molecule => (Spline, 8, 128, 8, 2.0),
-    };
-    Architecture {
-        kind,
-        couplings,
-        conditioner: ConditionerKind::Mlp,
-        mixing: Mixing::None,
-        hidden: vec![width; 2],
-        activation: Activation::Silu,
-        bins,
-        spline_bound: 5.0,
-        log_scale_bound,
-        tolerance: 1e-5,
     }
 }
 

@@ -17,6 +17,8 @@ use std::time::Instant;
 const REFERENCE: &str = include_str!("../../../examples/alanine-dipeptide/reference-profile.json");
 
 const TEMPERATURE: f64 = 300.0;
+/// A third of what the plan has: minutes, and half of the effective samples.
+const TRAINING_STEPS: i64 = 8500;
 const SAMPLES: u64 = 100_000;
 const FREE_ENERGY_SAMPLES: u64 = 4_000_000;
 
@@ -49,7 +51,8 @@ pub(super) async fn run(args: &Args, clients: &mut Clients, folder: &Path) -> Re
     let system = send_system(clients, &xml.to_string_lossy(), Some(&pdb)).await?;
     let dataset = send_dataset(clients, &npz.to_string_lossy(), &system, None, None).await?;
     println!("sent {system} and {dataset}");
-    let task = v1::TrainingTask { system, dataset, seed: args.seed, ..v1::TrainingTask::default() };
+    let budget = Some(v1::Budget { steps: TRAINING_STEPS, ..v1::Budget::default() });
+    let task = v1::TrainingTask { system, dataset, seed: args.seed, budget, ..v1::TrainingTask::default() };
     let model = train(clients, task).await?;
     println!("trained {model} in {:.0} s", begin.elapsed().as_secs_f64());
 
