@@ -66,6 +66,12 @@ pub enum Purpose {
     OwnSample = 10,
     /// Which of these are in a training batch.
     OwnBatch = 11,
+    /// Latent variables of the samples whose log weights are to vary little.
+    LogVariance = 20,
+    /// Latent variables of the samples that temperature gradients are held against.
+    TemperatureGradient = 21,
+    /// The pairs of temperatures of these.
+    TemperaturePair = 22,
     /// The noise of Langevin dynamics, new velocities, and the moves of Metropolis Monte Carlo. The pilots of simulations
     /// have the same four purposes and 8 more.
     SimulationNoise = 32,

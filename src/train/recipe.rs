@@ -80,6 +80,7 @@ impl Recipe {
             budget: Budget::default(),
             validation: Validation { every: 100, samples: 2048 },
             checkpoint_every: 250,
+            collective_variable: None,
         }
     }
 
@@ -93,6 +94,9 @@ impl Recipe {
             maximum_likelihood: Ramp::constant(ml),
             reverse_kl: Ramp::constant(kl),
             own_samples: Ramp::constant(own),
+            log_variance: Ramp::constant(0.0),
+            temperature_gradient: Ramp::constant(0.0),
+            coordinate_entropy: Ramp::constant(0.0),
             replay: Replay::default(),
             temperature_factor: factor,
             learning_rate,

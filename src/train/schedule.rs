@@ -43,6 +43,11 @@ impl Ramp {
         }
     }
 
+    /// Whether it is anything but zero, of a number that is never negative.
+    pub(super) fn is_used(&self) -> bool {
+        self.start > 0.0 || self.end > 0.0
+    }
+
     /// That both ends are finite, not below `least`, and positive where the shape needs it.
     pub(super) fn check(&self, name: &str, least: f64) -> Result<(), String> {
         for (end, value) in [("start", self.start), ("end", self.end)] {

@@ -137,6 +137,9 @@ pub struct Step {
     maximum_likelihood: Option<Tensor>,
     reverse_kl: Option<Tensor>,
     own_samples: Option<Tensor>,
+    log_variance: Option<f64>,
+    temperature_gradient: Option<f64>,
+    coordinate_entropy: Option<f64>,
 }
 
 /// What one step did, in numbers.
@@ -149,6 +152,12 @@ pub struct StepReport {
     pub reverse_kl: Option<f64>,
     /// −⟨log p⟩ over a batch of the flow's own samples, drawn by their weights, if the step used one.
     pub own_samples: Option<f64>,
+    /// ½ Var[log w] over a batch of the flow's samples, if the step used one.
+    pub log_variance: Option<f64>,
+    /// The loss of `TrainingStage.temperature_gradient` over a batch of the flow's samples, if the step used one.
+    pub temperature_gradient: Option<f64>,
+    /// Minus the entropy of the collective variable, in nats, over a batch of the flow's samples, if the step used one.
+    pub coordinate_entropy: Option<f64>,
     pub gradient_norm: f64,
     pub learning_rate: f64,
 }
@@ -179,6 +188,7 @@ impl Trainer {
                     .into(),
             ));
         }
+        plan.check_variable(&system).map_err(TrainError::Plan)?;
         let positions = data.as_ref().map(|d| d.positions.as_slice());
         let coordinates = match coordinates {
             Some(spec) => spec.build(system.dimension())?,
@@ -250,8 +260,16 @@ impl Trainer {
         let temperatures = self.temperatures(stage.batch, stage.temperature_factor.at(fraction));
         let learning_rate = stage.learning_rate.at(fraction) * self.counters.learning_rate_scale;
         let batch = stage.batch;
-        let mut step =
-            Step { stage: stage_index, learning_rate, maximum_likelihood: None, reverse_kl: None, own_samples: None };
+        let mut step = Step {
+            stage: stage_index,
+            learning_rate,
+            maximum_likelihood: None,
+            reverse_kl: None,
+            own_samples: None,
+            log_variance: None,
+            temperature_gradient: None,
+            coordinate_entropy: None,
+        };
         let mut loss: Option<Tensor> = None;
         let mut add = |term: Tensor, weight: f64| -> Result<(), TrainError> {
             let term = (term * weight)?;
@@ -279,11 +297,21 @@ impl Trainer {
             step.reverse_kl = Some(kl.value);
             self.counters.samples += batch as u64;
             self.counters.energy_evaluations += batch as u64;
-            self.left_out = Some(match self.left_out.take() {
-                None => kl.non_finite,
-                Some(before) => (before + kl.non_finite)?,
-            });
+            self.leave_out(kl.non_finite)?;
             add(kl.surrogate, w_kl)?;
+        }
+        for (weight, objective, value) in [
+            (stage.log_variance.at(fraction), Self::log_variance as fn(&mut Self, _, _) -> _, &mut step.log_variance),
+            (stage.temperature_gradient.at(fraction), Self::temperature_gradient, &mut step.temperature_gradient),
+            (stage.coordinate_entropy.at(fraction), Self::coordinate_entropy, &mut step.coordinate_entropy),
+        ] {
+            if weight > 0.0
+                && let Some(loss) = objective(self, batch, stage.temperature_factor.at(fraction))?
+            {
+                *value = Some(loss.value);
+                self.leave_out(Tensor::new(loss.non_finite as f64, self.flow.device())?)?;
+                add(loss.surrogate, weight)?;
+            }
         }
         let w_own = stage.own_samples.at(fraction);
         if w_own > 0.0 {
@@ -309,6 +337,15 @@ impl Trainer {
         }
         self.counters.step += 1;
         Ok(Some(step))
+    }
+
+    /// Counts samples that are left out of a gradient.
+    fn leave_out(&mut self, count: Tensor) -> Result<(), TrainError> {
+        self.left_out = Some(match self.left_out.take() {
+            None => count,
+            Some(before) => (before + count)?,
+        });
+        Ok(())
     }
 
     /// Moves the average towards the weights: at first quickly, so that it forgets where they began.
@@ -415,6 +452,9 @@ impl Trainer {
             maximum_likelihood: number(&step.maximum_likelihood)?,
             reverse_kl: number(&step.reverse_kl)?,
             own_samples: number(&step.own_samples)?,
+            log_variance: step.log_variance,
+            temperature_gradient: step.temperature_gradient,
+            coordinate_entropy: step.coordinate_entropy,
             gradient_norm: self.tally()?.gradient_norm,
             learning_rate: step.learning_rate,
         })
@@ -442,7 +482,7 @@ impl Trainer {
 
     /// The temperature of each row of a batch: the plan's, or of its range one for each of as many parts that are equally
     /// wide in ln T; times a factor.
-    fn temperatures(&self, batch: usize, factor: f64) -> Vec<f64> {
+    pub(super) fn temperatures(&self, batch: usize, factor: f64) -> Vec<f64> {
         let Some(range) = self.plan.temperature_range else {
             return vec![self.plan.temperature * factor; batch];
         };
@@ -451,12 +491,12 @@ impl Trainer {
     }
 
     /// τ = T/T₀ of rows, for a flow that is conditioned on temperature; else the latents are those of T₀.
-    fn latent_temperatures(&self, temperatures: &[f64]) -> Vec<f64> {
+    pub(super) fn latent_temperatures(&self, temperatures: &[f64]) -> Vec<f64> {
         let conditioned = self.plan.temperature_range.is_some();
         temperatures.iter().map(|t| if conditioned { t / self.plan.temperature } else { 1.0 }).collect()
     }
 
-    fn latents(&self, taus: &[f64]) -> Result<Tensor, TrainError> {
+    pub(super) fn latents(&self, taus: &[f64]) -> Result<Tensor, TrainError> {
         let (batch, d) = (taus.len(), self.target.dimension());
         let first = self.counters.step * (1 << 16);
         #[cfg(feature = "cuda")]
