@@ -9,8 +9,8 @@ use boltzflow::math::Purpose;
 use boltzflow::sample::{Generator, SampleKey};
 use boltzflow::thermo::WeightAccumulator;
 use boltzflow::train::{
-    Directive, Observer, Outcome, Progress, Ramp, RampShape, Recipe, Trainer, TrainingData, TrainingPlan, VariableRange,
-    run,
+    Directive, Observer, Outcome, Progress, Ramp, RampShape, Recipe, Trainer, TrainingData, TrainingPlan,
+    VariableRange, run,
 };
 use candle_core::Device;
 
@@ -124,7 +124,8 @@ fn draws(model: &Generator) -> TrainingData {
     let batch = model.samples(&key, 0, 16_384).unwrap();
     let most = batch.log_weights.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let mut random = boltzflow::math::Randoms::new(9, Purpose::Validation, 0);
-    let kept = batch.positions.chunks_exact(2).zip(&batch.log_weights).filter(|(_, w)| random.uniform() < (*w - most).exp());
+    let kept =
+        batch.positions.chunks_exact(2).zip(&batch.log_weights).filter(|(_, w)| random.uniform() < (*w - most).exp());
     let positions: Vec<f64> = kept.flat_map(|(x, _)| x.to_vec()).collect();
     assert!(positions.len() > 4000, "{} numbers were kept", positions.len());
     let temperatures = vec![1.0; positions.len() / 2];

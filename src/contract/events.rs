@@ -44,6 +44,7 @@ pub fn progress_message(progress: &Progress) -> (Vec<u8>, Vec<u8>) {
         learning_rate: last.map(|l| l.learning_rate),
         weights: Some(weight_summary(&progress.weights)),
         held_out_log_prob: progress.held_out_log_prob,
+        held_out_effective_fraction: progress.held_out_effective_fraction,
         steps_per_second: progress.steps_per_second,
         seconds: progress.seconds,
         seconds_left: progress.seconds_left,

@@ -136,3 +136,30 @@ fn along(target: &ReducedTarget, variable: &CollectiveVariable, y: &[f64], gradi
     let finite = ladj.is_finite() && value.is_finite() && gradient.iter().all(|g| g.is_finite());
     finite.then_some(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slopes_are_those_of_the_entropy() {
+        for text in ["coordinate(0)", "dihedral(0,1,2,3)"] {
+            let range = VariableRange { variable: text.parse().unwrap(), low: -3.0, high: 3.0 };
+            // Evenly spread, all kernels have nearly the same share; in one place, few have any.
+            let spread: Vec<f64> = (0..110).map(|i| -3.0 + 6.0 * i as f64 / 109.0).collect();
+            assert!(range.minus_entropy(&spread).0 < -0.97 * (KERNELS as f64).ln());
+            assert!(range.minus_entropy(&[0.0; 9]).0 > -1.5);
+            let values = [-3.4, -2.9, -1.0, 0.2, 0.25, 1.7, 40.0];
+            let (_, slopes) = range.minus_entropy(&values);
+            for (i, slope) in slopes.iter().enumerate() {
+                let at = |h: f64| {
+                    let mut moved = values;
+                    moved[i] += h;
+                    range.minus_entropy(&moved).0
+                };
+                let expected = (at(1e-5) - at(-1e-5)) / 2e-5;
+                assert!((slope - expected).abs() < 1e-7, "{text}, {i}: {slope}, {expected}");
+            }
+        }
+    }
+}

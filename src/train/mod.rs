@@ -3,6 +3,7 @@
 mod adam;
 mod checkpoint;
 mod coordinate_entropy;
+mod coverage;
 mod data;
 mod log_variance;
 mod maximum_likelihood;

@@ -131,3 +131,32 @@ impl Trainer {
         LatentAddress { seed: self.plan.seed, purpose, index: self.counters.step * (1 << 16), tau: 1.0 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slopes_are_those_of_the_variance_within_groups() {
+        let groups = vec![0, 1, 0, 1, 0, 2, 1];
+        let values = [0.3, -1.0, 2.0, 0.5, -0.7, 4.0, f64::INFINITY];
+        let draws = OwnDraws { coordinates: Vec::new(), energies: Vec::new(), ladj: Vec::new(), groups, non_finite: 0 };
+        let scale = |group: usize| [1.0, 3.0, 5.0][group];
+        let (half, slopes, left_out) = draws.half_variance(&values, scale);
+        // Squares of 1.6/3, −1.4667, 1.2333 in the first group; ±0.75, tripled, in the second; nothing in the third.
+        let mean = 1.6 / 3.0;
+        let first: f64 = [0.3, 2.0, -0.7].iter().map(|v: &f64| (v - mean).powi(2)).sum();
+        assert!((half - 0.5 * (first + 3.0 * 2.0 * 0.5625) / 3.0).abs() < 1e-12, "{half}");
+        assert_eq!(left_out, 1);
+        for (i, slope) in slopes.iter().enumerate().take(6) {
+            let at = |h: f64| {
+                let mut moved = values;
+                moved[i] += h;
+                draws.half_variance(&moved, scale).0
+            };
+            let expected = (at(1e-5) - at(-1e-5)) / 2e-5;
+            assert!((slope - expected).abs() < 1e-8, "{i}: {slope}, {expected}");
+        }
+        assert_eq!(slopes[6], 0.0);
+    }
+}

@@ -108,6 +108,8 @@ pub(super) struct Counters {
     pub best_fraction: f64,
     /// The step that the flow was last measured after.
     pub measured_at: u64,
+    /// Whether it was said that the flow misses a part of the data.
+    pub said_incomplete: bool,
     /// Whether the plan's patience has run out: the model is the best that was measured.
     pub converged: bool,
 }
@@ -124,6 +126,7 @@ impl Default for Counters {
             rollbacks: 0,
             best_fraction: 0.0,
             measured_at: 0,
+            said_incomplete: false,
             converged: false,
         }
     }
@@ -512,6 +515,11 @@ impl Trainer {
         };
         let addresses: Vec<_> = (0..).zip(taus).map(address).collect();
         Ok(Tensor::from_vec(self.flow.prior().sample(&addresses), (batch, d), self.flow.device())?)
+    }
+
+    /// Held-out frames that the flow is measured on.
+    pub(super) fn held_out_frames(&self) -> usize {
+        self.data.as_ref().map_or(0, PreparedData::held_out_frames)
     }
 
     /// The flow as it is on the held-out data, if there are data.
