@@ -74,6 +74,9 @@ fn plan(architecture: Architecture) -> TrainingPlan {
             maximum_likelihood: Ramp::constant(0.0),
             flow_matching: Ramp::constant(0.0),
             own_samples: Ramp::constant(0.0),
+            log_variance: Ramp::constant(0.0),
+            temperature_gradient: Ramp::constant(0.0),
+            coordinate_entropy: Ramp::constant(0.0),
             replay: Replay::default(),
             reverse_kl: Ramp::constant(1.0),
             temperature_factor: Ramp::constant(1.0),
@@ -87,6 +90,7 @@ fn plan(architecture: Architecture) -> TrainingPlan {
         budget: Budget::default(),
         validation: Validation { every: 1, samples: 512 },
         checkpoint_every: 1,
+        collective_variable: None,
     }
 }
 

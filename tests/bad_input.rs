@@ -498,6 +498,60 @@ async fn jobs() {
             "INVALID_FIELD",
             "replay.generation"
         ),
+        case!(
+            j.create_job(with(|t| t.stages[0].log_variance = Some(v1::Ramp { start: -1.0, end: 1.0, shape: 0 }))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "stages[0].log_variance"
+        ),
+        case!(
+            j.create_job(with(|t| {
+                t.temperature_range = None;
+                t.stages[0].temperature_gradient = Some(v1::Ramp { start: 1.0, end: 1.0, shape: 0 });
+            })),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "stages[0].temperature_gradient"
+        ),
+        case!(
+            j.create_job(with(|t| t.stages[0].coordinate_entropy = Some(v1::Ramp { start: 1.0, end: 0.0, shape: 0 }))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "stages[0].coordinate_entropy"
+        ),
+        case!(
+            j.create_job(with(|t| {
+                t.stages[0].coordinate_entropy = Some(v1::Ramp { start: 1.0, end: 0.0, shape: 0 });
+                t.collective_variable = Some(v1::VariableRange { variable: None, low: 0.0, high: 1.0 });
+            })),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "job.training.collective_variable.variable"
+        ),
+        case!(
+            j.create_job(with(|t| {
+                t.stages[0].coordinate_entropy = Some(v1::Ramp { start: 1.0, end: 0.0, shape: 0 });
+                t.collective_variable = Some(variable_range(99, 0.0, 1.0));
+            })),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "job.training.collective_variable.variable"
+        ),
+        case!(
+            j.create_job(with(|t| {
+                t.stages[0].coordinate_entropy = Some(v1::Ramp { start: 1.0, end: 0.0, shape: 0 });
+                t.collective_variable = Some(variable_range(0, f64::NEG_INFINITY, 1.0));
+            })),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "job.training.collective_variable.low"
+        ),
+        case!(
+            j.create_job(with(|t| t.collective_variable = Some(variable_range(0, 0.0, 1.0)))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "job.training.collective_variable"
+        ),
         case!(j.create_job(with(|t| t.stages[0].steps = 0)), InvalidArgument, "INVALID_FIELD", "stages[0].steps"),
         case!(
             j.create_job(with(|t| t.stages[0].steps = i64::MAX)),
@@ -845,4 +899,10 @@ async fn bytes_that_are_no_message() {
     let (_, metrics) = http_get(server.admin, "/metrics").await;
     assert!(metrics.contains("grpc_method=\"unknown\"") && !metrics.contains("no.such.Service"), "{metrics}");
     server.stop().await;
+}
+
+fn variable_range(index: i64, low: f64, high: f64) -> v1::VariableRange {
+    use v1::collective_variable::{Coordinate, Variable};
+    let variable = v1::CollectiveVariable { variable: Some(Variable::Coordinate(Coordinate { index })) };
+    v1::VariableRange { variable: Some(variable), low, high }
 }

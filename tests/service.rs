@@ -347,6 +347,14 @@ async fn create_calls_are_safe_to_repeat() {
     all.weight_average = -1.0;
     all.patience = 3;
     all.recipe = "annealing".into();
+    all.stages[0].log_variance = Some(v1::Ramp { start: 0.5, end: 0.25, shape: v1::RampShape::Linear.into() });
+    all.stages[0].temperature_gradient = Some(v1::Ramp { start: 0.0, end: 1.0, shape: v1::RampShape::Linear.into() });
+    all.stages[0].coordinate_entropy = Some(v1::Ramp { start: 2.0, end: 0.0, shape: v1::RampShape::Cosine.into() });
+    let variable = v1::collective_variable::Linear { coefficients: vec![0.1, -0.7] };
+    let variable = v1::collective_variable::Variable::Linear(variable);
+    let variable = Some(v1::CollectiveVariable { variable: Some(variable) });
+    all.collective_variable = Some(v1::VariableRange { variable, low: -2.0, high: 2.0 });
+    let (stage, variable) = (all.stages[0].clone(), all.collective_variable.clone());
     let architecture = all.architecture.get_or_insert_default();
     architecture.mixing = v1::Mixing::Lu.into();
     architecture.kind = v1::FlowKind::AffineSpline.into();
@@ -359,6 +367,14 @@ async fn create_calls_are_safe_to_repeat() {
     };
     let first = answered(&mut clients, all).await;
     assert_eq!((first.weight_average, first.patience, first.recipe.as_str()), (-1.0, 3, "annealing"));
+    assert_eq!(
+        (&first.stages[0].log_variance, &first.stages[0].coordinate_entropy),
+        (&stage.log_variance, &stage.coordinate_entropy)
+    );
+    assert_eq!(
+        (&first.stages[0].temperature_gradient, &first.collective_variable),
+        (&stage.temperature_gradient, &variable)
+    );
     assert_eq!(answered(&mut clients, first.clone()).await, first);
     let absent = clients.jobs.get_job(v1::GetJobRequest { name: fitted.name }).await.unwrap_err();
     assert_eq!(absent.code(), Code::NotFound);

@@ -12,8 +12,8 @@ use boltzflow::thermo::{
     CollectiveVariable, FreeEnergyAccumulator, FreeEnergyQuery, FreeEnergyReport, StateQuery, WeightAccumulator,
 };
 use boltzflow::train::{
-    Directive, Observer, Outcome, Progress, Ramp, RampShape, Recipe, Trainer, TrainingData, TrainingPlan, default_plan,
-    run,
+    Directive, Observer, Outcome, Progress, Ramp, RampShape, Recipe, Trainer, TrainingData, TrainingPlan,
+    VariableRange, default_plan, run,
 };
 use candle_core::Device;
 
@@ -140,6 +140,11 @@ fn interrupted_runs_end_with_the_same_bits() {
     everything.patience = Some(1);
     everything.stages[0].own_samples = Ramp::constant(0.5);
     everything.stages[0].replay.generation = 7;
+    everything.stages[0].log_variance = Ramp::constant(0.1);
+    everything.stages[0].temperature_gradient = Ramp::constant(0.1);
+    everything.stages[0].coordinate_entropy = Ramp::constant(0.1);
+    let variable = "coordinate(0)".parse().unwrap();
+    everything.collective_variable = Some(VariableRange { variable, low: -2.5, high: 2.5 });
     for (name, plan) in [("splines", spline), ("no kernels", unfused), ("everything", everything)] {
         let fresh = || Trainer::new(plan.clone(), built_in("double-well"), None, &Device::Cpu).unwrap();
         let whole = finish(fresh());
@@ -303,12 +308,19 @@ fn a_mode_that_is_missing_is_seen_by_held_out_data() {
         plan.stages[0].maximum_likelihood = Ramp::constant(ml);
         plan.stages[0].reverse_kl = Ramp::constant(kl);
         plan.stages[0].temperature_factor = factor;
-        finish(Trainer::new(plan, built_in("double-well"), Some(data.clone()), &Device::Cpu).unwrap()).card
+        let mut trainer = Trainer::new(plan, built_in("double-well"), Some(data.clone()), &Device::Cpu).unwrap();
+        let mut keeper = Keeper::default();
+        let Outcome::Finished { card, .. } = run(&mut trainer, &mut keeper).unwrap() else {
+            panic!("it did not finish")
+        };
+        let said = keeper.notes.iter().filter(|note| note.contains("misses a part of the data")).count();
+        (card, said)
     };
     // Cold at first, the flow falls into the deeper well.
-    let collapsed = train(0.0, 1.0, Ramp::new(0.3, 1.0, RampShape::Linear));
+    let (collapsed, said) = train(0.0, 1.0, Ramp::new(0.3, 1.0, RampShape::Linear));
     assert_eq!(collapsed.covers_data(), Some(false), "{collapsed:?}");
+    assert_eq!(said, 1, "the run says so, once");
     assert!(collapsed.effective_sample_fraction > 0.5, "{collapsed:?}");
-    let fitted = train(1.0, 0.0, Ramp::constant(1.0));
-    assert_eq!(fitted.covers_data(), Some(true), "{fitted:?}");
+    let (fitted, said) = train(1.0, 0.0, Ramp::constant(1.0));
+    assert_eq!((fitted.covers_data(), said), (Some(true), 0), "{fitted:?}");
 }

@@ -14,6 +14,7 @@ mod local_server;
 mod models;
 mod names;
 mod output;
+mod plan_file;
 mod quickstart;
 mod sample;
 mod serve;

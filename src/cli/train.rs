@@ -5,6 +5,7 @@ use super::client::{CliError, Clients, ServerArgs};
 use super::jobs::submit;
 use super::names::{content_id, resource};
 use super::output::JsonArgs;
+use super::plan_file;
 use super::specs;
 use crate::contract::v1::{self, job::Task, upload_dataset_request::Part};
 use crate::energy::analytic::AnalyticPotential;
@@ -20,12 +21,17 @@ const CHUNK_BYTES: usize = 1 << 20;
 ///   boltzflow train --system double-well --wait
 ///   boltzflow train --system double-well --temperature-range 0.5:2 --wait
 ///   boltzflow train --system system.xml --topology topology.pdb --dataset trajectory.npz --temperature 300 --wait
+///   boltzflow train --plan plan.toml --seed 2 --wait
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
     /// A system on the server (double-well, systems/mine), or an OpenMM System XML file, which is sent to it
-    #[arg(long, value_name = "NAME|SYSTEM.xml")]
-    system: String,
+    #[arg(long, value_name = "NAME|SYSTEM.xml", required_unless_present = "plan")]
+    system: Option<String>,
+    /// A TOML file with the fields of TrainingTask: architecture, stages with their objectives, and all else that decides
+    /// training, as docs/training.md says. Flags win over it
+    #[arg(long, value_name = "FILE.toml")]
+    plan: Option<PathBuf>,
     /// A PDB file of the same atoms, with a starting structure
     #[arg(long, value_name = "T.pdb")]
     topology: Option<PathBuf>,
@@ -42,12 +48,13 @@ pub(super) struct Args {
     /// How to train: transport, reverse-kl, annealing, likelihood or flow-matching [default: what suits the system and the data at hand]
     #[arg(long, value_name = "NAME")]
     recipe: Option<String>,
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// What random numbers begin from [default: 0]
+    #[arg(long)]
+    seed: Option<u64>,
     /// The coordinates that the flow works in: automatic, or mixed, which are a molecule's core in Cartesian coordinates and
-    /// internal ones for the rest
-    #[arg(long, value_enum, default_value_t = Scheme::Automatic)]
-    coordinates: Scheme,
+    /// internal ones for the rest [default: automatic]
+    #[arg(long, value_enum)]
+    coordinates: Option<Scheme>,
     /// Atoms of the core of mixed coordinates, counted from 0 [default: the skeleton of heavy atoms]
     #[arg(long, value_name = "I,J,…", value_delimiter = ',')]
     core_atoms: Vec<i64>,
@@ -84,32 +91,51 @@ impl From<Scheme> for v1::CoordinateScheme {
     }
 }
 
+impl Args {
+    /// A task with what flags say in place of what it has.
+    fn laid_over(&self, mut task: v1::TrainingTask) -> v1::TrainingTask {
+        fn put<T: Clone>(field: &mut T, flag: &Option<T>) {
+            if let Some(flag) = flag {
+                field.clone_from(flag);
+            }
+        }
+        put(&mut task.temperature, &self.temperature);
+        put(&mut task.seed, &self.seed);
+        put(&mut task.model_id, &self.model_id);
+        put(&mut task.recipe, &self.recipe);
+        if self.temperature_range.is_some() {
+            task.temperature_range = self.temperature_range;
+        }
+        if self.max_steps.is_some() || self.max_seconds.is_some() {
+            let budget = task.budget.get_or_insert_default();
+            put(&mut budget.steps, &self.max_steps);
+            put(&mut budget.seconds, &self.max_seconds);
+        }
+        if let Some(scheme) = self.coordinates {
+            task.coordinates.get_or_insert_default().scheme = v1::CoordinateScheme::from(scheme).into();
+        }
+        if !self.core_atoms.is_empty() {
+            task.coordinates.get_or_insert_default().core_atoms.clone_from(&self.core_atoms);
+        }
+        task
+    }
+}
+
 pub(super) async fn run(args: Args) -> Result<(), CliError> {
+    // A file that is wrong is refused before anything is sent.
+    let file = args.plan.as_deref().map(plan_file::read).transpose()?.unwrap_or_default();
+    let system = args.system.clone().unwrap_or_else(|| file.system.clone());
+    if system.is_empty() {
+        return Err(CliError::failed("no system is named; give --system, or `system` in the plan's file"));
+    }
     let mut clients = args.server.connect().await?;
-    let system = send_system(&mut clients, &args.system, args.topology.as_deref()).await?;
-    let dataset = match &args.dataset {
+    let system = send_system(&mut clients, &system, args.topology.as_deref()).await?;
+    let temperature = args.temperature.or((file.temperature != 0.0).then_some(file.temperature));
+    let dataset = match args.dataset.as_ref().or(Some(&file.dataset).filter(|name| !name.is_empty())) {
         None => String::new(),
-        Some(name) => send_dataset(&mut clients, name, &system, None, args.temperature).await?,
+        Some(name) => send_dataset(&mut clients, name, &system, None, temperature).await?,
     };
-    let task = v1::TrainingTask {
-        system,
-        dataset,
-        temperature: args.temperature.unwrap_or(0.0),
-        seed: args.seed,
-        budget: Some(v1::Budget {
-            steps: args.max_steps.unwrap_or(0),
-            seconds: args.max_seconds.unwrap_or(0.0),
-            ..v1::Budget::default()
-        }),
-        model_id: args.model_id.clone().unwrap_or_default(),
-        coordinates: Some(v1::Coordinates {
-            scheme: v1::CoordinateScheme::from(args.coordinates).into(),
-            core_atoms: args.core_atoms,
-        }),
-        temperature_range: args.temperature_range,
-        recipe: args.recipe.unwrap_or_default(),
-        ..v1::TrainingTask::default()
-    };
+    let task = args.laid_over(v1::TrainingTask { system, dataset, ..file });
     submit(&mut clients, Task::Training(task), args.wait, &args.json).await
 }
 

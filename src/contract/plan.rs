@@ -2,11 +2,12 @@
 
 use super::FieldError;
 use super::v1;
+use super::variables::{collective_variable, variable_message};
 use crate::compute::bias_activation::Activation;
 use crate::coords::CoordinateChoice;
 use crate::energy::System;
 use crate::flow::{ArchitectureKind, ConditionerKind, Mixing, TemperatureRange};
-use crate::train::{Ramp, RampShape, Recipe, Replay, Stage, TrainingPlan, Transport};
+use crate::train::{Ramp, RampShape, Recipe, Replay, Stage, TrainingPlan, Transport, VariableRange};
 
 /// Where the fields of a training task are in a request.
 const PREFIX: &str = "job.training.";
@@ -58,8 +59,16 @@ pub fn training_plan(task: &v1::TrainingTask, system: &System, temperature: f64)
     count("validation_every", task.validation_every, &mut plan.validation.every)?;
     count("validation_samples", task.validation_samples, &mut plan.validation.samples)?;
     count("checkpoint_every", task.checkpoint_every, &mut plan.checkpoint_every)?;
+    plan.collective_variable = task.collective_variable.as_ref().map(read_variable).transpose()?;
     plan.check().map_err(|sentence| FieldError::from_sentence(PREFIX, &sentence))?;
+    plan.check_variable(system).map_err(|sentence| FieldError::from_sentence(PREFIX, &sentence))?;
     Ok(plan)
+}
+
+fn read_variable(message: &v1::VariableRange) -> Result<VariableRange, FieldError> {
+    let variable = collective_variable(message.variable.as_ref())
+        .map_err(|error| error.within(&format!("{PREFIX}collective_variable")))?;
+    Ok(VariableRange { variable, low: message.low, high: message.high })
 }
 
 /// The recipe of a task, and why it is that one.
@@ -211,6 +220,17 @@ fn stage(i: usize, message: &v1::TrainingStage) -> Result<Stage, FieldError> {
         reverse_kl: ramp(&name("reverse_kl"), message.reverse_kl.as_ref(), Ramp::constant(0.0))?,
         flow_matching: ramp(&name("flow_matching"), message.flow_matching.as_ref(), Ramp::constant(0.0))?,
         own_samples: ramp(&name("own_samples"), message.own_samples.as_ref(), Ramp::constant(0.0))?,
+        log_variance: ramp(&name("log_variance"), message.log_variance.as_ref(), Ramp::constant(0.0))?,
+        temperature_gradient: ramp(
+            &name("temperature_gradient"),
+            message.temperature_gradient.as_ref(),
+            Ramp::constant(0.0),
+        )?,
+        coordinate_entropy: ramp(
+            &name("coordinate_entropy"),
+            message.coordinate_entropy.as_ref(),
+            Ramp::constant(0.0),
+        )?,
         replay: replay(&name("replay"), message.replay.as_ref())?,
         temperature_factor: ramp(
             &name("temperature_factor"),
@@ -322,6 +342,11 @@ pub fn training_task(
         temperature_range: plan.temperature_range.map(range_message),
         weight_average: plan.weight_average.unwrap_or(-1.0),
         patience: plan.patience.map_or(-1, |patience| patience as i64),
+        collective_variable: plan.collective_variable.as_ref().map(|range| v1::VariableRange {
+            variable: Some(variable_message(&range.variable)),
+            low: range.low,
+            high: range.high,
+        }),
     }
 }
 
@@ -351,6 +376,9 @@ fn stage_message(stage: &Stage) -> v1::TrainingStage {
         reverse_kl: ramp(&stage.reverse_kl),
         own_samples: ramp(&stage.own_samples),
         flow_matching: ramp(&stage.flow_matching),
+        log_variance: ramp(&stage.log_variance),
+        temperature_gradient: ramp(&stage.temperature_gradient),
+        coordinate_entropy: ramp(&stage.coordinate_entropy),
         replay: Some(replay_message(&stage.replay)),
         temperature_factor: ramp(&stage.temperature_factor),
         learning_rate: ramp(&stage.learning_rate),

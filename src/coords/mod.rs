@@ -29,7 +29,7 @@ mod zmatrix;
 
 pub use cartesian::CartesianCoordinates;
 pub use choose::{CoordinateChoice, choose_coordinates, free_particles, preview_kinds};
-pub use geometry::{angle, dihedral, distance};
+pub use geometry::{angle, angle_gradient, dihedral, dihedral_gradient, distance, distance_gradient};
 pub use internal::InternalCoordinates;
 pub use mean_free::{FreeParticles, MeanFreeCoordinates};
 pub use quantity::{InternalCoordinate, InternalQuantity};

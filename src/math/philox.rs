@@ -67,9 +67,15 @@ pub enum Purpose {
     /// Which of these are in a training batch.
     OwnBatch = 11,
     /// Latents that flow matching draws lines from.
-    MatchingLatent = 20,
+    MatchingLatent = 23,
     /// Times on these lines.
-    MatchingTime = 21,
+    MatchingTime = 24,
+    /// Latent variables of the samples whose log weights are to vary little.
+    LogVariance = 20,
+    /// Latent variables of the samples that temperature gradients are held against.
+    TemperatureGradient = 21,
+    /// The pairs of temperatures of these.
+    TemperaturePair = 22,
     /// The noise of Langevin dynamics, new velocities, and the moves of Metropolis Monte Carlo. The pilots of simulations
     /// have the same four purposes and 8 more.
     SimulationNoise = 32,

@@ -27,6 +27,8 @@ pub struct ModelCard {
     /// What was done, stage by stage.
     pub training: Vec<String>,
     pub steps: u64,
+    /// Flow evaluations of training: configurations that the flow was run on, each time that it was, in whichever direction.
+    /// What it was measured on is not among them.
     pub samples: u64,
     pub energy_evaluations: u64,
     pub seconds: f64,
@@ -59,11 +61,15 @@ pub struct TemperatureMeasure {
 /// A model covers its held-out data if their effective fraction is at least this part of that of its own samples.
 const COVERED: f64 = 0.1;
 
+/// Whether a flow of an effective fraction of its own samples makes what held-out data hold, which is what they see of it.
+pub fn covers(own: f64, of_data: f64) -> bool {
+    of_data > 0.0 && of_data >= COVERED * own
+}
+
 impl ModelCard {
     /// Whether the model makes what the held-out data hold; nothing if there were no data.
     pub fn covers_data(&self) -> Option<bool> {
-        let covered = |fraction| fraction > 0.0 && fraction >= COVERED * self.effective_sample_fraction;
-        self.data_effective_fraction.map(covered)
+        self.data_effective_fraction.map(|of_data| covers(self.effective_sample_fraction, of_data))
     }
 }
 

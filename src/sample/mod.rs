@@ -9,7 +9,7 @@ mod generator;
 mod importance;
 mod method;
 
-pub use artifact::{ArtifactError, ModelCard, TemperatureMeasure};
+pub use artifact::{ArtifactError, ModelCard, TemperatureMeasure, covers};
 pub use generator::Generator;
 pub use importance::{SampleError, SampleKey, SampleRun, WeightedBatch};
 pub use method::{Method, MethodChoice, PILOT_SAMPLES};

@@ -1,11 +1,12 @@
 //! Functions of a configuration that states and profiles are defined by.
 
-use crate::coords::{angle, dihedral, distance};
+use crate::coords::{angle, angle_gradient, dihedral, dihedral_gradient, distance, distance_gradient};
 use std::fmt;
 use std::str::FromStr;
 
-/// A collective variable of a configuration.
-#[derive(Clone, Debug, PartialEq)]
+/// A collective variable of a configuration; stored as the text that it is parsed from.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum CollectiveVariable {
     /// One position coordinate, in the system's length unit.
     Coordinate { index: usize },
@@ -76,6 +77,25 @@ impl CollectiveVariable {
         }
     }
 
+    /// Writes ∂s/∂x of the value s at positions x. Where it has no direction (atoms that coincide, or lie on a line) it is not
+    /// finite.
+    pub fn gradient(&self, x: &[f64], gradient: &mut [f64]) {
+        fn put(gradient: &mut [f64], atoms: &[usize], of_atoms: &[[f64; 3]]) {
+            for (atom, of_atom) in atoms.iter().zip(of_atoms) {
+                gradient[3 * atom..3 * atom + 3].copy_from_slice(of_atom);
+            }
+        }
+        let point = |atom: usize| [x[3 * atom], x[3 * atom + 1], x[3 * atom + 2]];
+        gradient.fill(0.0);
+        match self {
+            Self::Coordinate { index } => gradient[*index] = 1.0,
+            Self::Linear { coefficients } => gradient[..coefficients.len()].copy_from_slice(coefficients),
+            Self::Distance { atoms } => put(gradient, atoms, &distance_gradient(atoms.map(point))),
+            Self::Angle { atoms } => put(gradient, atoms, &angle_gradient(atoms.map(point))),
+            Self::Dihedral { atoms } => put(gradient, atoms, &dihedral_gradient(atoms.map(point))),
+        }
+    }
+
     /// The period, if the variable is an angle of a whole circle.
     pub fn period(&self) -> Option<f64> {
         matches!(self, Self::Dihedral { .. }).then_some(2.0 * std::f64::consts::PI)
@@ -116,6 +136,20 @@ impl fmt::Display for CollectiveVariable {
             Self::Angle { atoms } => list(f, "angle", atoms),
             Self::Dihedral { atoms } => list(f, "dihedral", atoms),
         }
+    }
+}
+
+impl From<CollectiveVariable> for String {
+    fn from(variable: CollectiveVariable) -> Self {
+        variable.to_string()
+    }
+}
+
+impl TryFrom<String> for CollectiveVariable {
+    type Error = CollectiveVariableError;
+
+    fn try_from(text: String) -> Result<Self, CollectiveVariableError> {
+        text.parse()
     }
 }
 
@@ -165,6 +199,31 @@ mod tests {
         assert!(check("distance(0,1)", None).is_err());
         assert!(check("linear(0,0)", None).is_err());
         assert!(check("distance(0,1)", Some(2)).is_ok());
+    }
+
+    #[test]
+    fn gradients_are_those_of_the_values() {
+        let mut random = crate::math::Randoms::new(5, crate::math::Purpose::Validation, 0);
+        for text in ["coordinate(4)", "linear(0.7,-0.7,2)", "distance(1,3)", "angle(2,0,3)", "dihedral(3,0,2,1)"] {
+            let variable: CollectiveVariable = text.parse().unwrap();
+            for _ in 0..20 {
+                let x: Vec<f64> = (0..12).map(|_| random.normal()).collect();
+                let mut gradient = vec![f64::NAN; 12];
+                variable.gradient(&x, &mut gradient);
+                for (i, found) in gradient.iter().enumerate() {
+                    let at = |h: f64| {
+                        let mut moved = x.clone();
+                        moved[i] += h;
+                        variable.value(&moved)
+                    };
+                    // Across the seam of a dihedral the values are a turn apart.
+                    let turn = 2.0 * std::f64::consts::PI;
+                    let change = at(1e-6) - at(-1e-6);
+                    let expected = (change - turn * (change / turn).round()) / 2e-6;
+                    assert!((found - expected).abs() < 1e-5 * (1.0 + expected.abs()), "{text}: {found}, {expected}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -62,6 +62,15 @@ pub(super) struct HeldOut {
     pub log_mean_weight: f64,
 }
 
+impl HeldOut {
+    /// The effective fraction as the data see it, with log Z from the flow's own samples.
+    pub fn effective_fraction(&self, log_z: f64) -> f64 {
+        // With no weight anywhere log Z is −∞, and nothing is covered.
+        let fraction = (log_z - self.log_mean_weight).exp().min(1.0);
+        if fraction.is_nan() { 0.0 } else { fraction }
+    }
+}
+
 /// Which of n frames are kept from training: one in so many stretches of each temperature's, in whatever order they come.
 fn held_out_frames(n: usize, temperatures: &[f64]) -> Vec<bool> {
     let of = |frame: usize| temperatures.get(frame).map_or(0, |t| t.to_bits());
@@ -146,6 +155,11 @@ impl PreparedData {
         let kt = target.system().scale().kt(plan.temperature);
         prepared.held_out_reduced = energies.into_iter().map(|u| u / kt).collect();
         Ok(prepared)
+    }
+
+    /// Frames that a flow is measured on.
+    pub fn held_out_frames(&self) -> usize {
+        self.held_out_ladj.len()
     }
 
     /// A flow on what is held out, at the temperature of the plan.

@@ -2,9 +2,13 @@
 
 mod adam;
 mod checkpoint;
+mod coordinate_entropy;
+mod coverage;
 mod data;
 mod flow_matching;
+mod log_variance;
 mod maximum_likelihood;
+mod own_draws;
 mod plan;
 mod recipe;
 mod replay;
@@ -13,6 +17,7 @@ mod reverse_kl;
 mod reverse_kl_device;
 mod run;
 mod schedule;
+mod temperature_gradient;
 mod trainer;
 mod transport;
 
@@ -21,6 +26,7 @@ pub const FEWEST_FRAMES: u64 = data::HELD_OUT as u64;
 
 pub use adam::AdamSettings;
 pub use checkpoint::CheckpointError;
+pub use coordinate_entropy::VariableRange;
 pub use data::TrainingData;
 pub use plan::{Budget, EnergyCut, Stage, TrainingPlan, Validation};
 pub use recipe::{Recipe, default_plan};

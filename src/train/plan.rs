@@ -1,9 +1,11 @@
 //! The plan of a training run: all that decides its result.
 
 use super::adam::AdamSettings;
+use super::coordinate_entropy::VariableRange;
 use super::replay::Replay;
 use super::schedule::Ramp;
 use crate::coords::CoordinateChoice;
+use crate::energy::System;
 use crate::flow::{Architecture, ArchitectureKind, TemperatureRange};
 
 const MAX_STAGES: usize = 64;
@@ -53,6 +55,8 @@ pub struct TrainingPlan {
     pub validation: Validation,
     /// Steps between checkpoints.
     pub checkpoint_every: u64,
+    /// The variable whose entropy stages with `coordinate_entropy` raise.
+    pub collective_variable: Option<VariableRange>,
 }
 
 /// Part of a run, with its own mixture of objectives.
@@ -71,6 +75,12 @@ pub struct Stage {
     /// Weight of maximum likelihood on the flow's own samples, weighted towards the target; of flow matching on them for a
     /// continuous flow.
     pub own_samples: Ramp,
+    /// Weight of ½ Var[log w] over the flow's samples.
+    pub log_variance: Ramp,
+    /// Weight of the law that log p follows in temperature; needs a range of them where it is not zero.
+    pub temperature_gradient: Ramp,
+    /// Weight of minus the entropy of the plan's collective variable.
+    pub coordinate_entropy: Ramp,
     /// How these are kept; of use where `own_samples` is not zero.
     pub replay: Replay,
     /// The energy is trained on at this multiple of the plan's temperature.
@@ -88,6 +98,11 @@ pub struct EnergyCut {
 }
 
 impl EnergyCut {
+    /// The regularised energy of the energy u.
+    pub fn value(&self, u: f64) -> f64 {
+        if u <= self.high { u } else { self.high + (u.min(self.max) - self.high).ln_1p() }
+    }
+
     /// The derivative of the regularised energy with respect to the energy u.
     pub fn slope(&self, u: f64) -> f64 {
         if u <= self.high {
@@ -206,6 +221,12 @@ impl TrainingPlan {
         Ok(())
     }
 
+    /// That the plan's collective variable exists for a system; the message names the field.
+    pub fn check_variable(&self, system: &System) -> Result<(), String> {
+        let Some(range) = &self.collective_variable else { return Ok(()) };
+        range.check_system(system).map_err(|reason| format!("collective_variable.{reason}"))
+    }
+
     /// Whether any stage needs data.
     pub fn needs_data(&self) -> bool {
         self.stages.iter().any(|s| s.maximum_likelihood.is_used() || s.flow_matching.is_used())
@@ -250,6 +271,24 @@ impl TrainingPlan {
                     "stages[{i}].flow_matching is for continuous flows; choose that kind of architecture"
                 ));
             }
+            if stage.temperature_gradient.is_used() && self.temperature_range.is_none() {
+                return Err(format!(
+                    "stages[{i}].temperature_gradient is of a flow that is told the temperature; set temperature_range"
+                ));
+            }
+            if stage.coordinate_entropy.is_used() && self.collective_variable.is_none() {
+                return Err(format!(
+                    "stages[{i}].coordinate_entropy is the entropy of a variable; set collective_variable"
+                ));
+            }
+        }
+        if let Some(range) = &self.collective_variable {
+            range.check().map_err(|reason| format!("collective_variable.{reason}"))?;
+            if !self.stages.iter().any(|stage| stage.coordinate_entropy.is_used()) {
+                return Err(
+                    "collective_variable is of no use to any stage; give one a coordinate_entropy weight".into()
+                );
+            }
         }
         let cut = &self.energy_cut;
         if !(cut.high.is_finite() && cut.max.is_finite() && cut.high <= cut.max) {
@@ -285,15 +324,25 @@ impl std::fmt::Display for Stage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let ramp =
             |r: &Ramp| if r.start == r.end { format!("{}", r.start) } else { format!("{} to {}", r.start, r.end) };
+        let seldom: String = [
+            ("flow matching", &self.flow_matching),
+            ("log variance", &self.log_variance),
+            ("temperature gradient", &self.temperature_gradient),
+            ("coordinate entropy", &self.coordinate_entropy),
+        ]
+        .into_iter()
+        .filter(|(_, weight)| weight.is_used())
+        .map(|(name, weight)| format!(", {name} × {}", ramp(weight)))
+        .collect();
         write!(
             f,
-            "{} steps of {}: maximum likelihood × {}, flow matching × {}, reverse KL × {}, own samples × {} at temperature × {}, learning rate {}",
+            "{} steps of {}: maximum likelihood × {}, reverse KL × {}, own samples × {}{} at temperature × {}, learning rate {}",
             self.steps,
             self.batch,
             ramp(&self.maximum_likelihood),
-            ramp(&self.flow_matching),
             ramp(&self.reverse_kl),
             ramp(&self.own_samples),
+            seldom,
             ramp(&self.temperature_factor),
             ramp(&self.learning_rate),
         )
@@ -317,6 +366,9 @@ impl Stage {
         self.flow_matching.check("flow_matching", 0.0)?;
         self.reverse_kl.check("reverse_kl", 0.0)?;
         self.own_samples.check("own_samples", 0.0)?;
+        self.log_variance.check("log_variance", 0.0)?;
+        self.temperature_gradient.check("temperature_gradient", 0.0)?;
+        self.coordinate_entropy.check("coordinate_entropy", 0.0)?;
         self.replay.check().map_err(|reason| format!("replay.{reason}"))?;
         self.temperature_factor.check("temperature_factor", 1e-6)?;
         if self.temperature_factor.start > MAX_FACTOR || self.temperature_factor.end > MAX_FACTOR {
@@ -326,10 +378,19 @@ impl Stage {
         if self.learning_rate.start > 1.0 || self.learning_rate.end > 1.0 {
             return Err("learning_rate goes above 1; weights are of that size, so that no step can be".into());
         }
-        let objectives = [&self.maximum_likelihood, &self.flow_matching, &self.reverse_kl, &self.own_samples];
+        let objectives = [
+            &self.maximum_likelihood,
+            &self.flow_matching,
+            &self.reverse_kl,
+            &self.own_samples,
+            &self.log_variance,
+            &self.temperature_gradient,
+            &self.coordinate_entropy,
+        ];
         if !objectives.into_iter().any(Ramp::is_used) {
             return Err(
-                "maximum_likelihood, flow_matching, reverse_kl and own_samples are all 0; there is nothing to train on"
+                "maximum_likelihood, flow_matching, reverse_kl, own_samples, log_variance, temperature_gradient \
+                        and coordinate_entropy are all 0; there is nothing to train on"
                     .into(),
             );
         }

@@ -88,6 +88,7 @@ impl Recipe {
             budget: Budget::default(),
             validation: Validation { every: 100, samples: 2048 },
             checkpoint_every: 250,
+            collective_variable: None,
         }
     }
 
@@ -102,6 +103,9 @@ impl Recipe {
             flow_matching: Ramp::constant(0.0),
             reverse_kl: Ramp::constant(kl),
             own_samples: Ramp::constant(own),
+            log_variance: Ramp::constant(0.0),
+            temperature_gradient: Ramp::constant(0.0),
+            coordinate_entropy: Ramp::constant(0.0),
             replay: Replay::default(),
             temperature_factor: factor,
             learning_rate,

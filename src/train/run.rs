@@ -46,6 +46,8 @@ pub struct Progress {
     pub weights: WeightSummary,
     /// ⟨log p⟩ of held-out data, if there are data.
     pub held_out_log_prob: Option<f64>,
+    /// The effective fraction as these see it: see `ModelCard::data_effective_fraction`.
+    pub held_out_effective_fraction: Option<f64>,
     pub steps_per_second: f64,
     /// Seconds of training so far, over all attempts.
     pub seconds: f64,
@@ -171,7 +173,9 @@ fn proceed(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome
     for temperature in trainer.plan.temperature_range.into_iter().flat_map(measured_at) {
         by_temperature.push(measure(temperature, &trainer.validate(temperature, samples, observer)?));
     }
-    observer.progress(&progress(trainer, last_step.as_ref(), clock.rate, weights.clone())?);
+    let report = progress(trainer, last_step.as_ref(), clock.rate, weights.clone())?;
+    observer.progress(&report);
+    trainer.look_for_lost_modes(&report, observer);
     finish(trainer, reason, &weights, by_temperature)
 }
 
@@ -238,6 +242,9 @@ fn measure_course(
     let report = progress(trainer, last_step, clock.rate, weights)?;
     if step.is_multiple_of(trainer.plan.validation.every) {
         observer.progress(&report);
+    }
+    if !is_heated(trainer) {
+        trainer.look_for_lost_modes(&report, observer);
     }
     if !is_heated(trainer) && trainer.counters.rollbacks < MAX_ROLLBACKS {
         check_collapse(trainer, report.weights.effective_fraction(), observer)?;
@@ -418,12 +425,14 @@ fn progress(trainer: &Trainer, last: Option<&Step>, rate: f64, weights: WeightSu
     let steps = plan.budget.steps.map_or(plan.total_steps(), |limit| limit.min(plan.total_steps()));
     let by_steps = steps.saturating_sub(counters.step) as f64 / rate;
     let by_time = plan.budget.seconds.map_or(f64::INFINITY, |limit| (limit - counters.seconds).max(0.0));
+    let held_out = trainer.held_out()?;
     Ok(Progress {
         step: counters.step,
         total_steps: steps,
         last: last.map(|step| trainer.report(step)).transpose()?,
+        held_out_log_prob: held_out.map(|h| h.log_prob),
+        held_out_effective_fraction: held_out.map(|h| h.effective_fraction(weights.log_z)),
         weights,
-        held_out_log_prob: trainer.held_out()?.map(|h| h.log_prob),
         steps_per_second: rate,
         seconds: counters.seconds,
         seconds_left: by_steps.min(by_time),
@@ -461,9 +470,7 @@ fn finish(
     card.by_temperature = by_temperature;
     if let Some(held_out) = trainer.held_out()? {
         card.data_log_prob = held_out.log_prob.is_finite().then_some(held_out.log_prob);
-        // With no weight anywhere log Z is −∞, and nothing is covered.
-        let fraction = (weights.log_z - held_out.log_mean_weight).exp().min(1.0);
-        card.data_effective_fraction = Some(if fraction.is_nan() { 0.0 } else { fraction });
+        card.data_effective_fraction = Some(held_out.effective_fraction(weights.log_z));
     }
     let model = Generator::encode(&trainer.target, trainer.flow.spec(), &trainer.frozen()?, &card)?;
     Ok(Outcome::Finished { reason, card, model })

@@ -33,11 +33,6 @@ impl Ramp {
         Self { start, end, shape }
     }
 
-    /// Whether it is ever more than zero.
-    pub(super) fn is_used(&self) -> bool {
-        self.start > 0.0 || self.end > 0.0
-    }
-
     /// The value at a fraction of the stage, from 0 to 1.
     pub fn at(&self, fraction: f64) -> f64 {
         let Self { start, end, shape } = *self;
@@ -46,6 +41,11 @@ impl Ramp {
             RampShape::Exponential => start * (end / start).powf(fraction),
             RampShape::Cosine => end + 0.5 * (start - end) * (1.0 + (PI * fraction).cos()),
         }
+    }
+
+    /// Whether it is anything but zero, of a number that is never negative.
+    pub(super) fn is_used(&self) -> bool {
+        self.start > 0.0 || self.end > 0.0
     }
 
     /// That both ends are finite, not below `least`, and positive where the shape needs it.

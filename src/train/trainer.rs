@@ -109,6 +109,8 @@ pub(super) struct Counters {
     pub best_fraction: f64,
     /// The step that the flow was last measured after.
     pub measured_at: u64,
+    /// Whether it was said that the flow misses a part of the data.
+    pub said_incomplete: bool,
     /// Whether the plan's patience has run out: the model is the best that was measured.
     pub converged: bool,
 }
@@ -125,6 +127,7 @@ impl Default for Counters {
             rollbacks: 0,
             best_fraction: 0.0,
             measured_at: 0,
+            said_incomplete: false,
             converged: false,
         }
     }
@@ -139,6 +142,9 @@ pub struct Step {
     flow_matching: Option<Tensor>,
     reverse_kl: Option<Tensor>,
     own_samples: Option<Tensor>,
+    log_variance: Option<f64>,
+    temperature_gradient: Option<f64>,
+    coordinate_entropy: Option<f64>,
 }
 
 /// What one step did, in numbers.
@@ -154,6 +160,12 @@ pub struct StepReport {
     /// −⟨log p⟩, or of a continuous flow the mean square error of its velocity, over a batch of the flow's own samples, drawn by
     /// their weights, if the step used one.
     pub own_samples: Option<f64>,
+    /// ½ Var[log w] over a batch of the flow's samples, if the step used one.
+    pub log_variance: Option<f64>,
+    /// The loss of `TrainingStage.temperature_gradient` over a batch of the flow's samples, if the step used one.
+    pub temperature_gradient: Option<f64>,
+    /// Minus the entropy of the collective variable, in nats, over a batch of the flow's samples, if the step used one.
+    pub coordinate_entropy: Option<f64>,
     pub gradient_norm: f64,
     pub learning_rate: f64,
 }
@@ -185,6 +197,7 @@ impl Trainer {
                     .into(),
             ));
         }
+        plan.check_variable(&system).map_err(TrainError::Plan)?;
         let positions = data.as_ref().map(|d| d.positions.as_slice());
         let coordinates = match coordinates {
             Some(spec) => spec.build(system.dimension())?,
@@ -264,6 +277,9 @@ impl Trainer {
             flow_matching: None,
             reverse_kl: None,
             own_samples: None,
+            log_variance: None,
+            temperature_gradient: None,
+            coordinate_entropy: None,
         };
         let mut loss: Option<Tensor> = None;
         let mut add = |term: Tensor, weight: f64| -> Result<(), TrainError> {
@@ -303,11 +319,21 @@ impl Trainer {
             step.reverse_kl = Some(kl.value);
             self.counters.samples += batch as u64;
             self.counters.energy_evaluations += batch as u64;
-            self.left_out = Some(match self.left_out.take() {
-                None => kl.non_finite,
-                Some(before) => (before + kl.non_finite)?,
-            });
+            self.leave_out(kl.non_finite)?;
             add(kl.surrogate, w_kl)?;
+        }
+        for (weight, objective, value) in [
+            (stage.log_variance.at(fraction), Self::log_variance as fn(&mut Self, _, _) -> _, &mut step.log_variance),
+            (stage.temperature_gradient.at(fraction), Self::temperature_gradient, &mut step.temperature_gradient),
+            (stage.coordinate_entropy.at(fraction), Self::coordinate_entropy, &mut step.coordinate_entropy),
+        ] {
+            if weight > 0.0
+                && let Some(loss) = objective(self, batch, stage.temperature_factor.at(fraction))?
+            {
+                *value = Some(loss.value);
+                self.leave_out(Tensor::new(loss.non_finite as f64, self.flow.device())?)?;
+                add(loss.surrogate, weight)?;
+            }
         }
         let w_own = stage.own_samples.at(fraction);
         if w_own > 0.0 {
@@ -341,6 +367,15 @@ impl Trainer {
     fn match_flow(&self, y: &Tensor, tau: Tau<'_>, pairing: Pairing) -> Result<Tensor, TrainError> {
         let particles = free_particles(self.target.system());
         flow_matching::loss(&self.flow, y, tau, particles, self.plan.seed, self.counters.step, pairing)
+    }
+
+    /// Counts samples that are left out of a gradient.
+    fn leave_out(&mut self, count: Tensor) -> Result<(), TrainError> {
+        self.left_out = Some(match self.left_out.take() {
+            None => count,
+            Some(before) => (before + count)?,
+        });
+        Ok(())
     }
 
     /// Moves the average towards the weights: at first quickly, so that it forgets where they began.
@@ -448,6 +483,9 @@ impl Trainer {
             flow_matching: number(&step.flow_matching)?,
             reverse_kl: number(&step.reverse_kl)?,
             own_samples: number(&step.own_samples)?,
+            log_variance: step.log_variance,
+            temperature_gradient: step.temperature_gradient,
+            coordinate_entropy: step.coordinate_entropy,
             gradient_norm: self.tally()?.gradient_norm,
             learning_rate: step.learning_rate,
         })
@@ -475,7 +513,7 @@ impl Trainer {
 
     /// The temperature of each row of a batch: the plan's, or of its range one for each of as many parts that are equally
     /// wide in ln T; times a factor.
-    fn temperatures(&self, batch: usize, factor: f64) -> Vec<f64> {
+    pub(super) fn temperatures(&self, batch: usize, factor: f64) -> Vec<f64> {
         let Some(range) = self.plan.temperature_range else {
             return vec![self.plan.temperature * factor; batch];
         };
@@ -484,12 +522,12 @@ impl Trainer {
     }
 
     /// τ = T/T₀ of rows, for a flow that is conditioned on temperature; else the latents are those of T₀.
-    fn latent_temperatures(&self, temperatures: &[f64]) -> Vec<f64> {
+    pub(super) fn latent_temperatures(&self, temperatures: &[f64]) -> Vec<f64> {
         let conditioned = self.plan.temperature_range.is_some();
         temperatures.iter().map(|t| if conditioned { t / self.plan.temperature } else { 1.0 }).collect()
     }
 
-    fn latents(&self, taus: &[f64]) -> Result<Tensor, TrainError> {
+    pub(super) fn latents(&self, taus: &[f64]) -> Result<Tensor, TrainError> {
         let (batch, d) = (taus.len(), self.target.dimension());
         let first = self.counters.step * (1 << 16);
         #[cfg(feature = "cuda")]
@@ -505,6 +543,11 @@ impl Trainer {
         };
         let addresses: Vec<_> = (0..).zip(taus).map(address).collect();
         Ok(Tensor::from_vec(self.flow.prior().sample(&addresses), (batch, d), self.flow.device())?)
+    }
+
+    /// Held-out frames that the flow is measured on.
+    pub(super) fn held_out_frames(&self) -> usize {
+        self.data.as_ref().map_or(0, PreparedData::held_out_frames)
     }
 
     /// The flow as it is on the held-out data, if there are data.

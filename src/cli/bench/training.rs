@@ -63,6 +63,9 @@ fn plan(shape: &FlowShape, maximum_likelihood: f64, reverse_kl: f64) -> Training
             batch: TRAINING_BATCH,
             maximum_likelihood: Ramp::constant(maximum_likelihood),
             own_samples: Ramp::constant(0.0),
+            log_variance: Ramp::constant(0.0),
+            temperature_gradient: Ramp::constant(0.0),
+            coordinate_entropy: Ramp::constant(0.0),
             replay: Replay::default(),
             flow_matching: Ramp::constant(0.0),
             reverse_kl: Ramp::constant(reverse_kl),
@@ -77,5 +80,6 @@ fn plan(shape: &FlowShape, maximum_likelihood: f64, reverse_kl: f64) -> Training
         budget: Budget::default(),
         validation: Validation { every: 1, samples: 512 },
         checkpoint_every: 1,
+        collective_variable: None,
     }
 }
