@@ -7,13 +7,13 @@ use boltzflow::energy::analytic::AnalyticPotential;
 use boltzflow::energy::{System, SystemDefinition};
 use boltzflow::flow::{ArchitectureKind, Mixing, TemperatureRange};
 use boltzflow::math::Purpose;
-use boltzflow::sample::{Generator, Method, SampleKey};
+use boltzflow::sample::{Generator, Method, PathLength, SampleKey};
 use boltzflow::thermo::{
     CollectiveVariable, FreeEnergyAccumulator, FreeEnergyQuery, FreeEnergyReport, StateQuery, WeightAccumulator,
 };
 use boltzflow::train::{
-    Directive, Observer, Outcome, Progress, Ramp, RampShape, Recipe, Trainer, TrainingData, TrainingPlan, default_plan,
-    run,
+    Annealing, Directive, Observer, Outcome, Progress, Ramp, RampShape, Recipe, Replay, Trainer, TrainingData,
+    TrainingPlan, default_plan, run,
 };
 use candle_core::Device;
 
@@ -140,7 +140,19 @@ fn interrupted_runs_end_with_the_same_bits() {
     everything.patience = Some(1);
     everything.stages[0].own_samples = Ramp::constant(0.5);
     everything.stages[0].replay.generation = 7;
-    for (name, plan) in [("splines", spline), ("no kernels", unfused), ("everything", everything)] {
+    let mut annealed = everything.clone();
+    annealed.stages[0].replay = Replay {
+        generation: 9,
+        every: 3,
+        annealing: Some(Annealing {
+            path: PathLength { distributions: 2, moves: 1, leapfrog_steps: 2 },
+            ..Annealing::default()
+        }),
+        ..Replay::default()
+    };
+    annealed.stages[0].temperature_factor = Ramp::constant(1.5);
+    let cases = [("splines", spline), ("no kernels", unfused), ("everything", everything), ("annealed", annealed)];
+    for (name, plan) in cases {
         let fresh = || Trainer::new(plan.clone(), built_in("double-well"), None, &Device::Cpu).unwrap();
         let whole = finish(fresh());
         let key = SampleKey { temperature: 1.0, method: Method::Reweighting, seed: 1, purpose: Purpose::Sample };
@@ -156,6 +168,59 @@ fn interrupted_runs_end_with_the_same_bits() {
             assert_eq!(finish(second).samples(&key, 0, 512).unwrap(), expected, "{name}, interrupted at {at}");
         }
     }
+}
+
+/// Flow annealed importance sampling bootstrap, from the energy alone: the double well within seconds, and all modes of a mixture
+/// of nine Gaussians where reverse KL in as many steps loses some.
+#[test]
+fn annealed_samples_find_all_modes() {
+    let fab = |name: &str, steps: u64| {
+        let system = built_in(name);
+        let mut plan = Recipe::Fab.plan(&system, 1.0, None, false);
+        plan.stages[0].batch = 256;
+        plan.architecture.hidden = vec![32, 32];
+        plan.architecture.bins = 16;
+        plan.fit_to(steps);
+        plan.validation.every = 500;
+        plan
+    };
+    let double_well =
+        finish(Trainer::new(fab("double-well", 600), built_in("double-well"), None, &Device::Cpu).unwrap());
+    let top = 0.08352759;
+    let state = |name: &str, low, high| StateQuery {
+        name: name.into(),
+        intervals: vec![(CollectiveVariable::Coordinate { index: 0 }, low, high)],
+    };
+    let states = vec![state("left", f64::NEG_INFINITY, top), state("right", top, f64::INFINITY)];
+    let (ess, report) = estimate(&double_well, 1.0, 100, states);
+    println!("double well: ESS {ess}, {} evaluations", double_well.card.energy_evaluations);
+    assert!(ess > 0.9, "{ess}");
+    let difference = &report.state_differences[0];
+    assert!((difference.value - 3.380006).abs() <= 4.0 * difference.standard_error, "{difference:?}");
+
+    let name = "gaussian-mixture-9";
+    let AnalyticPotential::GaussianMixture(mixture) = AnalyticPotential::built_in(name).unwrap() else { panic!() };
+    let occupied = |model: &Generator| {
+        let key = SampleKey { temperature: 1.0, method: Method::Reweighting, seed: 1, purpose: Purpose::Sample };
+        let batch = model.samples(&key, 0, 20_000).unwrap();
+        let mut weights = vec![0.0; mixture.means.len()];
+        for (x, w) in batch.positions.chunks_exact(2).zip(&batch.log_weights) {
+            let squared = |m: &[f64; 2]| (x[0] - m[0]).powi(2) + (x[1] - m[1]).powi(2);
+            let nearest =
+                (0..weights.len()).min_by(|&a, &b| squared(&mixture.means[a]).total_cmp(&squared(&mixture.means[b])));
+            weights[nearest.unwrap()] += w.exp();
+        }
+        let total: f64 = weights.iter().sum();
+        weights.iter().filter(|w| **w > 0.1 * total / mixture.means.len() as f64).count()
+    };
+    let annealed = finish(Trainer::new(fab(name, 600), built_in(name), None, &Device::Cpu).unwrap());
+    println!("FAB: {} modes, ESS {}", occupied(&annealed), annealed.card.effective_sample_fraction);
+    assert_eq!(occupied(&annealed), mixture.means.len());
+    let mut reverse = fab(name, 600);
+    (reverse.stages[0].own_samples, reverse.stages[0].reverse_kl) = (Ramp::constant(0.0), Ramp::constant(1.0));
+    let reverse = finish(Trainer::new(reverse, built_in(name), None, &Device::Cpu).unwrap());
+    println!("reverse KL: {} modes", occupied(&reverse));
+    assert!(occupied(&reverse) < mixture.means.len());
 }
 
 /// Every family of flows that can be asked for trains, is written, and gives samples with the density that it says they have.

@@ -66,6 +66,12 @@ pub enum Purpose {
     OwnSample = 10,
     /// Which of these are in a training batch.
     OwnBatch = 11,
+    /// The moves that these are annealed by.
+    OwnMove = 20,
+    /// The moves of annealed samples that a user receives.
+    SampleMove = 21,
+    /// The moves of the pilots that tune these.
+    PilotMove = 22,
     /// The noise of Langevin dynamics, new velocities, and the moves of Metropolis Monte Carlo. The pilots of simulations
     /// have the same four purposes and 8 more.
     SimulationNoise = 32,

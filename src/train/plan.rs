@@ -1,7 +1,7 @@
 //! The plan of a training run: all that decides its result.
 
 use super::adam::AdamSettings;
-use super::replay::Replay;
+use super::replay::{Annealing, Replay};
 use super::schedule::Ramp;
 use crate::coords::CoordinateChoice;
 use crate::flow::{Architecture, TemperatureRange};
@@ -136,6 +136,7 @@ impl TrainingPlan {
             stage.steps = until - given;
             // Nothing is learned of own samples before the first generation is whole.
             stage.replay.generation = stage.replay.generation.min(stage.steps / SHORTEST).max(1);
+            stage.replay.every = stage.replay.every.min(stage.replay.generation);
             given = until;
         }
         self.stages.retain(|stage| stage.steps > 0);
@@ -187,8 +188,9 @@ impl TrainingPlan {
     /// That the samples which stages keep fit into memory in d dimensions; the message names the field.
     pub fn check_dimension(&self, d: usize) -> Result<(), String> {
         for (i, stage) in self.stages.iter().enumerate().filter(|(_, stage)| stage.keeps_samples()) {
-            let bytes = stage.replay.generation.saturating_mul(stage.batch as u64).saturating_mul(16 * (d as u64 + 4));
-            if stage.replay.generation.saturating_mul(stage.batch as u64) > MAX_GENERATION {
+            let samples = stage.replay.samples(stage.batch);
+            let bytes = samples.saturating_mul(16 * (d as u64 + 5));
+            if samples > MAX_GENERATION {
                 return Err(format!(
                     "stages[{i}].replay.generation is of more than {MAX_GENERATION} samples; make it or the batch smaller"
                 ));
@@ -287,6 +289,14 @@ impl std::fmt::Display for Stage {
             ramp(&self.own_samples),
             ramp(&self.temperature_factor),
             ramp(&self.learning_rate),
+        )?;
+        let Some(Annealing { path, .. }) = self.replay.annealing.filter(|_| self.keeps_samples()) else {
+            return Ok(());
+        };
+        write!(
+            f,
+            ", annealed over {} distributions of {} moves of {} leapfrog steps",
+            path.distributions, path.moves, path.leapfrog_steps
         )
     }
 }
@@ -307,10 +317,19 @@ impl Stage {
         self.maximum_likelihood.check("maximum_likelihood", 0.0)?;
         self.reverse_kl.check("reverse_kl", 0.0)?;
         self.own_samples.check("own_samples", 0.0)?;
-        self.replay.check().map_err(|reason| format!("replay.{reason}"))?;
+        self.replay.check(self.batch).map_err(|reason| format!("replay.{reason}"))?;
         self.temperature_factor.check("temperature_factor", 1e-6)?;
         if self.temperature_factor.start > MAX_FACTOR || self.temperature_factor.end > MAX_FACTOR {
             return Err(format!("temperature_factor goes above {MAX_FACTOR}"));
+        }
+        if self.keeps_samples()
+            && self.replay.annealing.is_some()
+            && self.temperature_factor.start != self.temperature_factor.end
+        {
+            return Err(
+                "temperature_factor changes, and path weights are of one temperature; keep it with replay.annealing"
+                    .into(),
+            );
         }
         self.learning_rate.check("learning_rate", 0.0)?;
         if self.learning_rate.start > 1.0 || self.learning_rate.end > 1.0 {

@@ -2,7 +2,7 @@
 
 use super::adam::AdamSettings;
 use super::plan::{Budget, EnergyCut, Stage, TrainingPlan, Validation};
-use super::replay::Replay;
+use super::replay::{Annealing, Replay};
 use super::schedule::{Ramp, RampShape};
 use super::transport::Transport;
 use crate::compute::bias_activation::Activation;
@@ -22,12 +22,15 @@ pub enum Recipe {
     /// Reverse Kullback-Leibler divergence at four times the temperature, then own samples weighted from there down
     /// (temperature-annealed Boltzmann generators).
     Annealing,
+    /// Own samples that are annealed towards p̃²/q and weighted by their paths (flow annealed importance sampling bootstrap):
+    /// moves go where the flow does not. It takes many more energies for a step.
+    Fab,
     /// Data alone, until what is held out of them is no longer described better.
     Likelihood,
 }
 
 impl Recipe {
-    pub const ALL: [Self; 4] = [Self::Transport, Self::ReverseKl, Self::Annealing, Self::Likelihood];
+    pub const ALL: [Self; 5] = [Self::Transport, Self::ReverseKl, Self::Annealing, Self::Fab, Self::Likelihood];
 
     /// As users write it.
     pub fn name(self) -> &'static str {
@@ -35,6 +38,7 @@ impl Recipe {
             Self::Transport => "transport",
             Self::ReverseKl => "reverse-kl",
             Self::Annealing => "annealing",
+            Self::Fab => "fab",
             Self::Likelihood => "likelihood",
         }
     }
@@ -117,6 +121,16 @@ impl Recipe {
                 let mut last = stage(long / 3, 0.0, 0.0, 1.0, still, decay(fast, 1e-5));
                 last.replay = down.replay;
                 vec![stage(long / 3, 0.0, 1.0, 0.0, flat(4.0), flat(fast)), down, last]
+            }
+            (Self::Fab, ..) => {
+                let mut fab = stage(long, 0.0, 0.0, 1.0, still, decay(fast, 1e-5));
+                fab.replay = Replay {
+                    generation: 64,
+                    every: 4,
+                    transport: Transport { trust: None, entropy: None },
+                    annealing: Some(Annealing::default()),
+                };
+                vec![fab]
             }
             (Self::Likelihood, ..) => vec![stage(10 * long, 1.0, 0.0, 0.0, still, decay(fast, 1e-5))],
             // Trajectories are short for the dimension: trained on heavily, a flow learns their noise. A little of them
