@@ -124,10 +124,11 @@ impl Recipe {
             }
             (Self::Fab, ..) => {
                 let mut fab = stage(long, 0.0, 0.0, 1.0, still, decay(fast, 1e-5));
+                // A bound, since paths of a flow far from its target have weights that a few samples rule.
                 fab.replay = Replay {
                     generation: 64,
-                    every: 4,
-                    transport: Transport { trust: None, entropy: None },
+                    every: 8,
+                    transport: Transport { trust: Some(1.0), entropy: None },
                     annealing: Some(Annealing::default()),
                 };
                 vec![fab]
