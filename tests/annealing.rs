@@ -41,6 +41,8 @@ fn summary(log_weights: impl IntoIterator<Item = f64>) -> WeightSummary {
     weights.summary()
 }
 
+type OfNumber = fn(f64) -> f64;
+
 /// ∫ f(x) e^{−u(x)} dx.
 fn integral(u: impl Fn(f64) -> f64, f: impl Fn(f64) -> f64) -> f64 {
     let h = 1e-3;
@@ -150,7 +152,7 @@ fn moves_leave_the_target_invariant() {
     let acceptance = ends.acceptance[0].unwrap();
     assert!((0.3..0.8).contains(&acceptance), "{acceptance}");
     let z = integral(u, |_| 1.0);
-    let of_x: [(&str, fn(f64) -> f64); 4] =
+    let of_x: [(&str, OfNumber); 4] =
         [("x", |x| x), ("x²", |x| x * x), ("u", |x| x.powi(4) - 6.0 * x * x + x), ("right", |x| f64::from(x > 0.0))];
     let check = |name: &str, values: Vec<f64>, exact: f64| {
         let mean = values.iter().sum::<f64>() / n as f64;
