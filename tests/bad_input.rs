@@ -288,6 +288,13 @@ async fn jobs() {
         change(&mut task);
         job_request(task)
     };
+    let annealed = |change: fn(&mut v1::Annealing, &mut v1::TrainingTask)| {
+        let (mut task, mut annealing) = (small_task(10), v1::Annealing::default());
+        task.stages[0].replay = Some(v1::Replay::default());
+        change(&mut annealing, &mut task);
+        task.stages[0].replay.as_mut().unwrap().annealing = Some(annealing);
+        job_request(task)
+    };
     let on = |system: &str| {
         let mut task = small_task(10);
         task.system = system.to_string();
@@ -552,6 +559,57 @@ async fn jobs() {
             "INVALID_FIELD",
             "job.training.collective_variable"
         ),
+        case!(
+            j.create_job(with(|t| t.stages[0].replay = Some(v1::Replay { every: 65, ..v1::Replay::default() }))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "replay.every"
+        ),
+        case!(
+            j.create_job(annealed(|a, _| a.distributions = -1)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "replay.annealing.distributions"
+        ),
+        case!(
+            j.create_job(annealed(|a, _| a.moves = i64::MAX)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "replay.annealing.moves"
+        ),
+        case!(
+            j.create_job(annealed(|a, _| (a.distributions, a.moves) = (1000, 1000))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "replay.annealing.distributions"
+        ),
+        case!(
+            j.create_job(annealed(|_, t| t.stages[0].batch = 65536)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "replay.annealing.distributions"
+        ),
+        case!(
+            j.create_job(annealed(|a, _| a.step_size = f64::NAN)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "replay.annealing.step_size"
+        ),
+        case!(
+            j.create_job(annealed(|_, t| t.stages[0].replay.as_mut().unwrap().entropy = 0.5)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "replay.entropy"
+        ),
+        case!(
+            j.create_job(annealed(|_, t| {
+                t.stages[0].own_samples = Some(v1::Ramp { start: 1.0, end: 1.0, shape: 0 });
+                t.stages[0].temperature_factor = Some(v1::Ramp { start: 2.0, end: 1.0, shape: 0 });
+            })),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "temperature_factor"
+        ),
         case!(j.create_job(with(|t| t.stages[0].steps = 0)), InvalidArgument, "INVALID_FIELD", "stages[0].steps"),
         case!(
             j.create_job(with(|t| t.stages[0].steps = i64::MAX)),
@@ -685,6 +743,13 @@ async fn samples_and_free_energies() {
         change(&mut request);
         request
     };
+    let annealed = |change: fn(&mut v1::StreamSamplesRequest, &mut v1::AnnealedPaths)| {
+        let (mut request, mut paths) =
+            (with(|r| r.method = v1::SamplingMethod::Annealed.into()), v1::AnnealedPaths::default());
+        change(&mut request, &mut paths);
+        request.annealed = Some(paths);
+        request
+    };
     let x = |text: &str| Some(boltzflow::contract::variable_message(&text.parse().unwrap()));
     let ask = |change: &dyn Fn(&mut v1::EstimateFreeEnergyRequest)| {
         let mut request = v1::EstimateFreeEnergyRequest {
@@ -737,7 +802,55 @@ async fn samples_and_free_energies() {
         ),
         case!(s.stream_samples(with(|r| r.method = 77)), InvalidArgument, "INVALID_FIELD", "method"),
         case!(
-            s.stream_samples(with(|r| r.method = v1::SamplingMethod::Annealed.into())),
+            s.stream_samples(with(|r| r.method = v1::SamplingMethod::Chain.into())),
+            Unimplemented,
+            "NOT_IMPLEMENTED",
+            "method"
+        ),
+        case!(
+            s.stream_samples(with(|r| r.annealed = Some(v1::AnnealedPaths::default()))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "annealed"
+        ),
+        case!(
+            s.stream_samples(annealed(|r, _| r.least_effective_fraction = 0.5)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "least_effective_fraction"
+        ),
+        case!(
+            s.stream_samples(annealed(|_, a| a.distributions = -1)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "annealed.distributions"
+        ),
+        case!(
+            s.stream_samples(annealed(|_, a| a.leapfrog_steps = i64::MAX)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "annealed.leapfrog_steps"
+        ),
+        case!(
+            s.stream_samples(annealed(|_, a| (a.distributions, a.moves) = (1000, 1000))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "annealed.distributions"
+        ),
+        case!(
+            s.stream_samples(annealed(|_, a| a.step_sizes = vec![f64::NAN])),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "annealed.step_sizes"
+        ),
+        case!(
+            s.stream_samples(annealed(|_, a| a.step_sizes = vec![0.1; 3])),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "annealed.step_sizes"
+        ),
+        case!(
+            f.estimate_free_energy(ask(&|r| r.method = v1::SamplingMethod::Annealed.into())),
             Unimplemented,
             "NOT_IMPLEMENTED",
             "method"

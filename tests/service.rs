@@ -140,6 +140,25 @@ async fn a_sample_is_the_same_in_every_batch_and_every_stream() {
     let other = clients.sample(v1::StreamSamplesRequest { seed: 12, ..request(0, 10, 10) }).await.unwrap();
     assert_ne!(bits(&other.positions), bits(&small.positions[..20]));
 
+    // Annealed samples too, of step sizes that the first answer names; a pilot tunes them once.
+    let annealed = |first_index, count, batch_size, step_sizes| v1::StreamSamplesRequest {
+        method: v1::SamplingMethod::Annealed.into(),
+        annealed: Some(v1::AnnealedPaths { distributions: 3, moves: 1, leapfrog_steps: 2, step_sizes }),
+        ..request(first_index, count, batch_size)
+    };
+    let tuned = clients.sample(annealed(0, 300, 100, Vec::new())).await.unwrap();
+    let header = tuned.header.as_ref().unwrap();
+    assert_eq!(header.method(), v1::SamplingMethod::Annealed);
+    let step_sizes = header.annealed.as_ref().unwrap().step_sizes.clone();
+    assert!(step_sizes.len() == 3 && step_sizes.iter().all(|size| (0.01..10.0).contains(size)), "{step_sizes:?}");
+    let given = clients.sample(annealed(200, 90, 1000, step_sizes)).await.unwrap();
+    assert_eq!(bits(&tuned.positions[400..580]), bits(&given.positions));
+    assert_eq!(bits(&tuned.log_weights[200..290]), bits(&given.log_weights));
+    // Paths begin where the flow's samples are.
+    assert_eq!(bits(&tuned.log_probs), bits(&small.log_probs[..300]));
+    let summary = tuned.summary.unwrap().weights.unwrap();
+    assert!((summary.log_z - 7.924214).abs() < 4.0 * summary.log_z_standard_error, "{summary:?}");
+
     // The same samples in other clothes.
     let clothes = |change: fn(&mut v1::StreamSamplesRequest)| {
         let mut request = request(0, 300, 0);
@@ -355,6 +374,8 @@ async fn create_calls_are_safe_to_repeat() {
     let variable = Some(v1::CollectiveVariable { variable: Some(variable) });
     all.collective_variable = Some(v1::VariableRange { variable, low: -2.0, high: 2.0 });
     let (stage, variable) = (all.stages[0].clone(), all.collective_variable.clone());
+    let annealing = v1::Annealing { distributions: 5, moves: 2, leapfrog_steps: 3, step_size: 0.01 };
+    all.stages[0].replay = Some(v1::Replay { every: 3, annealing: Some(annealing), ..v1::Replay::default() });
     let architecture = all.architecture.get_or_insert_default();
     architecture.mixing = v1::Mixing::Lu.into();
     architecture.kind = v1::FlowKind::AffineSpline.into();

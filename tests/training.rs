@@ -3,17 +3,17 @@
 //! Seeds are fixed, so that on one platform these tests always give the same numbers; on another, where a matrix product
 //! may round differently, the bounds are the product's promises, which medians over seeds keep with room to spare.
 
-use boltzflow::energy::analytic::AnalyticPotential;
+use boltzflow::energy::analytic::{AnalyticPotential, GaussianMixture};
 use boltzflow::energy::{System, SystemDefinition};
 use boltzflow::flow::{ArchitectureKind, Mixing, TemperatureRange};
 use boltzflow::math::Purpose;
-use boltzflow::sample::{Generator, Method, SampleKey};
+use boltzflow::sample::{Generator, Method, PathLength, SampleKey};
 use boltzflow::thermo::{
     CollectiveVariable, FreeEnergyAccumulator, FreeEnergyQuery, FreeEnergyReport, StateQuery, WeightAccumulator,
 };
 use boltzflow::train::{
-    Directive, Observer, Outcome, Progress, Ramp, RampShape, Recipe, Trainer, TrainingData, TrainingPlan,
-    VariableRange, default_plan, run,
+    Annealing, Directive, Observer, Outcome, Progress, Ramp, RampShape, Recipe, Replay, Trainer, TrainingData,
+    TrainingPlan, VariableRange, default_plan, run,
 };
 use candle_core::Device;
 
@@ -145,7 +145,19 @@ fn interrupted_runs_end_with_the_same_bits() {
     everything.stages[0].coordinate_entropy = Ramp::constant(0.1);
     let variable = "coordinate(0)".parse().unwrap();
     everything.collective_variable = Some(VariableRange { variable, low: -2.5, high: 2.5 });
-    for (name, plan) in [("splines", spline), ("no kernels", unfused), ("everything", everything)] {
+    let mut annealed = everything.clone();
+    annealed.stages[0].replay = Replay {
+        generation: 9,
+        every: 3,
+        annealing: Some(Annealing {
+            path: PathLength { distributions: 2, moves: 1, leapfrog_steps: 2 },
+            ..Annealing::default()
+        }),
+        ..Replay::default()
+    };
+    annealed.stages[0].temperature_factor = Ramp::constant(1.5);
+    let cases = [("splines", spline), ("no kernels", unfused), ("everything", everything), ("annealed", annealed)];
+    for (name, plan) in cases {
         let fresh = || Trainer::new(plan.clone(), built_in("double-well"), None, &Device::Cpu).unwrap();
         let whole = finish(fresh());
         let key = SampleKey { temperature: 1.0, method: Method::Reweighting, seed: 1, purpose: Purpose::Sample };
@@ -161,6 +173,62 @@ fn interrupted_runs_end_with_the_same_bits() {
             assert_eq!(finish(second).samples(&key, 0, 512).unwrap(), expected, "{name}, interrupted at {at}");
         }
     }
+}
+
+/// Flow annealed importance sampling bootstrap, from the energy alone, in seconds: both wells of the double well, and twelve
+/// Gaussians on a ring, of which reverse KL in as many steps of the same flow loses some.
+#[test]
+fn annealed_samples_find_all_modes() {
+    let fab = |system: &System| {
+        let mut plan = Recipe::Fab.plan(system, 1.0, None, false);
+        plan.architecture.hidden = vec![32, 32];
+        plan.architecture.bins = 16;
+        plan.architecture.couplings = 6;
+        plan.stages[0].batch = 256;
+        plan.validation.every = 500;
+        plan.fit_to(600);
+        plan
+    };
+    let trained = |plan, system: &System| finish(Trainer::new(plan, system.clone(), None, &Device::Cpu).unwrap());
+    let double_well = built_in("double-well");
+    let model = trained(fab(&double_well), &double_well);
+    let top = 0.08352759;
+    let state = |name: &str, low, high| StateQuery {
+        name: name.into(),
+        intervals: vec![(CollectiveVariable::Coordinate { index: 0 }, low, high)],
+    };
+    let states = vec![state("left", f64::NEG_INFINITY, top), state("right", top, f64::INFINITY)];
+    let (ess, report) = estimate(&model, 1.0, 100, states);
+    println!("double well: ESS {ess}, {} evaluations", model.card.energy_evaluations);
+    assert!(ess > 0.9, "{ess}");
+    let difference = &report.state_differences[0];
+    // False alarms: 6e-5.
+    assert!((difference.value - 3.380006).abs() <= 4.0 * difference.standard_error, "{difference:?}");
+
+    let angle = |i: usize| std::f64::consts::PI * i as f64 / 6.0;
+    let means: Vec<[f64; 2]> = (0..12).map(|i| [8.0 * angle(i).cos(), 8.0 * angle(i).sin()]).collect();
+    let ring = GaussianMixture { means: means.clone(), standard_deviation: 0.5 };
+    let ring = System::build(SystemDefinition::Analytic(AnalyticPotential::GaussianMixture(ring))).unwrap();
+    // Modes that the weighted samples give half of their exact weight at least.
+    let found = |model: &Generator| {
+        let key = SampleKey { temperature: 1.0, method: Method::Reweighting, seed: 1, purpose: Purpose::Sample };
+        let batch = model.samples(&key, 0, 20_000).unwrap();
+        let mut weights = [0.0; 12];
+        for (x, w) in batch.positions.chunks_exact(2).zip(&batch.log_weights) {
+            let distance = |m: &[f64; 2]| (x[0] - m[0]).hypot(x[1] - m[1]);
+            let nearest = (0..12).min_by(|&a, &b| distance(&means[a]).total_cmp(&distance(&means[b]))).unwrap();
+            weights[nearest] += w.exp() / batch.len() as f64;
+        }
+        weights.iter().filter(|w| **w > 0.5 / 12.0).count()
+    };
+    let annealed = trained(fab(&ring), &ring);
+    let mut reverse = fab(&ring);
+    (reverse.stages[0].own_samples, reverse.stages[0].reverse_kl) = (Ramp::constant(0.0), Ramp::constant(1.0));
+    let reverse = trained(reverse, &ring);
+    println!("{} of 12 by FAB, {} by reverse KL", found(&annealed), found(&reverse));
+    assert_eq!(found(&annealed), 12);
+    assert!(annealed.card.effective_sample_fraction > 0.5, "{:?}", annealed.card);
+    assert!(found(&reverse) < 12);
 }
 
 /// Every family of flows that can be asked for trains, is written, and gives samples with the density that it says they have.

@@ -157,8 +157,19 @@ impl<'de> Visitor<'de> for RampVisitor {
 #[serde(default, deny_unknown_fields)]
 struct Replay {
     generation: i64,
+    every: i64,
     trust: f64,
     entropy: f64,
+    annealing: Option<Annealing>,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Annealing {
+    distributions: i64,
+    moves: i64,
+    leapfrog_steps: i64,
+    step_size: f64,
 }
 
 #[derive(Default, serde::Deserialize)]
@@ -269,9 +280,26 @@ impl Stage {
             log_variance: ramp(self.log_variance),
             temperature_gradient: ramp(self.temperature_gradient),
             coordinate_entropy: ramp(self.coordinate_entropy),
-            replay: self.replay.map(|Replay { generation, trust, entropy }| v1::Replay { generation, trust, entropy }),
+            replay: self.replay.map(Replay::message),
             temperature_factor: ramp(self.temperature_factor),
             learning_rate: ramp(self.learning_rate),
+        }
+    }
+}
+
+impl Replay {
+    fn message(self) -> v1::Replay {
+        v1::Replay {
+            generation: self.generation,
+            every: self.every,
+            trust: self.trust,
+            entropy: self.entropy,
+            annealing: self.annealing.map(|a| v1::Annealing {
+                distributions: a.distributions,
+                moves: a.moves,
+                leapfrog_steps: a.leapfrog_steps,
+                step_size: a.step_size,
+            }),
         }
     }
 }

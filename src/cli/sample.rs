@@ -33,9 +33,22 @@ pub(super) struct Args {
     /// Index of the first sample
     #[arg(long, value_name = "I", default_value_t = 0)]
     first_index: u64,
-    /// auto, reweighting, latent-scaling or conditioned
+    /// auto, reweighting, latent-scaling, conditioned or annealed: carried from the flow to the target by Hamiltonian Monte
+    /// Carlo, with the exact weights of paths
     #[arg(long, default_value = "auto")]
     method: String,
+    /// With --method annealed: distributions between flow and target [default: 8]
+    #[arg(long, value_name = "K", requires = "method")]
+    distributions: Option<i64>,
+    /// With --method annealed: moves at each of them [default: 1]
+    #[arg(long, value_name = "N", requires = "method")]
+    moves: Option<i64>,
+    /// With --method annealed: leapfrog steps of a move [default: 5]
+    #[arg(long, value_name = "L", requires = "method")]
+    leapfrog_steps: Option<i64>,
+    /// With --method annealed: step sizes in flow coordinates, one or one for each distribution [default: tuned by a pilot]
+    #[arg(long, value_name = "S,…", value_delimiter = ',', requires = "method")]
+    step_sizes: Vec<f64>,
     /// Refuse a temperature at which a smaller fraction of the samples is effective, from 0 to 1
     #[arg(long, value_name = "F", default_value_t = 0.0)]
     least_effective_fraction: f64,
@@ -66,10 +79,23 @@ pub(super) fn method(name: &str) -> Result<v1::SamplingMethod, CliError> {
         "reweighting" => Ok(v1::SamplingMethod::Reweighting),
         "latent-scaling" => Ok(v1::SamplingMethod::LatentScaling),
         "conditioned" => Ok(v1::SamplingMethod::Conditioned),
+        "annealed" => Ok(v1::SamplingMethod::Annealed),
         _ => Err(CliError::failed(format!(
-            "'{name}' is not a method; use auto, reweighting, latent-scaling or conditioned"
+            "'{name}' is not a method; use auto, reweighting, latent-scaling, conditioned or annealed"
         ))),
     }
+}
+
+/// What is said of annealed paths, if anything is.
+fn paths(args: &Args) -> Option<v1::AnnealedPaths> {
+    let Args { distributions, moves, leapfrog_steps, step_sizes, .. } = args;
+    let said = distributions.is_some() || moves.is_some() || leapfrog_steps.is_some() || !step_sizes.is_empty();
+    said.then(|| v1::AnnealedPaths {
+        distributions: distributions.unwrap_or(0),
+        moves: moves.unwrap_or(0),
+        leapfrog_steps: leapfrog_steps.unwrap_or(0),
+        step_sizes: step_sizes.clone(),
+    })
 }
 
 /// All that a stream brought, with the positions in a file of their own until the end: they may be larger than memory.
@@ -89,6 +115,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         model: resource("models", &args.model),
         temperature: args.temperature.unwrap_or(0.0),
         method: method(&args.method)?.into(),
+        annealed: paths(&args),
         least_effective_fraction: args.least_effective_fraction,
         seed: args.seed,
         first_index: args.first_index,
@@ -222,6 +249,12 @@ fn summary_json(received: &Received) -> Value {
         "temperature": header.temperature,
         "method": header.method().as_str_name().trim_start_matches("SAMPLING_METHOD_").to_lowercase(),
         "method_reason": header.method_reason,
+        "annealed": header.annealed.as_ref().map(|paths| json!({
+            "distributions": paths.distributions,
+            "moves": paths.moves,
+            "leapfrog_steps": paths.leapfrog_steps,
+            "step_sizes": paths.step_sizes,
+        })),
         "seed": header.seed,
         "first_index": header.first_index,
         "next_index": summary.next_index,

@@ -45,7 +45,7 @@ pub(super) struct Args {
     /// Train one flow for all temperatures of a range, which is then sampled at any of them
     #[arg(long, value_name = "LOW:HIGH", value_parser = specs::temperature_range)]
     temperature_range: Option<v1::TemperatureRange>,
-    /// How to train: transport, reverse-kl, annealing, likelihood or flow-matching [default: what suits the system and the data at hand]
+    /// How to train: transport, reverse-kl, annealing, fab, likelihood or flow-matching [default: what suits the system and the data at hand]
     #[arg(long, value_name = "NAME")]
     recipe: Option<String>,
     /// What random numbers begin from [default: 0]

@@ -7,7 +7,8 @@ use crate::compute::bias_activation::Activation;
 use crate::coords::CoordinateChoice;
 use crate::energy::System;
 use crate::flow::{ArchitectureKind, ConditionerKind, Mixing, TemperatureRange};
-use crate::train::{Ramp, RampShape, Recipe, Replay, Stage, TrainingPlan, Transport, VariableRange};
+use crate::sample::PathLength;
+use crate::train::{Annealing, Ramp, RampShape, Recipe, Replay, Stage, TrainingPlan, Transport, VariableRange};
 
 /// Where the fields of a training task are in a request.
 const PREFIX: &str = "job.training.";
@@ -247,8 +248,10 @@ fn stage(i: usize, message: &v1::TrainingStage) -> Result<Stage, FieldError> {
 
 fn replay(field: &str, message: Option<&v1::Replay>) -> Result<Replay, FieldError> {
     let mut replay = Replay::default();
-    let Some(v1::Replay { generation, trust, entropy }) = message else { return Ok(replay) };
+    let Some(v1::Replay { generation, trust, entropy, every, annealing }) = message else { return Ok(replay) };
     count(&format!("{field}.generation"), *generation, &mut replay.generation)?;
+    count(&format!("{field}.every"), *every, &mut replay.every)?;
+    replay.annealing = annealing.as_ref().map(|message| read_annealing(field, message)).transpose()?;
     if *trust < 0.0 {
         replay.transport.trust = None;
     } else if *trust != 0.0 {
@@ -256,6 +259,22 @@ fn replay(field: &str, message: Option<&v1::Replay>) -> Result<Replay, FieldErro
     }
     replay.transport.entropy = (*entropy != 0.0).then_some(*entropy);
     Ok(replay)
+}
+
+fn read_annealing(field: &str, message: &v1::Annealing) -> Result<Annealing, FieldError> {
+    let Annealing { path, mut step_size } = Annealing::default();
+    let length = |name: &str, value: i64, default: usize| {
+        let mut length = default as u64;
+        count(&format!("{field}.annealing.{name}"), value, &mut length)?;
+        Ok::<usize, FieldError>(usize::try_from(length).unwrap_or(usize::MAX))
+    };
+    let path = PathLength {
+        distributions: length("distributions", message.distributions, path.distributions)?,
+        moves: length("moves", message.moves, path.moves)?,
+        leapfrog_steps: length("leapfrog_steps", message.leapfrog_steps, path.leapfrog_steps)?,
+    };
+    set(&mut step_size, message.step_size);
+    Ok(Annealing { path, step_size })
 }
 
 fn ramp(field: &str, message: Option<&v1::Ramp>, default: Ramp) -> Result<Ramp, FieldError> {
@@ -357,7 +376,19 @@ pub fn range_message(range: TemperatureRange) -> v1::TemperatureRange {
 
 fn replay_message(replay: &Replay) -> v1::Replay {
     let Transport { trust, entropy } = replay.transport;
-    v1::Replay { generation: replay.generation as i64, trust: trust.unwrap_or(-1.0), entropy: entropy.unwrap_or(0.0) }
+    let annealing = replay.annealing.map(|Annealing { path, step_size }| v1::Annealing {
+        distributions: path.distributions as i64,
+        moves: path.moves as i64,
+        leapfrog_steps: path.leapfrog_steps as i64,
+        step_size,
+    });
+    v1::Replay {
+        generation: replay.generation as i64,
+        trust: trust.unwrap_or(-1.0),
+        entropy: entropy.unwrap_or(0.0),
+        every: replay.every as i64,
+        annealing,
+    }
 }
 
 fn stage_message(stage: &Stage) -> v1::TrainingStage {

@@ -3,6 +3,7 @@
 //! Nothing here runs on an async thread. Sampling and training take turns on the device ([`DeviceSlot`]): samplers hold it
 //! for a batch that they share (`shared_batches`), training for one step, and samplers go first.
 
+mod annealed;
 mod device_slot;
 mod estimation;
 mod models;
@@ -10,6 +11,7 @@ mod outlet;
 mod sampling;
 mod shared_batches;
 
+pub use annealed::AnnealedRequest;
 pub use device_slot::{DeviceSlot, Priority, SlotGuard};
 pub use estimation::{EstimateItem, EstimateRequest, TemperatureEstimate};
 pub use models::{EngineError, LoadedModel, Models};

@@ -2,7 +2,9 @@
 
 use super::shared_batches::Pace;
 use crate::compute::Precision;
-use crate::sample::{ArtifactError, Generator, Method, MethodChoice, SampleError, SampleKey, WeightedBatch};
+use crate::sample::{
+    ArtifactError, Generator, Method, MethodChoice, PathError, PathLength, SampleError, SampleKey, WeightedBatch,
+};
 use crate::store::{Artifacts, ArtifactsError, ModelDocument, ResourceKind, Store, StoreError};
 use candle_core::Device;
 use std::collections::HashMap;
@@ -36,6 +38,8 @@ pub struct LoadedModel {
     pub(super) pace: Pace,
     /// By temperature, and by the method if there was no choice.
     pilots: Mutex<HashMap<(u64, Option<Method>), MethodChoice>>,
+    /// By temperature and length of paths.
+    step_sizes: Mutex<HashMap<(u64, PathLength), Vec<f64>>>,
 }
 
 impl LoadedModel {
@@ -58,6 +62,28 @@ impl LoadedModel {
         }
         pilots.insert(key, choice.clone());
         Ok(choice)
+    }
+}
+
+impl LoadedModel {
+    /// The tuned step sizes of annealed paths. The pilots are run once for each temperature and length.
+    pub fn step_sizes<E: From<PathError> + From<SampleError>>(
+        &self,
+        temperature: f64,
+        length: PathLength,
+        proceed: impl FnMut() -> Result<(), E>,
+    ) -> Result<Vec<f64>, E> {
+        let key = (temperature.to_bits(), length);
+        if let Some(known) = self.step_sizes.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(known.clone());
+        }
+        let tuned = self.generator.tuned_step_sizes(temperature, length, proceed)?;
+        let mut known = self.step_sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MAX_PILOTS {
+            known.clear();
+        }
+        known.insert(key, tuned.clone());
+        Ok(tuned)
     }
 }
 
@@ -107,6 +133,7 @@ impl Models {
             generator,
             pace: Pace::default(),
             pilots: Mutex::default(),
+            step_sizes: Mutex::default(),
         });
         // Another request may have read the same file meanwhile.
         if let Some(model) = self.find(id, &model.digest) {

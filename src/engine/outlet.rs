@@ -1,7 +1,7 @@
 //! The way from a computing thread to a client, who may stop reading or go away.
 
 use super::EngineError;
-use crate::sample::SampleError;
+use crate::sample::{PathError, SampleError};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -33,6 +33,12 @@ pub enum StreamError {
 impl From<SampleError> for StreamError {
     fn from(error: SampleError) -> Self {
         Arc::new(error).into()
+    }
+}
+
+impl From<PathError> for StreamError {
+    fn from(error: PathError) -> Self {
+        SampleError::from(error).into()
     }
 }
 

@@ -1,10 +1,11 @@
 //! Streams of samples, computed on a thread of their own.
 
+use super::annealed::AnnealedRequest;
 use super::models::LoadedModel;
 use super::outlet::{Outlet, StreamError};
 use super::{Engine, Priority};
 use crate::math::Purpose;
-use crate::sample::{Method, MethodChoice, SampleError, SampleKey, WeightedBatch};
+use crate::sample::{AnnealedPaths, Method, MethodChoice, SampleError, SampleKey, WeightedBatch};
 use crate::thermo::{WeightAccumulator, WeightSummary};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +21,8 @@ pub struct SampleRequest {
     pub temperature: f64,
     /// Nothing lets a pilot choose.
     pub method: Option<Method>,
+    /// Samples are annealed; then there is no choice of a method.
+    pub annealed: Option<AnnealedRequest>,
     /// A temperature with a lower effective fraction is refused.
     pub least_effective_fraction: Option<f64>,
     pub seed: u64,
@@ -47,6 +50,8 @@ pub enum SampleItem {
         method: Method,
         /// The pilot's outcome, if there was one.
         choice: Option<MethodChoice>,
+        /// The paths of annealed samples, of which the method is how they begin.
+        annealed: Option<AnnealedPaths>,
     },
     Batch {
         batch: WeightedBatch,
@@ -89,10 +94,16 @@ impl Engine {
         outlet: &Outlet<SampleItem>,
     ) -> Result<(), StreamError> {
         let begin = Instant::now();
-        let least = request.least_effective_fraction;
-        let (method, choice) = self.method_for(outlet, model, request.temperature, request.method, least)?;
-        let key = SampleKey { temperature: request.temperature, method, seed: request.seed, purpose: Purpose::Sample };
-        outlet.send(SampleItem::Started { method, choice }, Some(request.first_index))?;
+        let (temperature, least) = (request.temperature, request.least_effective_fraction);
+        let annealed = request.annealed.as_ref();
+        let annealed = annealed.map(|request| self.paths(outlet, model, temperature, request)).transpose()?;
+        let (method, choice) = match &annealed {
+            None => self.method_for(outlet, model, temperature, request.method, least)?,
+            Some(_) => (model.generator.start_method(temperature), None),
+        };
+        let key = SampleKey { temperature, method, seed: request.seed, purpose: Purpose::Sample };
+        let started = SampleItem::Started { method, choice, annealed: annealed.clone() };
+        outlet.send(started, Some(request.first_index))?;
         let mut next_index = request.first_index;
         let mut weights = WeightAccumulator::default();
         let cause = loop {
@@ -110,7 +121,10 @@ impl Engine {
                 return Err(StreamError::Draining { next_index: Some(next_index) });
             }
             let n = left.map_or(request.batch, |left| (request.batch as u64).min(left) as usize);
-            let batch = self.draw(outlet, model, &key, next_index, n)?;
+            let batch = match &annealed {
+                None => self.draw(outlet, model, &key, next_index, n)?,
+                Some(paths) => self.draw_annealed(outlet, model, &key, paths, next_index, n)?,
+            };
             next_index += batch.len() as u64;
             let forces = request.forces.then(|| self.forces(outlet, model, &batch)).transpose()?;
             batch.log_weights.iter().for_each(|&w| weights.add(w));

@@ -25,7 +25,7 @@ const FIRST: usize = 512;
 pub struct Pace(Mutex<Option<f64>>);
 
 impl Pace {
-    fn rows(&self) -> usize {
+    pub(super) fn rows(&self) -> usize {
         match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             None => FIRST,
             Some(rate) => ((rate * TURN.as_secs_f64()) as usize).clamp(FEWEST, MOST),

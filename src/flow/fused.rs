@@ -78,8 +78,17 @@ pub(super) struct FusedFlow {
 enum FlowWeights {
     /// All weights, one after another, which training changes.
     Trained(Tensor),
-    /// Packed once.
-    Frozen(Vec<Tensor>, OnceLock<Packed>),
+    /// Packed once for each use.
+    Frozen(Vec<Tensor>, OnceLock<Packed>, OnceLock<Packed>),
+}
+
+/// What packed weights are good for.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum PackedFor {
+    /// Values alone.
+    Values,
+    /// The gradient of the input, too.
+    Gradients,
 }
 
 impl std::fmt::Debug for FusedFlow {
@@ -111,7 +120,7 @@ impl FusedFlow {
     /// A flow whose weights stay as they are; nothing if a bijector has no stage.
     pub fn frozen(dimension: usize, bijectors: &[Box<dyn Bijector>]) -> Option<Self> {
         let (program, parts) = program(dimension, bijectors)?;
-        Some(Self::new(program, FlowWeights::Frozen(parts, OnceLock::new())))
+        Some(Self::new(program, FlowWeights::Frozen(parts, OnceLock::new(), OnceLock::new())))
     }
 
     fn new(program: Program, weights: FlowWeights) -> Self {
@@ -122,15 +131,15 @@ impl FusedFlow {
     pub fn is_double(&self) -> bool {
         match &self.weights {
             FlowWeights::Trained(flat) => flat.dtype() == DType::F64,
-            FlowWeights::Frozen(parts, _) => parts.first().is_some_and(|w| w.dtype() == DType::F64),
+            FlowWeights::Frozen(parts, ..) => parts.first().is_some_and(|w| w.dtype() == DType::F64),
         }
     }
 
     /// Chooses what conditioners are computed in, where no gradient is asked for.
     pub fn set_precision(&mut self, precision: Precision) {
         self.precision = precision;
-        if let FlowWeights::Frozen(_, packed) = &mut self.weights {
-            *packed = OnceLock::new();
+        if let FlowWeights::Frozen(_, values, gradients) = &mut self.weights {
+            (*values, *gradients) = (OnceLock::new(), OnceLock::new());
         }
     }
 
@@ -138,8 +147,8 @@ impl FusedFlow {
     fn flat(&self) -> Result<Tensor> {
         match &self.weights {
             FlowWeights::Trained(flat) => Ok(flat.clone()),
-            FlowWeights::Frozen(parts, _) if parts.is_empty() => Tensor::zeros(0, DType::F32, &Device::Cpu),
-            FlowWeights::Frozen(parts, _) => {
+            FlowWeights::Frozen(parts, ..) if parts.is_empty() => Tensor::zeros(0, DType::F32, &Device::Cpu),
+            FlowWeights::Frozen(parts, ..) => {
                 Tensor::cat(&parts.iter().map(Tensor::flatten_all).collect::<Result<Vec<_>>>()?, 0)
             }
         }
@@ -152,17 +161,29 @@ impl FusedFlow {
 
     /// Runs something on the packed weights.
     pub fn with_weights<W: WithWeights>(&self, with: W) -> std::result::Result<W::Output, FlowError> {
+        self.with_weights_for(PackedFor::Values, with)
+    }
+
+    /// Runs something on the weights as they are packed for a use.
+    pub fn with_weights_for<W: WithWeights>(
+        &self,
+        packed_for: PackedFor,
+        with: W,
+    ) -> std::result::Result<W::Output, FlowError> {
         let fresh;
         let packed = match &self.weights {
-            FlowWeights::Frozen(_, slot) => match slot.get() {
-                Some(packed) => packed,
-                None => {
-                    let packed = self.pack()?;
-                    slot.get_or_init(|| packed)
+            FlowWeights::Frozen(_, values, gradients) => {
+                let slot = if packed_for == PackedFor::Gradients { gradients } else { values };
+                match slot.get() {
+                    Some(packed) => packed,
+                    None => {
+                        let packed = self.pack(packed_for)?;
+                        slot.get_or_init(|| packed)
+                    }
                 }
-            },
+            }
             FlowWeights::Trained(_) => {
-                fresh = self.pack()?;
+                fresh = self.pack(packed_for)?;
                 &fresh
             }
         };
@@ -172,11 +193,12 @@ impl FusedFlow {
         })
     }
 
-    fn pack(&self) -> Result<Packed> {
+    fn pack(&self, packed_for: PackedFor) -> Result<Packed> {
+        let gradients = packed_for == PackedFor::Gradients;
         let flat = self.flat()?.detach();
         Ok(match flat.dtype() {
-            DType::F64 => Packed::Double(self.program.pack(&flat.to_vec1::<f64>()?, self.precision, false)),
-            _ => Packed::Single(self.program.pack(&flat.to_vec1::<f32>()?, self.precision, false)),
+            DType::F64 => Packed::Double(self.program.pack(&flat.to_vec1::<f64>()?, self.precision, gradients)),
+            _ => Packed::Single(self.program.pack(&flat.to_vec1::<f32>()?, self.precision, gradients)),
         })
     }
 }

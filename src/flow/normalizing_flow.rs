@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 /// A matrix product of candle's may round differently for another number of rows: where it runs on the CPU without
 /// gradients, it always has this many.
-const ROWS_OF_A_PART: usize = 128;
+pub(super) const ROWS_OF_A_PART: usize = 128;
 
 /// A normalizing flow, p(x) = q(f(x))·|det ∂f/∂x| (equation 9 of the note; f is the inverse direction).
 #[derive(Debug)]

@@ -148,6 +148,30 @@ impl Prior {
             .sum()
     }
 
+    /// log q_τ(z) of a tile of latents, each lane at its own τ, which become its gradient ∂ log q_τ/∂z.
+    #[inline(always)]
+    pub(super) fn score_tile(&self, tile: &mut [Lane<f64>], taus: &Lane<f64>, log_prob: &mut Lane<f64>) {
+        *log_prob = [0.0; ROWS];
+        for (component, z) in self.components.iter().zip(tile) {
+            match component {
+                PriorComponent::Gaussian => {
+                    for r in 0..ROWS {
+                        log_prob[r] -= 0.5 * (z[r] * z[r] / taus[r] + taus[r].ln()) + HALF_LOG_TWO_PI;
+                        z[r] = -z[r] / taus[r];
+                    }
+                }
+                PriorComponent::Uniform { low, high } => {
+                    let density = -(high - low).ln();
+                    for r in 0..ROWS {
+                        let inside = *low <= z[r] && z[r] < *high;
+                        log_prob[r] += if inside { density } else { f64::NEG_INFINITY };
+                        z[r] = 0.0;
+                    }
+                }
+            }
+        }
+    }
+
     /// log q_τ(z) (n) of latents (n, d), differentiable. Latents outside of the support of a uniform component count as
     /// inside: their density has no slope to follow, and [`Prior::log_prob`] says −∞ where a weight is made of it.
     pub fn training_log_prob(&self, latents: &Tensor, tau: Tau<'_>) -> Result<Tensor> {

@@ -76,6 +76,12 @@ pub enum Purpose {
     TemperatureGradient = 21,
     /// The pairs of temperatures of these.
     TemperaturePair = 22,
+    /// The moves that these are annealed by.
+    OwnMove = 25,
+    /// The moves of annealed samples that a user receives.
+    SampleMove = 26,
+    /// The moves of the pilots that tune these.
+    PilotMove = 27,
     /// The noise of Langevin dynamics, new velocities, and the moves of Metropolis Monte Carlo. The pilots of simulations
     /// have the same four purposes and 8 more.
     SimulationNoise = 32,

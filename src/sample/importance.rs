@@ -1,5 +1,6 @@
 //! Importance sampling: independent samples with exact log weights.
 
+use super::annealing::PathError;
 use super::generator::Generator;
 use super::method::Method;
 use crate::coords::TargetBatch;
@@ -55,6 +56,8 @@ pub enum SampleError {
     Flow(#[from] FlowError),
     #[error(transparent)]
     Energy(#[from] EnergyError),
+    #[error(transparent)]
+    Path(#[from] PathError),
     #[error("sample indices end at 2^64 − 1; ask for fewer samples from a smaller first index")]
     IndexOverflow,
 }

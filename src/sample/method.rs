@@ -9,7 +9,7 @@ use crate::thermo::{WeightAccumulator, WeightSummary};
 pub const PILOT_SAMPLES: usize = 8192;
 
 /// The pilot's seed. It is fixed, so that the choice is a property of the model and the temperature.
-const PILOT_SEED: u64 = 0x70_69_6c_6f_74;
+pub(super) const PILOT_SEED: u64 = 0x70_69_6c_6f_74;
 
 /// How a temperature is reached. At the one trained at all are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

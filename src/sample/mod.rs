@@ -2,13 +2,18 @@
 //!
 //! A sample has an address: number i of (model, temperature, method, seed) is the same in every batch, on every replica.
 
+mod annealed;
+mod annealing;
 mod artifact;
 #[cfg(feature = "cuda")]
 mod device;
 mod generator;
+mod hamiltonian;
 mod importance;
 mod method;
 
+pub use annealed::AnnealedPaths;
+pub use annealing::{AnnealingPath, Goal, PathEnds, PathError, PathLength, PathStarts, STEP_SIZES, tuned};
 pub use artifact::{ArtifactError, ModelCard, TemperatureMeasure, covers};
 pub use generator::Generator;
 pub use importance::{SampleError, SampleKey, SampleRun, WeightedBatch};

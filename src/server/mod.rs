@@ -1,6 +1,7 @@
 //! The server: one gRPC service a file (validate, call, convert); errors in one place; layers; health; the admin port.
 
 mod admin;
+mod annealed;
 mod app;
 mod convert;
 mod datasets;

@@ -1,5 +1,6 @@
 //! SamplingService.
 
+use super::annealed::{paths_message, requested_paths};
 use super::app::App;
 use super::errors::ApiError;
 use crate::contract::v1;
@@ -203,7 +204,8 @@ impl Sampling {
         self.app.check_open()?;
         let id = id_of("model", "models", &request.model)?;
         let format = Format::read(&request)?;
-        let method = requested_method(request.method)?;
+        let annealed = requested_paths(&request)?;
+        let method = if annealed.is_some() { None } else { requested_method(request.method)? };
         let max_duration = requested_duration(request.max_duration)?;
         if !(request.target_effective_samples.is_finite() && request.target_effective_samples >= 0.0) {
             let reason = format!("it is {}; it must be a positive finite number", request.target_effective_samples);
@@ -244,6 +246,7 @@ impl Sampling {
         let sample_request = SampleRequest {
             temperature,
             method,
+            annealed,
             least_effective_fraction: requested_fraction(request.least_effective_fraction)?,
             seed: request.seed,
             first_index: request.first_index,
@@ -277,7 +280,7 @@ fn batch_size(request: &v1::StreamSamplesRequest, model: &LoadedModel) -> usize 
 /// Counts a stream as open until it is dropped.
 struct OpenStream {
     app: App,
-    method: Option<Method>,
+    method: Option<v1::SamplingMethod>,
 }
 
 impl Drop for OpenStream {
@@ -296,24 +299,27 @@ fn messages(
     use v1::stream_samples_response::Part;
     items.map(move |item| {
         let part = match item.map_err(stream_status)? {
-            SampleItem::Started { method, choice } => {
+            SampleItem::Started { method, choice, annealed } => {
+                let method = if annealed.is_some() { v1::SamplingMethod::Annealed } else { method_message(method) };
                 open.method = Some(method);
                 let reason = match choice {
                     Some(choice) => method_reason(&choice),
+                    None if annealed.is_some() => "It was asked for.".into(),
                     None if header.temperature == header.trained_temperature => {
                         "At the temperature trained at nothing has to be done.".into()
                     }
                     None => "It was asked for.".into(),
                 };
                 Part::Header(v1::SampleHeader {
-                    method: method_message(method).into(),
+                    method: method.into(),
                     method_reason: reason,
+                    annealed: annealed.map(paths_message),
                     ..header.clone()
                 })
             }
             SampleItem::Batch { batch, forces, samples, effective_samples } => {
                 if let Some(method) = open.method {
-                    let label = method_message(method).as_str_name();
+                    let label = method.as_str_name();
                     open.app.metrics.samples.with_label_values(&[label]).inc_by(batch.len() as u64);
                 }
                 let message = format.batch(&model, batch, forces);

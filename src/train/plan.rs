@@ -2,7 +2,7 @@
 
 use super::adam::AdamSettings;
 use super::coordinate_entropy::VariableRange;
-use super::replay::Replay;
+use super::replay::{Annealing, Replay};
 use super::schedule::Ramp;
 use crate::coords::CoordinateChoice;
 use crate::energy::System;
@@ -154,6 +154,7 @@ impl TrainingPlan {
             stage.steps = until - given;
             // Nothing is learned of own samples before the first generation is whole.
             stage.replay.generation = stage.replay.generation.min(stage.steps / SHORTEST).max(1);
+            stage.replay.every = stage.replay.every.min(stage.replay.generation);
             given = until;
         }
         self.stages.retain(|stage| stage.steps > 0);
@@ -205,8 +206,9 @@ impl TrainingPlan {
     /// That the samples which stages keep fit into memory in d dimensions; the message names the field.
     pub fn check_dimension(&self, d: usize) -> Result<(), String> {
         for (i, stage) in self.stages.iter().enumerate().filter(|(_, stage)| stage.keeps_samples()) {
-            let bytes = stage.replay.generation.saturating_mul(stage.batch as u64).saturating_mul(16 * (d as u64 + 4));
-            if stage.replay.generation.saturating_mul(stage.batch as u64) > MAX_GENERATION {
+            let samples = stage.replay.samples(stage.batch);
+            let bytes = samples.saturating_mul(16 * (d as u64 + 5));
+            if samples > MAX_GENERATION {
                 return Err(format!(
                     "stages[{i}].replay.generation is of more than {MAX_GENERATION} samples; make it or the batch smaller"
                 ));
@@ -345,6 +347,14 @@ impl std::fmt::Display for Stage {
             seldom,
             ramp(&self.temperature_factor),
             ramp(&self.learning_rate),
+        )?;
+        let Some(Annealing { path, .. }) = self.replay.annealing.filter(|_| self.keeps_samples()) else {
+            return Ok(());
+        };
+        write!(
+            f,
+            ", annealed over {} distributions of {} moves of {} leapfrog steps",
+            path.distributions, path.moves, path.leapfrog_steps
         )
     }
 }
@@ -369,10 +379,19 @@ impl Stage {
         self.log_variance.check("log_variance", 0.0)?;
         self.temperature_gradient.check("temperature_gradient", 0.0)?;
         self.coordinate_entropy.check("coordinate_entropy", 0.0)?;
-        self.replay.check().map_err(|reason| format!("replay.{reason}"))?;
+        self.replay.check(self.batch).map_err(|reason| format!("replay.{reason}"))?;
         self.temperature_factor.check("temperature_factor", 1e-6)?;
         if self.temperature_factor.start > MAX_FACTOR || self.temperature_factor.end > MAX_FACTOR {
             return Err(format!("temperature_factor goes above {MAX_FACTOR}"));
+        }
+        if self.keeps_samples()
+            && self.replay.annealing.is_some()
+            && self.temperature_factor.start != self.temperature_factor.end
+        {
+            return Err(
+                "temperature_factor changes, and path weights are of one temperature; keep it with replay.annealing"
+                    .into(),
+            );
         }
         self.learning_rate.check("learning_rate", 0.0)?;
         if self.learning_rate.start > 1.0 || self.learning_rate.end > 1.0 {

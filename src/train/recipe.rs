@@ -2,7 +2,7 @@
 
 use super::adam::AdamSettings;
 use super::plan::{Budget, EnergyCut, Stage, TrainingPlan, Validation};
-use super::replay::Replay;
+use super::replay::{Annealing, Replay};
 use super::schedule::{Ramp, RampShape};
 use super::transport::Transport;
 use crate::compute::bias_activation::Activation;
@@ -22,6 +22,9 @@ pub enum Recipe {
     /// Reverse Kullback-Leibler divergence at four times the temperature, then own samples weighted from there down
     /// (temperature-annealed Boltzmann generators).
     Annealing,
+    /// Own samples that are annealed towards p̃²/q and weighted by their paths (flow annealed importance sampling bootstrap):
+    /// moves go where the flow does not. It takes many more energies for a step.
+    Fab,
     /// Data alone, until what is held out of them is no longer described better.
     Likelihood,
     /// Data alone, by flow matching: a continuous flow.
@@ -29,8 +32,8 @@ pub enum Recipe {
 }
 
 impl Recipe {
-    pub const ALL: [Self; 5] =
-        [Self::Transport, Self::ReverseKl, Self::Annealing, Self::Likelihood, Self::FlowMatching];
+    pub const ALL: [Self; 6] =
+        [Self::Transport, Self::ReverseKl, Self::Annealing, Self::Fab, Self::Likelihood, Self::FlowMatching];
 
     /// As users write it.
     pub fn name(self) -> &'static str {
@@ -38,6 +41,7 @@ impl Recipe {
             Self::Transport => "transport",
             Self::ReverseKl => "reverse-kl",
             Self::Annealing => "annealing",
+            Self::Fab => "fab",
             Self::Likelihood => "likelihood",
             Self::FlowMatching => "flow-matching",
         }
@@ -135,6 +139,17 @@ impl Recipe {
                 let mut matching = stage(2 * long, 0.0, 0.0, 0.0, still, decay(fast, 1e-5));
                 matching.flow_matching = flat(1.0);
                 vec![matching]
+            }
+            (Self::Fab, ..) => {
+                let mut fab = stage(long, 0.0, 0.0, 1.0, still, decay(fast, 1e-5));
+                // A bound, since paths of a flow far from its target have weights that a few samples rule.
+                fab.replay = Replay {
+                    generation: 64,
+                    every: 8,
+                    transport: Transport { trust: Some(1.0), entropy: None },
+                    annealing: Some(Annealing::default()),
+                };
+                vec![fab]
             }
             (Self::Likelihood, ..) => vec![stage(10 * long, 1.0, 0.0, 0.0, still, decay(fast, 1e-5))],
             // Trajectories are short for the dimension: trained on heavily, a flow learns their noise. A little of them

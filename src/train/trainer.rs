@@ -3,14 +3,15 @@
 use super::adam::Adam;
 use super::data::{HeldOut, PreparedData, TrainingData};
 use super::flow_matching::{self, Pairing};
-use super::plan::{Stage, TrainingPlan};
-use super::replay::{Buffer, RUNGS};
-use super::{maximum_likelihood, reverse_kl};
+use super::plan::TrainingPlan;
+use super::replay::Buffer;
+use super::{maximum_likelihood, own_samples, reverse_kl};
 use crate::compute::adam::Tally;
 use crate::coords::{CoordinatesError, CoordinatesSpec, ReducedTarget, choose_coordinates, free_particles};
 use crate::energy::{EnergyError, System};
 use crate::flow::{Flow, FlowError, LatentAddress, Tau, Weights};
 use crate::math::{Purpose, Randoms};
+use crate::sample::PathError;
 use candle_core::{DType, Device, Tensor};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -36,6 +37,8 @@ pub enum TrainError {
     Energy(#[from] EnergyError),
     #[error(transparent)]
     Flow(#[from] FlowError),
+    #[error(transparent)]
+    Path(#[from] PathError),
     #[error("tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),
     #[error("{0} steps in a row gave a gradient that is not finite; lower the learning rate or energy_cut.high")]
@@ -339,11 +342,13 @@ impl Trainer {
         if w_own > 0.0 {
             self.keep_own_samples(&stage, stage.temperature_factor.at(fraction))?;
             let mut random = Randoms::new(self.plan.seed, Purpose::OwnBatch, self.counters.step);
-            if let Some((y, taus)) = self.own.draw(&mut random, batch, self.flow.device())? {
-                let tau = if taus.is_empty() { Tau::REFERENCE } else { Tau::Each(&taus) };
+            if let Some(own) = self.own.draw(&mut random, batch, self.flow.device())? {
                 let term = match self.flow.as_continuous() {
-                    None => maximum_likelihood::loss(&self.flow, &y, tau)?,
-                    Some(_) => self.match_flow(&y, tau, Pairing::OwnSamples)?,
+                    // Annealed samples count by their density, which has to be known.
+                    Some(_) if own.log_probs.is_empty() => {
+                        self.match_flow(&own.coordinates, own.tau(), Pairing::OwnSamples)?
+                    }
+                    _ => own_samples::loss(&self.flow, &own)?,
                 };
                 step.own_samples = Some(term.detach());
                 self.counters.samples += batch as u64;
@@ -441,37 +446,6 @@ impl Trainer {
         let weights = self.weights.joined(self.frozen()?)?;
         self.best = Some(Best { standing: Standing { measure, step: self.counters.step, age: 0 }, weights });
         Ok(0)
-    }
-
-    /// Draws a batch of the flow as it is; when a generation is whole, it is the one to train on.
-    fn keep_own_samples(&mut self, stage: &Stage, factor: f64) -> Result<(), TrainError> {
-        let rungs = self.rungs(factor);
-        let taus = self.latent_temperatures(&rungs);
-        let first = self.counters.step * (1 << 16);
-        let address = |row: usize| LatentAddress {
-            seed: self.plan.seed,
-            purpose: Purpose::OwnSample,
-            index: first + row as u64,
-            tau: taus[(self.own.pending() + row) % taus.len()],
-        };
-        let draws = self.flow.draw(&(0..stage.batch).map(address).collect::<Vec<_>>())?;
-        let batch = self.target.evaluate(&draws.coordinates)?;
-        self.own.add(draws, batch);
-        self.counters.samples += stage.batch as u64;
-        self.counters.energy_evaluations += stage.batch as u64;
-        if self.own.pending() as u64 >= stage.replay.generation * stage.batch as u64 {
-            let told = self.plan.temperature_range.map(|_| taus.as_slice());
-            self.own.turn(&stage.replay.transport, self.target.system().scale(), &rungs, told);
-        }
-        Ok(())
-    }
-
-    /// The temperatures that own samples are drawn at: the plan's, or some of its range in equal ratios; times a factor.
-    fn rungs(&self, factor: f64) -> Vec<f64> {
-        match self.plan.temperature_range {
-            None => vec![self.plan.temperature * factor],
-            Some(range) => (0..RUNGS).map(|i| factor * range.at(i as f64 / (RUNGS - 1) as f64)).collect(),
-        }
     }
 
     /// The numbers of the step just made.

@@ -38,5 +38,5 @@ pub use number::{Number, ln, quadrant_sin_cos};
 pub use packed::PackedWeights;
 pub use program::{Program, Stage, TileScratch, load, store};
 pub use spline::Shape;
-pub use training::Tape;
+pub use training::{Tape, TileTape};
 pub use vectors::{Found, InstructionSet, Kernel, Portable, dispatch};

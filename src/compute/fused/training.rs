@@ -218,32 +218,67 @@ fn gradient_places(c: &Coupling) -> impl Iterator<Item = (usize, usize, &DenseLa
     })
 }
 
-struct ForwardTile<'a, T> {
-    program: &'a Program,
-    packed: &'a PackedWeights<T>,
-    direction: Direction,
-    layout: &'a Layout,
-    rows: &'a [f64],
-    out: &'a mut [f64],
-    numbers: &'a mut [Lane<T>],
-    wide: &'a mut [Lane<f64>],
-    scratch: &'a mut TileScratch<T>,
+/// What the way back of one tile needs of the way there.
+pub struct TileTape<T> {
+    layout: Layout,
+    numbers: Vec<Lane<T>>,
+    wide: Vec<Lane<f64>>,
 }
 
-impl<T: Number> Kernel for ForwardTile<'_, T> {
-    type Output = ();
+impl<T: Number> TileTape<T> {
+    pub fn new(program: &Program) -> Self {
+        let layout = Layout::new(program);
+        let numbers = vec![[T::ZERO; ROWS]; layout.numbers_per_tile];
+        let wide = vec![[0.0; ROWS]; layout.wide_per_tile];
+        Self { layout, numbers, wide }
+    }
 
+    /// [`Program::run_tile`], and what [`TileTape::backward`] needs.
     #[inline(always)]
-    fn run<I: InstructionSet>(self) {
-        let Self { program, packed, direction, layout, scratch, .. } = self;
-        let d = program.dimension;
-        load(self.rows, &mut scratch.x);
+    pub fn forward<I: InstructionSet>(
+        &mut self,
+        program: &Program,
+        packed: &PackedWeights<T>,
+        direction: Direction,
+        scratch: &mut TileScratch<T>,
+    ) {
+        let Self { layout, numbers, wide } = self;
+        program.forward_tile::<I, T>(packed, direction, layout, numbers, wide, scratch);
+    }
+
+    /// The gradient of the tile's rows in `scratch.x`, from that of the output there and that of ladj in `scratch.ladj`. The
+    /// weights must have been packed for gradients.
+    #[inline(always)]
+    pub fn backward<I: InstructionSet>(
+        &mut self,
+        program: &Program,
+        packed: &PackedWeights<T>,
+        direction: Direction,
+        scratch: &mut TileScratch<T>,
+    ) {
+        let Self { layout, numbers, wide } = self;
+        program.backward_tile::<I, T>(packed, direction, layout, numbers, wide, scratch);
+    }
+}
+
+impl Program {
+    /// [`Program::run_tile`], which keeps what [`Program::backward_tile`] needs.
+    #[inline(always)]
+    fn forward_tile<I: InstructionSet, T: Number>(
+        &self,
+        packed: &PackedWeights<T>,
+        direction: Direction,
+        layout: &Layout,
+        numbers: &mut [Lane<T>],
+        wide: &mut [Lane<f64>],
+        scratch: &mut TileScratch<T>,
+    ) {
         scratch.ladj = [0.0; ROWS];
-        for i in in_order(program.stages.len(), direction) {
-            let wide = &mut self.wide[layout.wide[i]..];
-            match (&program.stages[i], &packed.stages[i]) {
+        for i in in_order(self.stages.len(), direction) {
+            let wide = &mut wide[layout.wide[i]..];
+            match (&self.stages[i], &packed.stages[i]) {
                 (Stage::Coupling(c), PackedStage::Coupling(packed)) => {
-                    let numbers = &mut self.numbers[layout.numbers[i]..];
+                    let numbers = &mut numbers[layout.numbers[i]..];
                     let (values, rest) = numbers.split_at_mut(c.value_lanes());
                     let derivatives = &mut rest[..c.derivative_lanes()];
                     c.keep(&scratch.x, &mut wide[..c.transformed()]);
@@ -265,47 +300,25 @@ impl<T: Number> Kernel for ForwardTile<'_, T> {
                 }
             }
         }
-        store(&scratch.x, self.out, d + 1);
-        for (row, ladj) in self.out.chunks_mut(d + 1).zip(scratch.ladj) {
-            row[d] = ladj;
-        }
     }
-}
 
-struct BackwardTile<'a, T> {
-    program: &'a Program,
-    packed: &'a PackedWeights<T>,
-    direction: Direction,
-    layout: &'a Layout,
-    grad: &'a [f64],
-    grad_rows: &'a mut [f64],
-    numbers: &'a mut [Lane<T>],
-    wide: &'a mut [Lane<f64>],
-    scratch: &'a mut TileScratch<T>,
-}
-
-impl<T: Number> Kernel for BackwardTile<'_, T> {
-    type Output = ();
-
+    /// From the gradients of output and ladj in the scratch to that of the input, in `scratch.x`.
     #[inline(always)]
-    fn run<I: InstructionSet>(self) {
-        let Self { program, packed, direction, layout, grad, scratch, .. } = self;
-        let d = program.dimension;
-        // Lanes without a row have no gradient: what is summed over lanes must not see the row that they repeat.
-        scratch.x.fill([0.0; ROWS]);
-        scratch.ladj = [0.0; ROWS];
-        for (r, row) in grad.chunks(d + 1).enumerate() {
-            for (lane, &g) in scratch.x.iter_mut().zip(row) {
-                lane[r] = g;
-            }
-            scratch.ladj[r] = row[d];
-        }
+    fn backward_tile<I: InstructionSet, T: Number>(
+        &self,
+        packed: &PackedWeights<T>,
+        direction: Direction,
+        layout: &Layout,
+        numbers: &mut [Lane<T>],
+        wide: &mut [Lane<f64>],
+        scratch: &mut TileScratch<T>,
+    ) {
         let g_ladj = scratch.ladj;
-        for i in in_order(program.stages.len(), direction).rev() {
-            let wide = &mut self.wide[layout.wide[i]..];
-            match (&program.stages[i], &packed.stages[i]) {
+        for i in in_order(self.stages.len(), direction).rev() {
+            let wide = &mut wide[layout.wide[i]..];
+            match (&self.stages[i], &packed.stages[i]) {
                 (Stage::Coupling(c), PackedStage::Coupling(packed)) => {
-                    let numbers = &mut self.numbers[layout.numbers[i]..];
+                    let numbers = &mut numbers[layout.numbers[i]..];
                     let (values, rest) = numbers.split_at_mut(c.value_lanes());
                     let derivatives = &mut rest[..c.derivative_lanes()];
                     let kept = &wide[..c.transformed()];
@@ -337,6 +350,66 @@ impl<T: Number> Kernel for BackwardTile<'_, T> {
                 _ => {}
             }
         }
+    }
+}
+
+struct ForwardTile<'a, T> {
+    program: &'a Program,
+    packed: &'a PackedWeights<T>,
+    direction: Direction,
+    layout: &'a Layout,
+    rows: &'a [f64],
+    out: &'a mut [f64],
+    numbers: &'a mut [Lane<T>],
+    wide: &'a mut [Lane<f64>],
+    scratch: &'a mut TileScratch<T>,
+}
+
+impl<T: Number> Kernel for ForwardTile<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: InstructionSet>(self) {
+        let Self { program, packed, direction, layout, numbers, wide, scratch, .. } = self;
+        let d = program.dimension;
+        load(self.rows, &mut scratch.x);
+        program.forward_tile::<I, T>(packed, direction, layout, numbers, wide, scratch);
+        store(&scratch.x, self.out, d + 1);
+        for (row, ladj) in self.out.chunks_mut(d + 1).zip(scratch.ladj) {
+            row[d] = ladj;
+        }
+    }
+}
+
+struct BackwardTile<'a, T> {
+    program: &'a Program,
+    packed: &'a PackedWeights<T>,
+    direction: Direction,
+    layout: &'a Layout,
+    grad: &'a [f64],
+    grad_rows: &'a mut [f64],
+    numbers: &'a mut [Lane<T>],
+    wide: &'a mut [Lane<f64>],
+    scratch: &'a mut TileScratch<T>,
+}
+
+impl<T: Number> Kernel for BackwardTile<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: InstructionSet>(self) {
+        let Self { program, packed, direction, layout, grad, numbers, wide, scratch, .. } = self;
+        let d = program.dimension;
+        // Lanes without a row have no gradient: what is summed over lanes must not see the row that they repeat.
+        scratch.x.fill([0.0; ROWS]);
+        scratch.ladj = [0.0; ROWS];
+        for (r, row) in grad.chunks(d + 1).enumerate() {
+            for (lane, &g) in scratch.x.iter_mut().zip(row) {
+                lane[r] = g;
+            }
+            scratch.ladj[r] = row[d];
+        }
+        program.backward_tile::<I, T>(packed, direction, layout, numbers, wide, scratch);
         store(&scratch.x, self.grad_rows, d);
     }
 }

@@ -11,6 +11,7 @@ mod train;
 use super::super::client::CliError;
 use super::super::output::{JsonArgs, duration};
 use crate::compute::{DeviceChoice, open_device};
+use crate::train::Recipe;
 use candle_core::Device;
 use clap::builder::PossibleValuesParser;
 use measure::{Measured, Quantity, measure};
@@ -52,6 +53,9 @@ pub(super) struct Args {
     /// Runs of each target, of the seeds 0, 1, …
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
     seeds: u64,
+    /// How to train: transport, reverse-kl, annealing or fab [default: what suits the target]
+    #[arg(long, value_name = "NAME", value_parser = recipe)]
+    recipe: Option<Recipe>,
     /// Stop each training after so many seconds, however far its schedule has come [default: train to its end]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     seconds: Option<f64>,
@@ -66,6 +70,12 @@ pub(super) struct Args {
     device: DeviceChoice,
     #[command(flatten)]
     json: JsonArgs,
+}
+
+/// A recipe that needs no data, by its name.
+fn recipe(name: &str) -> Result<Recipe, String> {
+    let found = Recipe::named(name).filter(|recipe| *recipe != Recipe::Likelihood);
+    found.ok_or_else(|| "it must be transport, reverse-kl, annealing or fab".into())
 }
 
 /// Seconds of training as they are written on the command line.
@@ -120,7 +130,7 @@ fn measure_target(target: &'static Target, args: &Args, device: &Device) -> Resu
     let mut runs = vec![Vec::new(); references.len()];
     let mut failed = 0;
     for seed in 0..args.seeds {
-        let found = train::train(target, &system, seed, args.seconds, device).and_then(|model| {
+        let found = train::train(target, &system, seed, args.recipe, args.seconds, device).and_then(|model| {
             let card = &model.card;
             eprintln!(
                 "{}, seed {seed}: {} steps in {}, ESS {:.1} %",

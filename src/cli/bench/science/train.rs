@@ -6,7 +6,7 @@ use super::target::Target;
 use crate::energy::System;
 use crate::flow::TemperatureRange;
 use crate::sample::Generator;
-use crate::train::{Directive, Observer, Outcome, Progress, Trainer, TrainingPlan, default_plan, run};
+use crate::train::{Directive, Observer, Outcome, Progress, Recipe, Trainer, TrainingPlan, run};
 use candle_core::Device;
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 const REPORT_EVERY: Duration = Duration::from_secs(30);
 
 /// What decides a run, besides the target: all that a user asks for.
-fn plan_of(target: &Target, system: &System, seed: u64, seconds: Option<f64>) -> TrainingPlan {
+fn plan_of(target: &Target, system: &System, seed: u64, recipe: Option<Recipe>, seconds: Option<f64>) -> TrainingPlan {
     let ends = target.temperatures.iter().fold((f64::INFINITY, 0.0f64), |(low, high), &t| (low.min(t), high.max(t)));
     let range = (ends.0 < ends.1).then_some(TemperatureRange { low: ends.0, high: ends.1 });
-    let mut plan = default_plan(system, target.trained_at, range, false);
+    let recipe = recipe.unwrap_or(Recipe::suited(system, false).0);
+    let mut plan = recipe.plan(system, target.trained_at, range, false);
     plan.seed = seed;
     plan.budget.seconds = seconds;
     plan
@@ -28,11 +29,12 @@ pub(super) fn train(
     target: &Target,
     system: &System,
     seed: u64,
+    recipe: Option<Recipe>,
     seconds: Option<f64>,
     device: &Device,
 ) -> Result<Generator, CliError> {
     let failed = |e: &dyn std::fmt::Display| CliError::failed(e.to_string());
-    let plan = plan_of(target, system, seed, seconds);
+    let plan = plan_of(target, system, seed, recipe, seconds);
     let mut trainer = Trainer::new(plan, system.clone(), None, device).map_err(|e| failed(&e))?;
     let mut watcher = Watcher { name: target.name, seed, last: Instant::now() };
     match run(&mut trainer, &mut watcher).map_err(|e| failed(&e))? {

@@ -1,0 +1,199 @@
+//! Hamiltonian Monte Carlo (Duane et al. 1987; Neal 2011) in flow coordinates, many rows at once.
+//!
+//! A move draws momenta v ~ N(0, 1), goes some leapfrog steps of H(y, v) = −log γ(y) + v²/2 and is accepted with the
+//! probability min(1, e^{H − H'}), which leaves γ invariant whatever the step size. Circular coordinates go round. A
+//! trajectory that meets a point where a density or a slope is not finite is rejected, as it would be on its way back.
+
+use super::annealing::{AnnealingPath, PathError, Points};
+use crate::flow::CoordinateKind;
+use crate::math::Randoms;
+use crate::math::special::wrap_angle;
+
+/// Moves of the rows of a batch.
+pub(super) struct Moves<'a> {
+    path: &'a AnnealingPath<'a>,
+    temperatures: &'a [f64],
+    taus: &'a [f64],
+    /// Rows that can be moved. The others stay where they are.
+    live: Vec<usize>,
+}
+
+/// What the moves at one distribution came to.
+#[derive(Default)]
+pub(super) struct Outcome {
+    sum: f64,
+    count: u64,
+    pub evaluations: u64,
+}
+
+impl Outcome {
+    /// The mean probability of acceptance; nothing of no moves.
+    pub fn acceptance(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum / self.count as f64)
+    }
+}
+
+/// Trajectories under way, row by row of those that have not been given up.
+struct Trajectories {
+    rows: Vec<usize>,
+    /// Momenta (rows, d).
+    momenta: Vec<f64>,
+    points: Points,
+}
+
+impl<'a> Moves<'a> {
+    pub fn new(path: &'a AnnealingPath<'a>, temperatures: &'a [f64], taus: &'a [f64], points: &Points) -> Self {
+        let d = path.target.dimension();
+        let live = (0..points.log_probs.len()).filter(|&row| points.is_sound(row, d)).collect();
+        Self { path, temperatures, taus, live }
+    }
+
+    /// The path's moves at γ_β of all rows.
+    pub fn make(
+        &self,
+        points: &mut Points,
+        beta: f64,
+        step_size: f64,
+        randoms: &mut [Randoms],
+    ) -> Result<Outcome, PathError> {
+        let mut outcome = Outcome::default();
+        for _ in 0..self.path.length.moves {
+            self.one(points, beta, step_size, randoms, &mut outcome)?;
+        }
+        Ok(outcome)
+    }
+
+    fn one(
+        &self,
+        points: &mut Points,
+        beta: f64,
+        step_size: f64,
+        randoms: &mut [Randoms],
+        outcome: &mut Outcome,
+    ) -> Result<(), PathError> {
+        let d = self.path.target.dimension();
+        let mut momenta = Vec::with_capacity(self.live.len() * d);
+        let mut before = Vec::with_capacity(self.live.len());
+        let mut thresholds = Vec::with_capacity(self.live.len());
+        for &row in &self.live {
+            let random = &mut randoms[row];
+            let from = momenta.len();
+            momenta.extend((0..d).map(|_| random.normal()));
+            before.push(energy(points, row, beta, &momenta[from..]));
+            thresholds.push(libm::log(random.uniform()));
+        }
+        let places: Vec<usize> = (0..self.live.len()).collect();
+        let mut under_way = Trajectories { rows: places, momenta, points: self.taken(points) };
+        for _ in 0..self.path.length.leapfrog_steps {
+            outcome.evaluations += self.leap(&mut under_way, beta, step_size)?;
+        }
+        outcome.count += self.live.len() as u64;
+        for (i, &place) in under_way.rows.iter().enumerate() {
+            let after = energy(&under_way.points, i, beta, &under_way.momenta[i * d..(i + 1) * d]);
+            let log_ratio = before[place] - after;
+            if log_ratio.is_nan() {
+                continue;
+            }
+            outcome.sum += libm::exp(log_ratio.min(0.0));
+            if thresholds[place] < log_ratio {
+                put(&under_way.points, i, points, self.live[place]);
+            }
+        }
+        Ok(())
+    }
+
+    /// The live rows.
+    fn taken(&self, points: &Points) -> Points {
+        let mut taken = Points::default();
+        self.live.iter().for_each(|&row| append(points, row, &mut taken));
+        taken
+    }
+
+    /// A leapfrog step of all trajectories; how many configurations were evaluated. Those that are not sound any more are
+    /// given up.
+    fn leap(&self, under_way: &mut Trajectories, beta: f64, step_size: f64) -> Result<u64, PathError> {
+        let kinds = self.path.target.coordinates().kinds();
+        let d = kinds.len();
+        let size = |place: usize| step_size * self.taus[self.live[place]].sqrt();
+        let Trajectories { rows, momenta, points } = under_way;
+        let mut moved = Trajectories { rows: Vec::new(), momenta: Vec::new(), points: Points::default() };
+        let mut coordinates = Vec::with_capacity(points.coordinates.len());
+        for (i, &place) in rows.iter().enumerate() {
+            let size = size(place);
+            let from = coordinates.len();
+            for (j, kind) in kinds.iter().enumerate() {
+                let at = i * d + j;
+                momenta[at] += 0.5 * size * points.slope(at, beta);
+                let y = points.coordinates[at] + size * momenta[at];
+                coordinates.push(if *kind == CoordinateKind::Circular { wrap_angle(y) } else { y });
+            }
+            if coordinates[from..].iter().all(|y| y.is_finite()) {
+                moved.rows.push(place);
+                moved.momenta.extend_from_slice(&momenta[i * d..(i + 1) * d]);
+            } else {
+                coordinates.truncate(from);
+            }
+        }
+        let of = |all: &[f64]| moved.rows.iter().map(|&place| all[self.live[place]]).collect::<Vec<f64>>();
+        let evaluated = moved.rows.len() as u64;
+        moved.points = self.path.points(coordinates, &of(self.temperatures), &of(self.taus))?;
+        for (i, &place) in moved.rows.iter().enumerate() {
+            let size = size(place);
+            for at in i * d..(i + 1) * d {
+                moved.momenta[at] += 0.5 * size * moved.points.slope(at, beta);
+            }
+        }
+        *under_way = sound(moved, d);
+        Ok(evaluated)
+    }
+}
+
+/// H of a row.
+fn energy(points: &Points, row: usize, beta: f64, momenta: &[f64]) -> f64 {
+    0.5 * momenta.iter().map(|v| v * v).sum::<f64>() - points.log_density(row, beta)
+}
+
+/// The trajectories at sound points.
+fn sound(all: Trajectories, d: usize) -> Trajectories {
+    let keeps: Vec<bool> = (0..all.rows.len()).map(|i| all.points.is_sound(i, d)).collect();
+    if keeps.iter().all(|keeps| *keeps) {
+        return all;
+    }
+    let mut left = Trajectories { rows: Vec::new(), momenta: Vec::new(), points: Points::default() };
+    for i in (0..keeps.len()).filter(|&i| keeps[i]) {
+        left.rows.push(all.rows[i]);
+        left.momenta.extend_from_slice(&all.momenta[i * d..(i + 1) * d]);
+        append(&all.points, i, &mut left.points);
+    }
+    left
+}
+
+/// All arrays of points, and of other points.
+fn arrays<'a>(from: &'a Points, to: &'a mut Points) -> [(&'a [f64], &'a mut Vec<f64>); 8] {
+    [
+        (&from.coordinates, &mut to.coordinates),
+        (&from.log_probs, &mut to.log_probs),
+        (&from.scores, &mut to.scores),
+        (&from.log_targets, &mut to.log_targets),
+        (&from.target.positions, &mut to.target.positions),
+        (&from.target.energies, &mut to.target.energies),
+        (&from.target.ladj, &mut to.target.ladj),
+        (&from.target.gradients, &mut to.target.gradients),
+    ]
+}
+
+fn append(from: &Points, row: usize, to: &mut Points) {
+    let n = from.log_probs.len();
+    for (from, to) in arrays(from, to) {
+        let width = from.len() / n;
+        to.extend_from_slice(&from[row * width..(row + 1) * width]);
+    }
+}
+
+fn put(from: &Points, row: usize, to: &mut Points, at: usize) {
+    let n = from.log_probs.len();
+    for (from, to) in arrays(from, to) {
+        let width = from.len() / n;
+        to[at * width..(at + 1) * width].copy_from_slice(&from[row * width..(row + 1) * width]);
+    }
+}

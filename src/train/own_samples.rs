@@ -1,0 +1,116 @@
+//! Maximum likelihood on the flow's own samples, and how these are drawn.
+
+use super::maximum_likelihood;
+use super::plan::Stage;
+use super::replay::{Annealing, OwnBatch, RUNGS};
+use super::trainer::{TrainError, Trainer};
+use crate::flow::{Direction, Flow, FlowDraws, LatentAddress};
+use crate::math::{Purpose, Randoms};
+use crate::sample::{AnnealingPath, Goal, PathStarts, tuned};
+use candle_core::Tensor;
+
+/// Addresses of a step.
+const ADDRESSES: u64 = 1 << 16;
+
+/// −⟨log q⟩ (a scalar, differentiable) over a batch of own samples.
+///
+/// Annealed samples are of p̃²/q as it was when they were annealed, and the loss whose gradient is that of ∫p̃²/q is over p̃²/q as
+/// it is: each counts by q_then/q_now (Midgley et al. 2023, appendix B). The factors are normalised over the batch instead of
+/// clipped: of a sum of one none is too large, and a mode that the flow has left since is not forgotten.
+pub(super) fn loss(flow: &Flow, own: &OwnBatch) -> Result<Tensor, TrainError> {
+    let (OwnBatch { coordinates, log_probs, .. }, tau) = (own, own.tau());
+    if log_probs.is_empty() {
+        return maximum_likelihood::loss(flow, coordinates, tau);
+    }
+    let (z, ladj) = flow.apply(coordinates, tau, Direction::Inverse)?;
+    let now = (flow.prior().training_log_prob(&z, tau)? + ladj)?;
+    let then = Tensor::from_slice(log_probs, log_probs.len(), coordinates.device())?;
+    let factors = (then - now.detach())?;
+    let factors = factors.broadcast_sub(&factors.max(0)?)?.exp()?;
+    let factors = factors.broadcast_div(&factors.sum_all()?)?.detach();
+    Ok((now * factors)?.sum_all()?.neg()?)
+}
+
+impl Trainer {
+    /// Draws a batch of the flow as it is, where one is due; when a generation is whole, it is the one to train on.
+    pub(super) fn keep_own_samples(&mut self, stage: &Stage, factor: f64) -> Result<(), TrainError> {
+        if !self.counters.step.is_multiple_of(stage.replay.every) {
+            return Ok(());
+        }
+        self.own.gather(stage.replay.annealing.map(|_| factor));
+        let rungs = self.rungs(factor);
+        let taus = self.latent_temperatures(&rungs);
+        let first = self.counters.step * ADDRESSES;
+        let rung = |row: usize| (self.own.pending() + row) % rungs.len();
+        let address = |row: usize| LatentAddress {
+            seed: self.plan.seed,
+            purpose: Purpose::OwnSample,
+            index: first + row as u64,
+            tau: taus[rung(row)],
+        };
+        let draws = self.flow.draw(&(0..stage.batch).map(address).collect::<Vec<_>>())?;
+        self.counters.samples += stage.batch as u64;
+        match &stage.replay.annealing {
+            None => {
+                let batch = self.target.evaluate(&draws.coordinates)?;
+                self.own.add(draws, batch);
+                self.counters.energy_evaluations += stage.batch as u64;
+            }
+            Some(annealing) => {
+                let of_rows = |of_rungs: &[f64]| (0..stage.batch).map(|row| of_rungs[rung(row)]).collect::<Vec<_>>();
+                let (temperatures, taus) = (of_rows(&rungs), of_rows(&taus));
+                self.anneal(annealing, draws, &temperatures, &taus)?;
+            }
+        }
+        if self.own.pending() as u64 >= stage.replay.samples(stage.batch) {
+            let told = self.plan.temperature_range.map(|_| taus.as_slice());
+            self.own.turn(&stage.replay.transport, self.target.system().scale(), &rungs, told);
+        }
+        Ok(())
+    }
+
+    /// Carries draws towards p̃²/q, each row at its own temperature, keeps their ends, and tunes the step sizes.
+    fn anneal(
+        &mut self,
+        annealing: &Annealing,
+        draws: FlowDraws,
+        temperatures: &[f64],
+        taus: &[f64],
+    ) -> Result<(), TrainError> {
+        let Annealing { path: length, step_size } = *annealing;
+        if self.own.step_sizes.len() != length.distributions {
+            self.own.step_sizes = vec![step_size; length.distributions];
+        }
+        let first = self.counters.step * ADDRESSES;
+        let random = |row: usize| Randoms::new(self.plan.seed, Purpose::OwnMove, first + row as u64);
+        let starts = PathStarts {
+            coordinates: draws.coordinates,
+            log_probs: &draws.log_probs,
+            temperatures,
+            taus,
+            randoms: (0..taus.len()).map(random).collect(),
+        };
+        let path = AnnealingPath {
+            // Of weights that do not change on the way.
+            flow: &self.unaveraged()?,
+            target: &self.target,
+            length,
+            goal: Goal::LeastVariance,
+            step_sizes: &self.own.step_sizes,
+        };
+        let ends = path.carry(starts, || Ok::<(), TrainError>(()))?;
+        tuned(&mut self.own.step_sizes, &ends.acceptance, 1.0);
+        self.counters.samples += ends.evaluations;
+        self.counters.energy_evaluations += ends.evaluations;
+        self.own.add_annealed(ends);
+        Ok(())
+    }
+
+    /// The temperatures that own samples are drawn at: the plan's, or some of its range in equal ratios; times a factor.
+    fn rungs(&self, factor: f64) -> Vec<f64> {
+        match self.plan.temperature_range {
+            None => vec![self.plan.temperature * factor],
+            Some(range) => (0..RUNGS).map(|i| factor * range.at(i as f64 / (RUNGS - 1) as f64)).collect(),
+        }
+    }
+}
