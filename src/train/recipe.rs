@@ -77,6 +77,8 @@ impl Recipe {
         temperature_range: Option<TemperatureRange>,
         has_data: bool,
     ) -> TrainingPlan {
+        // A sample of a continuous flow takes as long as many of its steps.
+        let (measured_every, samples) = if self == Self::FlowMatching { (1000, 1024) } else { (100, 2048) };
         TrainingPlan {
             temperature,
             temperature_range,
@@ -90,8 +92,8 @@ impl Recipe {
             gradient_clip: 10.0,
             energy_cut: EnergyCut { high: 1e3, max: 1e20 },
             budget: Budget::default(),
-            validation: Validation { every: 100, samples: 2048 },
-            checkpoint_every: 250,
+            validation: Validation { every: measured_every, samples },
+            checkpoint_every: if self == Self::FlowMatching { measured_every } else { 250 },
             collective_variable: None,
         }
     }
@@ -136,7 +138,7 @@ impl Recipe {
                 vec![stage(long / 3, 0.0, 1.0, 0.0, flat(4.0), flat(fast)), down, last]
             }
             (Self::FlowMatching, ..) => {
-                let mut matching = stage(2 * long, 0.0, 0.0, 0.0, still, decay(fast, 1e-5));
+                let mut matching = stage(4 * long, 0.0, 0.0, 0.0, still, decay(2e-3, 1e-6));
                 matching.flow_matching = flat(1.0);
                 vec![matching]
             }
@@ -175,12 +177,11 @@ impl Recipe {
     fn architecture(self, system: &System) -> Architecture {
         use ArchitectureKind::{Continuous, RealNvp, Spline};
         let (kind, couplings, hidden, bins, log_scale_bound) = match demand(system) {
-            Demand::Particles => (Continuous, 1, vec![96; 3], 32, 2.0),
-            _ if self == Self::FlowMatching => (Continuous, 1, vec![128; 3], 8, 2.0),
+            _ if self == Self::FlowMatching => (Continuous, 1, vec![128; 3], 32, 2.0),
             Demand::Small => (Spline, 6, vec![32; 2], 16, 2.0),
             Demand::Islands => (Spline, 10, vec![96; 2], 32, 2.0),
             Demand::Scales => (RealNvp, 8, vec![64; 2], 8, 4.0),
-            Demand::Large => (Spline, 6, vec![128; 2], 16, 2.0),
+            Demand::Large | Demand::Particles => (Spline, 6, vec![128; 2], 16, 2.0),
             Demand::Molecule => (Spline, 8, vec![128; 2], 8, 2.0),
         };
         Architecture {

@@ -74,7 +74,7 @@ pub(super) struct Args {
 
 /// A recipe that needs no data, by its name.
 fn recipe(name: &str) -> Result<Recipe, String> {
-    let found = Recipe::named(name).filter(|recipe| *recipe != Recipe::Likelihood);
+    let found = Recipe::named(name).filter(|recipe| !matches!(recipe, Recipe::Likelihood | Recipe::FlowMatching));
     found.ok_or_else(|| "it must be transport, reverse-kl, annealing or fab".into())
 }
 
@@ -126,24 +126,26 @@ fn measure_target(target: &'static Target, args: &Args, device: &Device) -> Resu
     }
     let samples = args.samples as usize;
     let references = target.references(&system, regions.as_ref(), samples)?;
+    let data = target.data(&system)?;
     // For each temperature what each run has measured.
     let mut runs = vec![Vec::new(); references.len()];
     let mut failed = 0;
     for seed in 0..args.seeds {
-        let found = train::train(target, &system, seed, args.recipe, args.seconds, device).and_then(|model| {
-            let card = &model.card;
-            eprintln!(
-                "{}, seed {seed}: {} steps in {}, ESS {:.1} %",
-                target.name,
-                card.steps,
-                duration(card.seconds),
-                100.0 * card.effective_sample_fraction
-            );
-            let begin = Instant::now();
-            let measured = measure_model(&model, target, regions.as_ref(), &references, samples, seed)?;
-            eprintln!("{}, seed {seed}: measured in {}", target.name, duration(begin.elapsed().as_secs_f64()));
-            Ok(measured)
-        });
+        let found =
+            train::train(target, &system, seed, args.recipe, args.seconds, data.as_ref(), device).and_then(|model| {
+                let card = &model.card;
+                eprintln!(
+                    "{}, seed {seed}: {} steps in {}, ESS {:.1} %",
+                    target.name,
+                    card.steps,
+                    duration(card.seconds),
+                    100.0 * card.effective_sample_fraction
+                );
+                let begin = Instant::now();
+                let measured = measure_model(&model, target, regions.as_ref(), &references, samples, seed)?;
+                eprintln!("{}, seed {seed}: measured in {}", target.name, duration(begin.elapsed().as_secs_f64()));
+                Ok(measured)
+            });
         match found {
             Ok(measured) => runs.iter_mut().zip(measured).for_each(|(of_temperature, m)| of_temperature.push(m)),
             Err(error) => {

@@ -1,21 +1,81 @@
-//! The reference of a molecule: frames of our own replica exchange, whose temperatures have the target's among them.
+//! Frames of our own replica exchange, whose temperatures have the target's among them: the reference of a molecule or a cluster,
+//! and data to train on.
 
 use super::super::super::client::CliError;
 use super::target::{Frames, Reference, Regions, Samples};
-use crate::energy::{System, own_start};
+use crate::energy::{EnergyScale, System, own_start};
 use crate::simulate::{Method, Simulation, SimulationPlan, Temperatures};
+use crate::train::TrainingData;
 
 const WALKERS: usize = 32;
 /// 1 fs and 2/ps, as all the references of the molecule that comes with the binary were made.
-const METHOD: Method = Method::Langevin { timestep_ps: 0.001, friction_per_ps: 2.0 };
+const OF_MOLECULES: Method = Method::Langevin { timestep_ps: 0.001, friction_per_ps: 2.0 };
+/// Of particles without units, whose mass is one.
+const OF_PARTICLES: Method =
+    Method::HybridMonteCarlo { timestep_ps: 0.02, steps: LEAPFROG_STEPS, target_acceptance: Some(0.8) };
+const LEAPFROG_STEPS: u32 = 10;
 const EQUILIBRATION: u64 = 20_000;
 /// Steps between frames, and between exchanges.
 const STRIDE: u64 = 200;
+/// The same, of moves of particles.
+const EQUILIBRATION_MOVES: u64 = 2000;
+const MOVE_STRIDE: u64 = 10;
+/// Frames that a flow of particles is trained on.
+const TRAINING_FRAMES: usize = 200_000;
 /// All frames are counted in histograms. One in so many is kept to evaluate densities at: neighbours are alike.
 const KEPT_EVERY: u64 = 4;
 /// The largest component of the gradient (kJ/mol/nm) that the structure is relaxed to.
 const RELAXED: f64 = 10.0;
 const SEED: u64 = 1;
+const TRAINING_SEED: u64 = 2;
+
+/// A simulation that saves frames so many times.
+fn plan(system: &System, ladder: &[f64], saves: u64, seed: u64) -> SimulationPlan {
+    let (method, equilibration_steps, stride) = match system.scale() {
+        EnergyScale::KilojoulePerMole => (OF_MOLECULES, EQUILIBRATION, STRIDE),
+        EnergyScale::Reduced => (OF_PARTICLES, EQUILIBRATION_MOVES, MOVE_STRIDE),
+    };
+    SimulationPlan {
+        method,
+        temperatures: Temperatures::List(ladder.to_vec()),
+        walkers: WALKERS,
+        equilibration_steps,
+        production_steps: saves * stride,
+        save_stride: stride,
+        exchange_stride: stride,
+        seed,
+    }
+}
+
+/// Frames at a temperature to train on, and the energy evaluations of the whole ladder that they took.
+pub(super) fn training_data(
+    system: &System,
+    ladder: &[f64],
+    temperature: f64,
+) -> Result<(TrainingData, u64), CliError> {
+    let failed = |e: &dyn std::fmt::Display| CliError::failed(format!("replica exchange: {e}"));
+    let index = ladder.iter().position(|t| *t == temperature);
+    let index = index.ok_or_else(|| failed(&format!("{temperature} is not on the ladder")))?;
+    let (start, _) = own_start(system, RELAXED).map_err(|e| failed(&e))?;
+    let saves = TRAINING_FRAMES.div_ceil(WALKERS) as u64;
+    let plan = plan(system, ladder, saves, TRAINING_SEED);
+    let evaluations = (plan.equilibration_steps + plan.production_steps)
+        * u64::from(LEAPFROG_STEPS)
+        * (WALKERS * ladder.len()) as u64;
+    let d = system.dimension();
+    let mut simulation = Simulation::new(plan, system.clone(), &start).map_err(|e| failed(&e))?;
+    let mut positions = Vec::with_capacity(saves as usize * WALKERS * d);
+    for _ in 0..saves {
+        let saved = loop {
+            if let Some(saved) = simulation.advance().map_err(|e| failed(&e))?.frames {
+                break saved;
+            }
+        };
+        positions.extend_from_slice(&saved.positions[index * WALKERS * d..][..WALKERS * d]);
+    }
+    let digest = format!("replica exchange of seed {TRAINING_SEED}");
+    Ok((TrainingData { positions, temperatures: Vec::new(), digest }, evaluations))
+}
 
 /// What is gathered at one temperature.
 struct Rung {
@@ -36,16 +96,7 @@ pub(super) fn references(
     let failed = |e: &dyn std::fmt::Display| CliError::failed(format!("replica exchange: {e}"));
     let (start, _) = own_start(system, RELAXED).map_err(|e| failed(&e))?;
     let saves = (frames.div_ceil(WALKERS) as u64).max(2 * KEPT_EVERY);
-    let plan = SimulationPlan {
-        method: METHOD,
-        temperatures: Temperatures::List(ladder.to_vec()),
-        walkers: WALKERS,
-        equilibration_steps: EQUILIBRATION,
-        production_steps: saves * STRIDE,
-        save_stride: STRIDE,
-        exchange_stride: STRIDE,
-        seed: SEED,
-    };
+    let plan = plan(system, ladder, saves, SEED);
     let mut rungs = Vec::new();
     for temperature in temperatures {
         let index = ladder.iter().position(|t| t == temperature);

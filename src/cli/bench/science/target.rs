@@ -7,6 +7,7 @@ use super::replica_exchange;
 use crate::energy::analytic::AnalyticPotential;
 use crate::energy::{System, SystemDefinition};
 use crate::math::{Purpose, Randoms};
+use crate::train::TrainingData;
 
 /// A system with the temperatures that a flow of it is measured at.
 pub(super) struct Target {
@@ -17,6 +18,8 @@ pub(super) struct Target {
     pub temperatures: &'static [f64],
     pub regions: fn(&System) -> Option<Regions>,
     pub references: References,
+    /// Whether flows are trained on frames of replica exchange, of another seed than the reference's; else on the energy alone.
+    pub has_data: bool,
     pub published: &'static [Published],
 }
 
@@ -143,6 +146,16 @@ impl Target {
             References::ReplicaExchange(ladder) => {
                 replica_exchange::references(system, regions, ladder, self.temperatures, frames)
             }
+        }
+    }
+
+    /// Frames to train on, and the energy evaluations that they took; nothing where the energy is all there is.
+    pub fn data(&self, system: &System) -> Result<Option<(TrainingData, u64)>, CliError> {
+        match self.references {
+            References::ReplicaExchange(ladder) if self.has_data => {
+                replica_exchange::training_data(system, ladder, self.trained_at).map(Some)
+            }
+            _ => Ok(None),
         }
     }
 

@@ -19,6 +19,11 @@ const DIMER_SADDLE: f64 = 1.52;
 /// cells, as far from those on one side as from those on the other.
 const SURFACE: Area = Area { x: (-2.5, 2.0), y: (-1.4985, 3.0015), n: 1500 };
 
+const MOLECULE_LADDER: [f64; 9] = [300.0, 346.0, 400.0, 447.0, 500.0, 548.0, 600.0, 700.0, 820.0];
+
+/// Temperatures over which clusters melt and come together again.
+const CLUSTER_LADDER: [f64; 6] = [1.0, 1.25, 1.55, 1.93, 2.41, 3.0];
+
 const TORSIONS: [[usize; 4]; 2] = [[4, 6, 8, 14], [6, 8, 14, 16]];
 /// Bins of each torsion.
 const TORSION_BINS: usize = 64;
@@ -32,13 +37,14 @@ const fn published(temperature: f64, quantity: Quantity, value: f64, by: &'stati
     Published { temperature, quantity, value, by }
 }
 
-pub(super) static TARGETS: [Target; 10] = [
+pub(super) static TARGETS: [Target; 11] = [
     Target {
         name: "double-well",
         trained_at: 1.0,
         temperatures: &[0.5, 0.75, 1.0, 1.5, 2.0],
         regions: |_| modes(1, 2, |x, _| usize::from(x[0] > DOUBLE_WELL_SADDLE)),
         references: References::Exact(|system, _, tau| wells(system, DOUBLE_WELL_SADDLE, tau)),
+        has_data: false,
         published: &[],
     },
     Target {
@@ -47,6 +53,7 @@ pub(super) static TARGETS: [Target; 10] = [
         temperatures: &[0.5, 1.0, 2.0],
         regions: |_| modes(1, 2, |x, _| usize::from(x[1] - x[0] <= 1.0)),
         references: References::Exact(|system, regions, tau| plane(system, regions, tau, SURFACE)),
+        has_data: false,
         published: &[],
     },
     Target {
@@ -55,6 +62,7 @@ pub(super) static TARGETS: [Target; 10] = [
         temperatures: &[0.5, 1.0, 1.5, 2.0],
         regions: |system| modes(system.dimension() / 2, 2, |x, pair| usize::from(x[2 * pair] > MANY_WELL_SADDLE)),
         references: References::Exact(|system, _, tau| wells(system, MANY_WELL_SADDLE, tau)),
+        has_data: false,
         published: &[published(1.0, Quantity::LogZDeviation, 0.0316, FAB_JAX)],
     },
     Target {
@@ -63,6 +71,7 @@ pub(super) static TARGETS: [Target; 10] = [
         temperatures: &[1.0],
         regions: nearest_mean,
         references: References::Exact(|system, regions, _| mixture(system, regions)),
+        has_data: false,
         published: &[],
     },
     Target {
@@ -71,6 +80,7 @@ pub(super) static TARGETS: [Target; 10] = [
         temperatures: &[1.0],
         regions: nearest_mean,
         references: References::Exact(|system, regions, _| mixture(system, regions)),
+        has_data: false,
         published: &[published(1.0, Quantity::LogZDeviation, 0.00269, FAB_JAX)],
     },
     Target {
@@ -79,6 +89,7 @@ pub(super) static TARGETS: [Target; 10] = [
         temperatures: &[1.0],
         regions: |_| None,
         references: References::Exact(|system, _, _| Ok(funnel(system))),
+        has_data: false,
         published: &[published(1.0, Quantity::LogZDeviation, 0.00218, FAB_JAX)],
     },
     Target {
@@ -86,7 +97,8 @@ pub(super) static TARGETS: [Target; 10] = [
         trained_at: 1.0,
         temperatures: &[1.0],
         regions: |_| None,
-        references: References::Unknown,
+        references: References::ReplicaExchange(&CLUSTER_LADDER),
+        has_data: true,
         published: &[published(1.0, Quantity::ReverseEss, 0.40, E_ACF)],
     },
     Target {
@@ -94,7 +106,8 @@ pub(super) static TARGETS: [Target; 10] = [
         trained_at: 1.0,
         temperatures: &[1.0],
         regions: |_| None,
-        references: References::Unknown,
+        references: References::ReplicaExchange(&CLUSTER_LADDER),
+        has_data: true,
         published: &[published(1.0, Quantity::ReverseEss, 0.025, E_ACF)],
     },
     Target {
@@ -104,6 +117,7 @@ pub(super) static TARGETS: [Target; 10] = [
         // Open, then closed.
         regions: |_| modes(1, 2, |x, _| usize::from((x[0] - x[2]).hypot(x[1] - x[3]) < DIMER_SADDLE)),
         references: References::Unknown,
+        has_data: false,
         published: &[
             published(0.5, Quantity::DeltaF, -14.45, UMBRELLA),
             published(1.0, Quantity::DeltaF, -7.09, UMBRELLA),
@@ -113,14 +127,24 @@ pub(super) static TARGETS: [Target; 10] = [
     Target {
         name: "alanine-dipeptide",
         trained_at: 300.0,
-        temperatures: &[300.0, 400.0, 500.0, 600.0],
+        temperatures: &[300.0],
         regions: |_| Some(ramachandran()),
-        references: References::ReplicaExchange(&[300.0, 346.0, 400.0, 447.0, 500.0, 548.0, 600.0, 700.0, 820.0]),
+        references: References::ReplicaExchange(&MOLECULE_LADDER),
+        has_data: false,
         published: &[
             published(300.0, Quantity::ReverseEss, 0.9769, CMT),
             published(300.0, Quantity::RamachandranDistance, 9.43e-3, CMT),
             published(300.0, Quantity::EnergyEvaluations, 1e8, CMT),
         ],
+    },
+    Target {
+        name: "alanine-dipeptide-300-600",
+        trained_at: 300.0,
+        temperatures: &[300.0, 400.0, 500.0, 600.0],
+        regions: |_| Some(ramachandran()),
+        references: References::ReplicaExchange(&MOLECULE_LADDER),
+        has_data: false,
+        published: &[],
     },
 ];
 

@@ -6,7 +6,7 @@ use super::target::Target;
 use crate::energy::System;
 use crate::flow::TemperatureRange;
 use crate::sample::Generator;
-use crate::train::{Directive, Observer, Outcome, Progress, Recipe, Trainer, TrainingPlan, run};
+use crate::train::{Directive, Observer, Outcome, Progress, Recipe, Trainer, TrainingData, TrainingPlan, run};
 use candle_core::Device;
 use std::time::{Duration, Instant};
 
@@ -14,31 +14,45 @@ use std::time::{Duration, Instant};
 const REPORT_EVERY: Duration = Duration::from_secs(30);
 
 /// What decides a run, besides the target: all that a user asks for.
-fn plan_of(target: &Target, system: &System, seed: u64, recipe: Option<Recipe>, seconds: Option<f64>) -> TrainingPlan {
+fn plan_of(
+    target: &Target,
+    system: &System,
+    seed: u64,
+    recipe: Option<Recipe>,
+    seconds: Option<f64>,
+    has_data: bool,
+) -> TrainingPlan {
     let ends = target.temperatures.iter().fold((f64::INFINITY, 0.0f64), |(low, high), &t| (low.min(t), high.max(t)));
     let range = (ends.0 < ends.1).then_some(TemperatureRange { low: ends.0, high: ends.1 });
-    let recipe = recipe.unwrap_or(Recipe::suited(system, false).0);
-    let mut plan = recipe.plan(system, target.trained_at, range, false);
+    let recipe = recipe.unwrap_or(Recipe::suited(system, has_data).0);
+    let mut plan = recipe.plan(system, target.trained_at, range, has_data);
     plan.seed = seed;
     plan.budget.seconds = seconds;
     plan
 }
 
-/// Trains a flow on the target from its energy alone.
+/// Trains a flow on the target: from its energy, or from data and the energy evaluations that they took, which its card then
+/// counts.
 pub(super) fn train(
     target: &Target,
     system: &System,
     seed: u64,
     recipe: Option<Recipe>,
     seconds: Option<f64>,
+    data: Option<&(TrainingData, u64)>,
     device: &Device,
 ) -> Result<Generator, CliError> {
     let failed = |e: &dyn std::fmt::Display| CliError::failed(e.to_string());
-    let plan = plan_of(target, system, seed, recipe, seconds);
-    let mut trainer = Trainer::new(plan, system.clone(), None, device).map_err(|e| failed(&e))?;
+    let plan = plan_of(target, system, seed, recipe, seconds, data.is_some());
+    let frames = data.map(|(frames, _)| frames.clone());
+    let mut trainer = Trainer::new(plan, system.clone(), frames, device).map_err(|e| failed(&e))?;
     let mut watcher = Watcher { name: target.name, seed, last: Instant::now() };
     match run(&mut trainer, &mut watcher).map_err(|e| failed(&e))? {
-        Outcome::Finished { model, .. } => Generator::decode(&model, device).map_err(|e| failed(&e)),
+        Outcome::Finished { model, .. } => {
+            let mut model = Generator::decode(&model, device).map_err(|e| failed(&e))?;
+            model.card.energy_evaluations += data.map_or(0, |(_, evaluations)| *evaluations);
+            Ok(model)
+        }
         Outcome::Released | Outcome::Cancelled => Err(CliError::failed("the run was stopped")),
     }
 }
