@@ -138,7 +138,7 @@ impl Recipe {
                 vec![stage(long / 3, 0.0, 1.0, 0.0, flat(4.0), flat(fast)), down, last]
             }
             (Self::FlowMatching, ..) => {
-                let mut matching = stage(4 * long, 0.0, 0.0, 0.0, still, decay(2e-3, 1e-6));
+                let mut matching = stage(8 * long, 0.0, 0.0, 0.0, still, decay(2e-3, 1e-6));
                 matching.flow_matching = flat(1.0);
                 vec![matching]
             }

@@ -23,8 +23,8 @@ use target::{Reference, References, Regions, Target};
 
 /// Train on benchmark targets and print what is reached beside exact and published values
 ///
-/// Each target is trained on from its energy alone, with the plan that users get who name a system and nothing else, once
-/// for each seed. A model is then measured at all of the target's temperatures, by the way of reaching a temperature that a
+/// Each target is trained on from its energy alone, clusters on frames of replica exchange, with the plan that users get who name
+/// a system and nothing else, once for each seed. A model is then measured at all of the target's temperatures, by the way of reaching a temperature that a
 /// pilot picks.
 ///
 /// log_z: log of the mean weight. log_z_deviation: mean |log Z − exact| of independent batches of 2,000 samples. delta_f:
@@ -35,11 +35,11 @@ use target::{Reference, References, Regions, Target};
 /// each of its 16 pairs. mode_total_variation: between exact and weighted occupancies. worst_mode_error: the largest error
 /// of any mode's weight, in its standard errors. ramachandran_total_variation: between histograms of 64 × 64 bins, of the
 /// model and of replica exchange; ramachandran_reference_noise: what the noise of the latter makes of it.
-/// energy_evaluations, seconds: of training.
+/// energy_evaluations, seconds: of training; the former with those of the frames trained on.
 ///
 /// Values are medians over the seeds. stderr is the standard error of the median, √(π/2)·σ/√n, with σ = 1.4826·MAD of the
 /// seeds or the error that each has by its own number of samples, whichever is more; of one seed, the latter, where it is
-/// known. alanine-dipeptide begins with replica exchange, half an hour on two cores.
+/// known. Alanine dipeptide begins with replica exchange, half an hour on two cores.
 ///
 /// The JSON is a list of rows {target, temperature, quantity, value, stderr, exact, published, published_by, seeds}, with
 /// null for what is not known or not a number.
