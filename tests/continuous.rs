@@ -173,6 +173,13 @@ fn matching_is_for_continuous_flows() {
     refused(|plan| plan.architecture.tolerance = 0.5, "tolerance");
     refused(|plan| plan.architecture.activation = Activation::Relu, "smooth");
     refused(|plan| plan.architecture.hidden = Vec::new(), "hidden");
+    refused(
+        |plan| {
+            plan.stages[0].reverse_kl = boltzflow::train::Ramp::constant(1.0);
+            plan.stages[0].batch = 1 << 14;
+        },
+        "stages[0].batch is 16384",
+    );
     let error = Trainer::new(matching(40), double_well(), None, &Device::Cpu).unwrap_err().to_string();
     assert!(error.contains("there is no dataset"), "{error}");
 }

@@ -14,6 +14,11 @@ const MAX_LAYERS: usize = 1024;
 /// Coordinates of a field that is a function of all of them.
 const MAX_FREE_DIMENSION: usize = 128;
 
+/// Particles of a field, and the width of its network's hidden layers: what a thread keeps of a few rows grows as the square of
+/// the former and as the latter.
+const MAX_PARTICLES: usize = 64;
+const MAX_FIELD_WIDTH: usize = 1024;
+
 /// Errors of a step: rounding of f64, and what no weight should be trusted with.
 const TOLERANCES: std::ops::RangeInclusive<f64> = 1e-12..=1e-2;
 
@@ -201,6 +206,16 @@ impl FlowSpec {
         Ok(())
     }
 
+    /// The most numbers that an intermediate result of a row has, where these are kept for all rows of a batch at once: of
+    /// continuous flows. Nothing for others, which the kernels run row by row.
+    pub fn numbers_of_a_row(&self) -> Option<usize> {
+        let of = |layer: &LayerSpec| match layer {
+            LayerSpec::Continuous(continuous) => Some(continuous.numbers_of_a_row(self.dimension())),
+            _ => None,
+        };
+        self.layers.iter().filter_map(of).max()
+    }
+
     /// The number of a layer's weights.
     fn parameters(&self, layer: &LayerSpec) -> usize {
         let (coupling, each) = match layer {
@@ -292,6 +307,9 @@ impl ContinuousSpec {
             return fail("hidden is empty; a field's network needs a hidden layer".into());
         }
         check_hidden(layer, &self.hidden)?;
+        if let Some(width) = self.hidden.iter().find(|width| **width > MAX_FIELD_WIDTH) {
+            return fail(format!("hidden has a width of {width}; those of a field are at most {MAX_FIELD_WIDTH}"));
+        }
         if !matches!(self.activation, Activation::Silu | Activation::Tanh) {
             return fail("the activation of a field must be smooth: silu or tanh".into());
         }
@@ -307,6 +325,11 @@ impl ContinuousSpec {
             )),
             FieldSpec::Free => Ok(()),
             FieldSpec::Particles(ParticleShape { particles, space, distances, reach }) => {
+                if *particles > MAX_PARTICLES {
+                    return fail(format!(
+                        "a field of pairs is for at most {MAX_PARTICLES} particles; there are {particles}: choose another kind"
+                    ));
+                }
                 if *particles < 2 || (particles - 1).checked_mul(*space) != Some(d) {
                     return fail(format!("{particles} particles in a space of {space} do not have {d} coordinates"));
                 }
@@ -317,6 +340,16 @@ impl ContinuousSpec {
                     return fail(format!("distances is {distances}; it must be from 2 to {MAX_BINS}"));
                 }
                 check_positive(layer, "reach", *reach)
+            }
+        }
+    }
+
+    fn numbers_of_a_row(&self, d: usize) -> usize {
+        let width = self.hidden.iter().copied().max().unwrap_or(1);
+        match &self.field {
+            FieldSpec::Free => d * width.max(2 * d),
+            FieldSpec::Particles(ParticleShape { particles, space, distances, .. }) => {
+                particles * particles.saturating_sub(1) / 2 * width.max(space * distances)
             }
         }
     }

@@ -229,9 +229,11 @@ async fn check_flow(system: System, plan: TrainingPlan, has_data: bool) -> Resul
         let kinds =
             preview_kinds(&system, has_data, &plan.coordinates).map_err(|e| ApiError::Unsuitable(e.to_string()))?;
         plan.check_dimension(kinds.len()).map_err(|e| FieldError::from_sentence("job.training.", &e))?;
-        plan.architecture
+        let spec = plan
+            .architecture
             .expand(&kinds, free_particles(&system), plan.conditions(), plan.seed)
             .map_err(|e| FieldError::invalid("job.training.architecture", e.to_string()))?;
+        plan.check_flow(&spec).map_err(|e| FieldError::from_sentence("job.training.", &e))?;
         Ok(plan)
     });
     checked.await.map_err(|_| ApiError::Internal("checking a flow panicked".into()))?

@@ -6,7 +6,7 @@ use super::replay::{Annealing, Replay};
 use super::schedule::Ramp;
 use crate::coords::CoordinateChoice;
 use crate::energy::System;
-use crate::flow::{Architecture, ArchitectureKind, TemperatureRange};
+use crate::flow::{Architecture, ArchitectureKind, FlowSpec, TemperatureRange};
 
 const MAX_STAGES: usize = 64;
 const MAX_BATCH: usize = 1 << 16;
@@ -22,6 +22,11 @@ const MAX_KEPT_BYTES: u64 = 1 << 28;
 
 /// Rows of a generation of these: their weights are solved for in one step.
 const MAX_GENERATION: u64 = 1 << 20;
+
+/// Numbers of an intermediate result of a batch of a continuous flow, where its field is evaluated once, and where all
+/// evaluations of an integration are kept for the way back: some hundreds, of a few dozen results each.
+const MAX_EVALUATED: usize = 1 << 28;
+const MAX_INTEGRATED: usize = 1 << 17;
 
 /// Temperatures are within this factor of the one trained for.
 const MAX_FACTOR: f64 = 1e6;
@@ -223,6 +228,22 @@ impl TrainingPlan {
         Ok(())
     }
 
+    /// That batches of the plan's flow fit into memory; the message names the field.
+    pub fn check_flow(&self, spec: &FlowSpec) -> Result<(), String> {
+        let Some(numbers) = spec.numbers_of_a_row() else { return Ok(()) };
+        for (i, stage) in self.stages.iter().enumerate() {
+            let most = (if stage.is_integrated() { MAX_INTEGRATED } else { MAX_EVALUATED }) / numbers.max(1);
+            if stage.batch > most {
+                return Err(format!(
+                    "stages[{i}].batch is {}; of a continuous flow of this size at most {most} fit into memory, unless all \
+                     weights but flow_matching and own_samples are 0",
+                    stage.batch
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// That the plan's collective variable exists for a system; the message names the field.
     pub fn check_variable(&self, system: &System) -> Result<(), String> {
         let Some(range) = &self.collective_variable else { return Ok(()) };
@@ -360,6 +381,18 @@ impl std::fmt::Display for Stage {
 }
 
 impl Stage {
+    /// Whether a continuous flow is integrated with its gradients, and not only its field evaluated.
+    fn is_integrated(&self) -> bool {
+        let objectives = [
+            &self.maximum_likelihood,
+            &self.reverse_kl,
+            &self.log_variance,
+            &self.temperature_gradient,
+            &self.coordinate_entropy,
+        ];
+        objectives.into_iter().any(Ramp::is_used) || self.keeps_samples() && self.replay.annealing.is_some()
+    }
+
     /// Whether own samples are trained on.
     pub(super) fn keeps_samples(&self) -> bool {
         self.own_samples.is_used()

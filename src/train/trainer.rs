@@ -209,6 +209,7 @@ impl Trainer {
         let spec =
             plan.architecture.expand(coordinates.kinds(), free_particles(&system), plan.conditions(), plan.seed)?;
         plan.check_dimension(coordinates.kinds().len()).map_err(TrainError::Plan)?;
+        plan.check_flow(&spec).map_err(TrainError::Plan)?;
         let target = ReducedTarget::new(system, Arc::clone(&coordinates));
         let (flow, weights) = Flow::initialise(spec, plan.seed, PRECISION, device)?;
         let adam = Adam::new(plan.adam, weights.variables(), device)?;

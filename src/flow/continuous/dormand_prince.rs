@@ -24,7 +24,7 @@ const SHORTER: f64 = 0.2;
 const LONGER: f64 = 5.0;
 
 /// Steps of a row, accepted or not, and their least length: with more, or shorter ones, a row is given up.
-const MOST_STEPS: usize = 2000;
+const MOST_STEPS: usize = 500;
 const SHORTEST: f64 = 1e-8;
 
 /// A row on its way.
