@@ -373,7 +373,7 @@ async fn create_calls_are_safe_to_repeat() {
     let variable = v1::collective_variable::Variable::Linear(variable);
     let variable = Some(v1::CollectiveVariable { variable: Some(variable) });
     all.collective_variable = Some(v1::VariableRange { variable, low: -2.0, high: 2.0 });
-    let (stage, variable) = (all.stages[0].clone(), all.collective_variable.clone());
+    let (stage, variable) = (all.stages[0], all.collective_variable.clone());
     let annealing = v1::Annealing { distributions: 5, moves: 2, leapfrog_steps: 3, step_size: 0.01 };
     all.stages[0].replay = Some(v1::Replay { every: 3, annealing: Some(annealing), ..v1::Replay::default() });
     let architecture = all.architecture.get_or_insert_default();

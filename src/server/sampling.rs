@@ -227,6 +227,10 @@ impl Sampling {
         let permit = self.app.engine.admit().ok_or(ApiError::TooManyStreams)?;
         let model = self.app.engine.models.get(id).await?;
         check_method(method, &model.generator)?;
+        if annealed.is_some() && model.generator.flow.spec().numbers_of_a_row().is_some() {
+            let reason = "ANNEALED takes gradients of the flow's density, which continuous flows do not give; use another method";
+            return Err(FieldError::invalid("method", reason).into());
+        }
         let trained = model.generator.temperature();
         let temperature = requested_temperature("temperature", request.temperature, trained)?;
         let batch = batch_size(&request, &model);

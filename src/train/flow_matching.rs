@@ -56,8 +56,9 @@ pub(super) fn loss(
     }
     let kinds = &flow.spec().coordinates;
     let mut random = Randoms::new(seed, Purpose::MatchingTime, stream);
-    // One time in each of n equal parts.
-    let times: Vec<f64> = (0..n).map(|row| (row as f64 + random.uniform()) / n as f64).collect();
+    // One time in each of n equal parts, in an order of their own: own samples come in the order of their weights.
+    let parts = random.permutation(n);
+    let times: Vec<f64> = parts.into_iter().map(|part| (part as f64 + random.uniform()) / n as f64).collect();
     let (mut on_line, mut velocity) = (Vec::with_capacity(n * d), Vec::with_capacity(n * d));
     for (i, (x, z)) in x.iter().zip(&z).enumerate() {
         let mut way = x - z;

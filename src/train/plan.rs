@@ -294,6 +294,11 @@ impl TrainingPlan {
                     "stages[{i}].flow_matching is for continuous flows; choose that kind of architecture"
                 ));
             }
+            if stage.replay.annealing.is_some() && self.architecture.kind == ArchitectureKind::Continuous {
+                return Err(format!(
+                    "stages[{i}].replay.annealing takes gradients along paths, which are not there for continuous flows"
+                ));
+            }
             if stage.temperature_gradient.is_used() && self.temperature_range.is_none() {
                 return Err(format!(
                     "stages[{i}].temperature_gradient is of a flow that is told the temperature; set temperature_range"

@@ -99,7 +99,8 @@ impl Network {
                 Ok((value, slope))
             }
             Activation::Silu => {
-                let share = (x.neg()?.exp()? + 1.0)?.recip()?;
+                // By tanh, whose gradient is finite however far x is from zero.
+                let share = (x * 0.5)?.tanh()?.affine(0.5, 0.5)?;
                 let value = (x * &share)?;
                 let slope = (&share + (&value * share.affine(-1.0, 1.0)?)?)?;
                 Ok((value, slope))
