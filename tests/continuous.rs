@@ -107,6 +107,7 @@ fn exact_samples(n: usize) -> TrainingData {
 fn matching(steps: u64) -> TrainingPlan {
     let mut plan = Recipe::FlowMatching.plan(&double_well(), 1.0, None, true);
     plan.architecture.hidden = vec![48, 48];
+    plan.architecture.tolerance = 1e-6;
     plan.stages[0].steps = steps;
     plan.stages[0].batch = 256;
     plan.validation.every = steps;
