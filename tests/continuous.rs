@@ -181,6 +181,14 @@ fn matching_is_for_continuous_flows() {
         },
         "stages[0].batch is 16384",
     );
+    refused(|plan| plan.architecture.mixing = boltzflow::flow::Mixing::Lu, "mixing has no place");
+    refused(
+        |plan| {
+            plan.stages[0].own_samples = boltzflow::train::Ramp::constant(1.0);
+            plan.stages[0].replay.annealing = Some(boltzflow::train::Annealing::default());
+        },
+        "replay.annealing",
+    );
     let error = Trainer::new(matching(40), double_well(), None, &Device::Cpu).unwrap_err().to_string();
     assert!(error.contains("there is no dataset"), "{error}");
 }

@@ -2,33 +2,17 @@
 //!
 //! Seeds are fixed: on one platform these tests always give the same numbers.
 
+mod quiet;
+
 use boltzflow::energy::analytic::AnalyticPotential;
 use boltzflow::energy::{System, SystemDefinition};
 use boltzflow::flow::TemperatureRange;
 use boltzflow::math::Purpose;
 use boltzflow::sample::{Generator, SampleKey};
 use boltzflow::thermo::WeightAccumulator;
-use boltzflow::train::{
-    Directive, Observer, Outcome, Progress, Ramp, RampShape, Recipe, Trainer, TrainingData, TrainingPlan,
-    VariableRange, run,
-};
+use boltzflow::train::{Outcome, Ramp, RampShape, Recipe, Trainer, TrainingData, TrainingPlan, VariableRange, run};
 use candle_core::Device;
-
-struct Quiet;
-
-impl Observer for Quiet {
-    fn directive(&mut self) -> Directive {
-        Directive::Continue
-    }
-
-    fn progress(&mut self, _: &Progress) {}
-
-    fn note(&mut self, _: String) {}
-
-    fn checkpoint(&mut self, _: u64, _: Vec<u8>) -> Result<(), String> {
-        Ok(())
-    }
-}
+use quiet::Quiet;
 
 fn double_well() -> System {
     System::build(SystemDefinition::Analytic(AnalyticPotential::built_in("double-well").unwrap())).unwrap()

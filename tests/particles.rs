@@ -1,6 +1,7 @@
 //! Potentials of particles: known energies and minima, the coordinates that flows have of them, and log Z from end to end.
 
 mod determinant;
+mod quiet;
 
 use boltzflow::coords::{
     CartesianCoordinates, CoordinateChoice, CoordinateTransform, ReducedTarget, RelabelledCoordinates,
@@ -10,9 +11,10 @@ use boltzflow::energy::analytic::{AnalyticPotential, DoubleWellCluster, LennardJ
 use boltzflow::energy::{System, SystemDefinition, minimise};
 use boltzflow::math::{Purpose, Randoms};
 use boltzflow::sample::{Generator, SampleKey};
-use boltzflow::train::{Directive, Observer, Outcome, Progress, Trainer, default_plan, run};
+use boltzflow::train::{Outcome, Trainer, default_plan, run};
 use candle_core::Device;
 use determinant::log_abs_det;
+use quiet::Quiet;
 use std::sync::Arc;
 
 fn analytic(potential: AnalyticPotential) -> System {
@@ -223,28 +225,12 @@ fn one_order_stands_for_all_in_the_integral() {
     assert!((mean - 1.0).abs() < 4.0 * error, "{mean} ± {error}");
 }
 
-struct Watcher;
-
-impl Observer for Watcher {
-    fn directive(&mut self) -> Directive {
-        Directive::Continue
-    }
-
-    fn progress(&mut self, _: &Progress) {}
-
-    fn note(&mut self, _: String) {}
-
-    fn checkpoint(&mut self, _: u64, _: Vec<u8>) -> Result<(), String> {
-        Ok(())
-    }
-}
-
 /// (log Z, its standard error, ESS) of a model trained by energies alone, for a third of the usual steps.
 fn trained(system: System, temperature: f64) -> (f64, f64, f64) {
     let mut plan = default_plan(&system, temperature, None, false);
     plan.stages.iter_mut().for_each(|stage| stage.steps /= 3);
     let mut trainer = Trainer::new(plan, system, None, &Device::Cpu).unwrap();
-    let Outcome::Finished { model, .. } = run(&mut trainer, &mut Watcher).unwrap() else { panic!("not finished") };
+    let Outcome::Finished { model, .. } = run(&mut trainer, &mut Quiet).unwrap() else { panic!("not finished") };
     let model = Generator::decode(&model, &Device::Cpu).unwrap();
     let method = model.choose_method(temperature, None, |key, count| model.samples(key, 0, count)).unwrap().method;
     let key = SampleKey { temperature, method, seed: 1, purpose: Purpose::Sample };

@@ -159,6 +159,18 @@ async fn a_sample_is_the_same_in_every_batch_and_every_stream() {
     let summary = tuned.summary.unwrap().weights.unwrap();
     assert!((summary.log_z - 7.924214).abs() < 4.0 * summary.log_z_standard_error, "{summary:?}");
 
+    // Time that is over ends them between two evaluations, in the pilot and on the way: here there are two million of these.
+    for step_sizes in [Vec::new(), vec![0.1]] {
+        let mut long = annealed(0, 0, 0, step_sizes);
+        long.annealed =
+            Some(v1::AnnealedPaths { distributions: 1, moves: 1, leapfrog_steps: 1024, ..long.annealed.unwrap() });
+        long.max_duration = Some(prost_types::Duration { seconds: 0, nanos: 20_000_000 });
+        let begin = Instant::now();
+        let summary = clients.sample(long).await.unwrap().summary.unwrap();
+        assert_eq!(summary.stop_cause(), v1::StopCause::MaxDuration);
+        assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    }
+
     // The same samples in other clothes.
     let clothes = |change: fn(&mut v1::StreamSamplesRequest)| {
         let mut request = request(0, 300, 0);

@@ -1,11 +1,13 @@
 //! Streams of annealed samples. They are computed alone: a path takes many evaluations of the energy, and other work gets its
-//! turn between its distributions.
+//! turn between them.
 
 use super::models::LoadedModel;
 use super::outlet::{Outlet, StreamError};
 use super::{Engine, Priority};
 use crate::sample::{AnnealedPaths, PathLength, SampleKey, SampleRun, WeightedBatch};
 use std::sync::Arc;
+use std::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// Rows that are carried together.
 const FEWEST: usize = 32;
@@ -19,55 +21,94 @@ pub struct AnnealedRequest {
     pub step_sizes: Option<Vec<f64>>,
 }
 
+/// Why paths were given up on their way.
+enum Interruption {
+    Failed(StreamError),
+    /// The time for the stream is over.
+    OutOfTime,
+}
+
+impl<E: Into<StreamError>> From<E> for Interruption {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// What ends the work on a stream before its count, and where it would be gone on from.
+pub(super) struct Limits<'a> {
+    pub draining: &'a CancellationToken,
+    pub next_index: u64,
+    /// Nothing for a stream without a limit of time.
+    pub deadline: Option<Instant>,
+}
+
 impl Engine {
-    /// What is asked of a client and of others between two distributions.
-    fn between_distributions<'a, T: Send + 'static>(
+    /// What is asked of a client, of the server and of others between two evaluations.
+    fn between_steps<'a, T: Send + 'static>(
         &'a self,
         outlet: &'a Outlet<T>,
-    ) -> impl FnMut() -> Result<(), StreamError> + 'a {
+        limits: &'a Limits<'a>,
+    ) -> impl FnMut() -> Result<(), Interruption> + 'a {
         let mut turn = Some(self.slot.acquire(Priority::Interactive));
         move || {
             turn.take();
             if outlet.is_closed() {
-                return Err(StreamError::Gone);
+                return Err(StreamError::Gone.into());
+            }
+            if limits.draining.is_cancelled() {
+                return Err(StreamError::Draining { next_index: Some(limits.next_index) }.into());
+            }
+            if limits.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(Interruption::OutOfTime);
             }
             turn = Some(self.slot.acquire(Priority::Interactive));
             Ok(())
         }
     }
 
-    /// The paths asked for, with their step sizes.
+    /// The paths asked for, with their step sizes; without any if there was no time to tune them.
     pub(super) fn paths<T: Send + 'static>(
         &self,
         outlet: &Outlet<T>,
         model: &Arc<LoadedModel>,
         temperature: f64,
         request: &AnnealedRequest,
+        limits: &Limits<'_>,
     ) -> Result<AnnealedPaths, StreamError> {
         let length = request.length;
         let step_sizes = match &request.step_sizes {
             Some(step_sizes) => step_sizes.clone(),
-            None => model.step_sizes(temperature, length, self.between_distributions(outlet))?,
+            None => {
+                in_time(model.step_sizes(temperature, length, self.between_steps(outlet, limits)))?.unwrap_or_default()
+            }
         };
         Ok(AnnealedPaths { length, step_sizes })
     }
 
-    /// The first annealed samples of a run of `count`, as many as are good for a turn at each distribution.
+    /// The first annealed samples of a run of `count`, as many as are good for a turn at each evaluation; nothing if the time was
+    /// over before they were there.
     pub(super) fn draw_annealed<T: Send + 'static>(
         &self,
         outlet: &Outlet<T>,
         model: &Arc<LoadedModel>,
         key: &SampleKey,
         paths: &AnnealedPaths,
-        first_index: u64,
         count: usize,
-    ) -> Result<WeightedBatch, StreamError> {
+        limits: &Limits<'_>,
+    ) -> Result<Option<WeightedBatch>, StreamError> {
         if outlet.is_closed() {
             return Err(StreamError::Gone);
         }
-        let evaluations = paths.length.moves.saturating_mul(paths.length.leapfrog_steps).max(1);
-        let rows = (model.pace.rows() / evaluations).clamp(FEWEST, MOST);
-        let run = SampleRun { key: *key, first_index, count: rows.min(count) };
-        model.generator.annealed(&run, paths, self.between_distributions(outlet))
+        let rows = model.pace.rows().clamp(FEWEST, MOST);
+        let run = SampleRun { key: *key, first_index: limits.next_index, count: rows.min(count) };
+        in_time(model.generator.annealed(&run, paths, self.between_steps(outlet, limits)))
+    }
+}
+
+fn in_time<T>(made: Result<T, Interruption>) -> Result<Option<T>, StreamError> {
+    match made {
+        Ok(made) => Ok(Some(made)),
+        Err(Interruption::OutOfTime) => Ok(None),
+        Err(Interruption::Failed(error)) => Err(error),
     }
 }

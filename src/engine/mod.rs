@@ -8,6 +8,7 @@ mod device_slot;
 mod estimation;
 mod models;
 mod outlet;
+mod remembered;
 mod sampling;
 mod shared_batches;
 

@@ -1,5 +1,6 @@
 //! Models in memory.
 
+use super::remembered::Remembered;
 use super::shared_batches::Pace;
 use crate::compute::Precision;
 use crate::sample::{
@@ -7,11 +8,7 @@ use crate::sample::{
 };
 use crate::store::{Artifacts, ArtifactsError, ModelDocument, ResourceKind, Store, StoreError};
 use candle_core::Device;
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// The most temperatures for which a model's pilot is remembered.
-const MAX_PILOTS: usize = 256;
 
 /// Why a model cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -37,9 +34,9 @@ pub struct LoadedModel {
     pub generator: Generator,
     pub(super) pace: Pace,
     /// By temperature, and by the method if there was no choice.
-    pilots: Mutex<HashMap<(u64, Option<Method>), MethodChoice>>,
+    pilots: Remembered<(u64, Option<Method>), MethodChoice>,
     /// By temperature and length of paths.
-    step_sizes: Mutex<HashMap<(u64, PathLength), Vec<f64>>>,
+    step_sizes: Remembered<(u64, PathLength), Vec<f64>>,
 }
 
 impl LoadedModel {
@@ -52,20 +49,9 @@ impl LoadedModel {
         draw: impl FnMut(&SampleKey, usize) -> Result<WeightedBatch, E>,
     ) -> Result<MethodChoice, E> {
         let key = (temperature.to_bits(), only);
-        if let Some(choice) = self.pilots.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
-            return Ok(choice.clone());
-        }
-        let choice = self.generator.choose_method(temperature, only, draw)?;
-        let mut pilots = self.pilots.lock().unwrap_or_else(PoisonError::into_inner);
-        if pilots.len() >= MAX_PILOTS {
-            pilots.clear();
-        }
-        pilots.insert(key, choice.clone());
-        Ok(choice)
+        self.pilots.get_or_make(key, || self.generator.choose_method(temperature, only, draw))
     }
-}
 
-impl LoadedModel {
     /// The tuned step sizes of annealed paths. The pilots are run once for each temperature and length.
     pub fn step_sizes<E: From<PathError> + From<SampleError>>(
         &self,
@@ -74,16 +60,7 @@ impl LoadedModel {
         proceed: impl FnMut() -> Result<(), E>,
     ) -> Result<Vec<f64>, E> {
         let key = (temperature.to_bits(), length);
-        if let Some(known) = self.step_sizes.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
-            return Ok(known.clone());
-        }
-        let tuned = self.generator.tuned_step_sizes(temperature, length, proceed)?;
-        let mut known = self.step_sizes.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MAX_PILOTS {
-            known.clear();
-        }
-        known.insert(key, tuned.clone());
-        Ok(tuned)
+        self.step_sizes.get_or_make(key, || self.generator.tuned_step_sizes(temperature, length, proceed))
     }
 }
 
@@ -132,8 +109,8 @@ impl Models {
             digest: document.digest,
             generator,
             pace: Pace::default(),
-            pilots: Mutex::default(),
-            step_sizes: Mutex::default(),
+            pilots: Remembered::default(),
+            step_sizes: Remembered::default(),
         });
         // Another request may have read the same file meanwhile.
         if let Some(model) = self.find(id, &model.digest) {

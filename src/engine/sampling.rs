@@ -1,6 +1,6 @@
 //! Streams of samples, computed on a thread of their own.
 
-use super::annealed::AnnealedRequest;
+use super::annealed::{AnnealedRequest, Limits};
 use super::models::LoadedModel;
 use super::outlet::{Outlet, StreamError};
 use super::{Engine, Priority};
@@ -95,8 +95,12 @@ impl Engine {
     ) -> Result<(), StreamError> {
         let begin = Instant::now();
         let (temperature, least) = (request.temperature, request.least_effective_fraction);
-        let annealed = request.annealed.as_ref();
-        let annealed = annealed.map(|request| self.paths(outlet, model, temperature, request)).transpose()?;
+        let deadline = request.max_duration.and_then(|limit| begin.checked_add(limit));
+        let limits = |next_index| Limits { draining, next_index, deadline };
+        let annealed = match &request.annealed {
+            None => None,
+            Some(paths) => Some(self.paths(outlet, model, temperature, paths, &limits(request.first_index))?),
+        };
         let (method, choice) = match &annealed {
             None => self.method_for(outlet, model, temperature, request.method, least)?,
             Some(_) => (model.generator.start_method(temperature), None),
@@ -123,7 +127,10 @@ impl Engine {
             let n = left.map_or(request.batch, |left| (request.batch as u64).min(left) as usize);
             let batch = match &annealed {
                 None => self.draw(outlet, model, &key, next_index, n)?,
-                Some(paths) => self.draw_annealed(outlet, model, &key, paths, next_index, n)?,
+                Some(paths) => match self.draw_annealed(outlet, model, &key, paths, n, &limits(next_index))? {
+                    Some(batch) => batch,
+                    None => break StopCause::MaxDuration,
+                },
             };
             next_index += batch.len() as u64;
             let forces = request.forces.then(|| self.forces(outlet, model, &batch)).transpose()?;

@@ -29,10 +29,15 @@ impl Flow {
         if n < 2 {
             return Err(FlowError::Spec(format!("{n} configurations have no spread; at least 2 are needed")));
         }
+        let is_affine = |layer: &LayerSpec| matches!(layer, LayerSpec::GlobalAffine);
+        let Some(first) = self.spec().layers.iter().position(is_affine) else { return Ok(()) };
         let mut x = self.widened(&Tensor::from_slice(configurations, (n, d), self.device())?, tau)?;
         for (i, (layer, bijector)) in self.spec().layers.iter().zip(self.bijectors()).enumerate().rev() {
-            if matches!(layer, LayerSpec::GlobalAffine) {
+            if is_affine(layer) {
                 self.set_global_affine(weights, &format!("layers.{i}"), &x.narrow(1, 0, d)?.to_vec2()?)?;
+            }
+            if i == first {
+                break;
             }
             (x, _) = bijector.apply(&x, Direction::Inverse)?;
             x = x.detach();

@@ -131,11 +131,11 @@ impl Architecture {
         temperatures: Option<TemperatureRange>,
         seed: u64,
     ) -> Result<FlowSpec, FlowError> {
-        if self.kind == ArchitectureKind::Continuous {
-            let layers = vec![self.continuous(particles)];
-            let spec = FlowSpec { coordinates: kinds.to_vec(), prior: Prior::natural(kinds), layers, temperatures };
-            spec.check()?;
-            return Ok(spec);
+        let is_continuous = self.kind == ArchitectureKind::Continuous;
+        if is_continuous && self.mixing != Mixing::None {
+            return Err(FlowError::Spec(
+                "mixing has no place in a continuous flow, which is one layer; leave it out".into(),
+            ));
         }
         if self.couplings == 0 || self.couplings > MAX_COUPLINGS {
             return Err(FlowError::Spec(format!(
@@ -149,7 +149,7 @@ impl Architecture {
         let real: Vec<usize> = (0..d).filter(|&j| kinds[j] == CoordinateKind::Real).collect();
         let mut layers = Vec::with_capacity(self.couplings + 1);
         let mut order = Vec::new();
-        for i in 0..self.couplings {
+        for i in 0..if is_continuous { 1 } else { self.couplings } {
             let transformed = if i % 2 == 0 {
                 order = Randoms::new(seed, Purpose::Architecture, i as u64).permutation(d);
                 (d / 2).max(1)
@@ -188,12 +188,14 @@ impl Architecture {
                 ArchitectureKind::AffineSpline if i / 2 % 2 == 0 && !is_circular(&coupling) => {
                     LayerSpec::Affine { coupling, bound: self.log_scale_bound }
                 }
-                ArchitectureKind::Spline | ArchitectureKind::AffineSpline | ArchitectureKind::Continuous => {
+                ArchitectureKind::Continuous => self.continuous(particles),
+                ArchitectureKind::Spline | ArchitectureKind::AffineSpline => {
                     LayerSpec::Spline { coupling, bins: self.bins, bound: self.spline_bound }
                 }
             });
         }
-        let scaled = !matches!(self.kind, ArchitectureKind::Nice | ArchitectureKind::Gin);
+        let scaled =
+            !matches!(self.kind, ArchitectureKind::Nice | ArchitectureKind::Gin | ArchitectureKind::Continuous);
         if scaled && temperatures.is_none() {
             layers.push(LayerSpec::GlobalAffine);
         } else if scaled && !real.is_empty() {

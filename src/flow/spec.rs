@@ -11,6 +11,9 @@ use crate::coords::CoordinateKind;
 
 const MAX_LAYERS: usize = 1024;
 
+/// Each of them is integrated.
+const MAX_CONTINUOUS: usize = 8;
+
 /// Coordinates of a field that is a function of all of them.
 const MAX_FREE_DIMENSION: usize = 128;
 
@@ -196,6 +199,10 @@ impl FlowSpec {
                 }
             }
         }
+        let continuous = self.layers.iter().filter(|layer| matches!(layer, LayerSpec::Continuous(_))).count();
+        if continuous > MAX_CONTINUOUS {
+            return fail(format!("it has {continuous} continuous layers; at most {MAX_CONTINUOUS} are allowed"));
+        }
         let parameters = self.layers.iter().fold(0usize, |sum, layer| sum.saturating_add(self.parameters(layer)));
         if parameters > MAX_PARAMETERS {
             return fail(format!(
@@ -206,14 +213,15 @@ impl FlowSpec {
         Ok(())
     }
 
-    /// The most numbers that an intermediate result of a row has, where these are kept for all rows of a batch at once: of
-    /// continuous flows. Nothing for others, which the kernels run row by row.
+    /// The most numbers that an intermediate result of a row has, added up over continuous layers, which keep these for all rows
+    /// of a batch at once. Nothing of a flow without such layers.
     pub fn numbers_of_a_row(&self) -> Option<usize> {
         let of = |layer: &LayerSpec| match layer {
             LayerSpec::Continuous(continuous) => Some(continuous.numbers_of_a_row(self.dimension())),
             _ => None,
         };
-        self.layers.iter().filter_map(of).max()
+        let all = self.layers.iter().filter_map(of).fold(0usize, usize::saturating_add);
+        (all > 0).then_some(all)
     }
 
     /// The number of a layer's weights.

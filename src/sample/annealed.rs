@@ -28,7 +28,7 @@ impl Generator {
 
     /// The samples of a run at the ends of annealed paths: latents and `log_probs` are those of the flow where a path begins,
     /// coordinates, positions and energies those of its end, and the weights are of the whole path. The run's method says how
-    /// the flow gives the starts. `proceed` is asked before each distribution.
+    /// the flow gives the starts. `proceed` is asked before each leapfrog step.
     pub fn annealed<E: From<PathError> + From<SampleError>>(
         &self,
         run: &SampleRun,

@@ -188,7 +188,7 @@ impl AnnealingPath<'_> {
     }
 
     /// Carries rows from the flow to the goal. What becomes of a row depends on its numbers alone. `proceed` is asked before
-    /// each distribution, and ends it with its error.
+    /// each leapfrog step of all rows, and ends it with its error.
     pub fn carry<E: From<PathError>>(
         &self,
         starts: PathStarts<'_>,
@@ -209,9 +209,8 @@ impl AnnealingPath<'_> {
         let mut acceptance = Vec::with_capacity(self.length.distributions);
         let moves = Moves::new(self, temperatures, taus, &points);
         for (k, &step_size) in (1..).zip(self.step_sizes) {
-            proceed()?;
             gain(&points, &mut log_weights, self.exponent(k) - self.exponent(k - 1));
-            let outcome = moves.make(&mut points, self.exponent(k), step_size, &mut randoms)?;
+            let outcome = moves.make(&mut points, self.exponent(k), step_size, &mut randoms, &mut proceed)?;
             evaluations += outcome.evaluations;
             acceptance.push(outcome.acceptance());
         }

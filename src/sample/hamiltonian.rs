@@ -49,28 +49,30 @@ impl<'a> Moves<'a> {
     }
 
     /// The path's moves at γ_β of all rows.
-    pub fn make(
+    pub fn make<E: From<PathError>>(
         &self,
         points: &mut Points,
         beta: f64,
         step_size: f64,
         randoms: &mut [Randoms],
-    ) -> Result<Outcome, PathError> {
+        proceed: &mut impl FnMut() -> Result<(), E>,
+    ) -> Result<Outcome, E> {
         let mut outcome = Outcome::default();
         for _ in 0..self.path.length.moves {
-            self.one(points, beta, step_size, randoms, &mut outcome)?;
+            self.one(points, beta, step_size, randoms, proceed, &mut outcome)?;
         }
         Ok(outcome)
     }
 
-    fn one(
+    fn one<E: From<PathError>>(
         &self,
         points: &mut Points,
         beta: f64,
         step_size: f64,
         randoms: &mut [Randoms],
+        proceed: &mut impl FnMut() -> Result<(), E>,
         outcome: &mut Outcome,
-    ) -> Result<(), PathError> {
+    ) -> Result<(), E> {
         let d = self.path.target.dimension();
         let mut momenta = Vec::with_capacity(self.live.len() * d);
         let mut before = Vec::with_capacity(self.live.len());
@@ -85,6 +87,7 @@ impl<'a> Moves<'a> {
         let places: Vec<usize> = (0..self.live.len()).collect();
         let mut under_way = Trajectories { rows: places, momenta, points: self.taken(points) };
         for _ in 0..self.path.length.leapfrog_steps {
+            proceed()?;
             outcome.evaluations += self.leap(&mut under_way, beta, step_size)?;
         }
         outcome.count += self.live.len() as u64;

@@ -8,7 +8,7 @@ use super::plan::EnergyCut;
 use super::replay::RUNGS;
 use super::trainer::{TrainError, Trainer};
 use crate::coords::ReducedTarget;
-use crate::flow::{Flow, LatentAddress};
+use crate::flow::Flow;
 use crate::math::Purpose;
 
 impl Trainer {
@@ -19,22 +19,20 @@ impl Trainer {
         // Each sample is drawn, and its density taken.
         self.counters.samples += 2 * batch as u64;
         self.counters.energy_evaluations += batch as u64;
-        let address = self.own_address(Purpose::LogVariance);
-        loss(&self.flow, &self.target, address, &groups, batch, &self.plan.energy_cut)
+        let draws = self.own_draws(Purpose::LogVariance, &groups, batch)?;
+        loss(&self.flow, &self.target, &draws, &groups, &self.plan.energy_cut)
     }
 }
 
-/// The objective on `batch` samples, of one temperature or of groups of one each: log Z, which is that of its temperature,
-/// drops out within a group. Rows take latents from `address` on.
-pub(super) fn loss(
+/// The objective on samples of one temperature or of groups of one each: log Z, which is that of its temperature, drops out
+/// within a group.
+fn loss(
     flow: &Flow,
     target: &ReducedTarget,
-    address: LatentAddress,
+    draws: &OwnDraws,
     groups: &[At],
-    batch: usize,
     cut: &EnergyCut,
 ) -> Result<Option<Loss>, TrainError> {
-    let draws = OwnDraws::new(flow, target, address, groups, batch)?;
     if draws.groups.is_empty() {
         return Ok(None);
     }

@@ -6,6 +6,7 @@ mod coordinate_entropy;
 mod coverage;
 mod data;
 mod flow_matching;
+mod latents;
 mod log_variance;
 mod maximum_likelihood;
 mod own_draws;

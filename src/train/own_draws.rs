@@ -36,24 +36,24 @@ pub(super) struct OwnDraws {
     pub non_finite: usize,
 }
 
-impl OwnDraws {
-    /// Draws `batch` samples, in turn at the temperature of each group; without a gradient through the drawing.
-    pub fn new(
-        flow: &Flow,
-        target: &ReducedTarget,
-        address: LatentAddress,
-        groups: &[At],
-        batch: usize,
-    ) -> Result<Self, TrainError> {
-        let d = target.dimension();
+impl Trainer {
+    /// Draws `batch` samples, in turn at the temperature of each group, whose latents are for a purpose; without a gradient
+    /// through the drawing.
+    pub(super) fn own_draws(&self, purpose: Purpose, groups: &[At], batch: usize) -> Result<OwnDraws, TrainError> {
+        let (d, address) = (self.target.dimension(), self.own_address(purpose));
         let of_row = |row: usize| row % groups.len().max(1);
         let addresses: Vec<_> = (0..batch)
             .map(|row| LatentAddress { index: address.index + row as u64, tau: groups[of_row(row)].tau, ..address })
             .collect();
-        let draws = flow.draw(&addresses)?;
-        let found = target.evaluate(&draws.coordinates)?;
-        let mut kept =
-            Self { coordinates: Vec::new(), energies: Vec::new(), ladj: Vec::new(), groups: Vec::new(), non_finite: 0 };
+        let draws = self.draw(&addresses)?;
+        let found = self.target.evaluate(&draws.coordinates)?;
+        let mut kept = OwnDraws {
+            coordinates: Vec::new(),
+            energies: Vec::new(),
+            ladj: Vec::new(),
+            groups: Vec::new(),
+            non_finite: 0,
+        };
         for (row, y) in draws.coordinates.chunks_exact(d).enumerate() {
             let numbers = [found.energies[row], found.ladj[row], draws.log_probs[row]];
             if numbers.iter().chain(y).all(|number| number.is_finite()) {
@@ -67,7 +67,9 @@ impl OwnDraws {
         }
         Ok(kept)
     }
+}
 
+impl OwnDraws {
     /// log p_τ(y) (n) of the rows, each at the latent temperature that `tau` says of its group; differentiable.
     pub fn log_probs(&self, flow: &Flow, tau: impl Fn(usize) -> f64) -> Result<Tensor, TrainError> {
         let taus: Vec<f64> = self.groups.iter().map(|&group| tau(group)).collect();
@@ -127,7 +129,7 @@ impl Trainer {
     }
 
     /// The latents of a step that are for a purpose: where they begin.
-    pub(super) fn own_address(&self, purpose: Purpose) -> LatentAddress {
+    fn own_address(&self, purpose: Purpose) -> LatentAddress {
         LatentAddress { seed: self.plan.seed, purpose, index: self.counters.step * (1 << 16), tau: 1.0 }
     }
 }

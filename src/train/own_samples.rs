@@ -48,12 +48,7 @@ impl Trainer {
             index: first + row as u64,
             tau: taus[rung(row)],
         };
-        let addresses: Vec<_> = (0..stage.batch).map(address).collect();
-        let draws = match self.flow.as_continuous() {
-            None => self.flow.draw(&addresses)?,
-            // Of weights that can be trained it would keep the whole integration for a way back.
-            Some(_) => self.unaveraged()?.draw(&addresses)?,
-        };
+        let draws = self.draw(&(0..stage.batch).map(address).collect::<Vec<_>>())?;
         self.counters.samples += stage.batch as u64;
         match &stage.replay.annealing {
             None => {

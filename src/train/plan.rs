@@ -395,7 +395,7 @@ impl Stage {
             &self.temperature_gradient,
             &self.coordinate_entropy,
         ];
-        objectives.into_iter().any(Ramp::is_used) || self.keeps_samples() && self.replay.annealing.is_some()
+        objectives.into_iter().any(Ramp::is_used)
     }
 
     /// Whether own samples are trained on.

@@ -12,7 +12,7 @@ use super::own_draws::{At, Loss, OwnDraws, reduced, with_slopes};
 use super::plan::EnergyCut;
 use super::trainer::{TrainError, Trainer};
 use crate::coords::ReducedTarget;
-use crate::flow::{Flow, LatentAddress, TemperatureRange};
+use crate::flow::{Flow, TemperatureRange};
 use crate::math::{Purpose, Randoms};
 
 /// Pairs of temperatures in a step.
@@ -43,23 +43,20 @@ impl Trainer {
         // Each sample is drawn, and its density taken at two temperatures.
         self.counters.samples += 3 * batch as u64;
         self.counters.energy_evaluations += batch as u64;
-        let address = self.own_address(Purpose::TemperatureGradient);
-        loss(&self.flow, &self.target, address, &pairs, batch, &self.plan.energy_cut)
+        let first: Vec<At> = pairs.iter().map(|(first, _)| *first).collect();
+        let draws = self.own_draws(Purpose::TemperatureGradient, &first, batch)?;
+        loss(&self.flow, &self.target, &draws, &pairs, &self.plan.energy_cut)
     }
 }
 
-/// The objective on `batch` samples of the flow, each at the first of its pair of temperatures. Rows take latents from
-/// `address` on.
-pub(super) fn loss(
+/// The objective on samples of the flow, each at the first of its pair of temperatures.
+fn loss(
     flow: &Flow,
     target: &ReducedTarget,
-    address: LatentAddress,
+    draws: &OwnDraws,
     pairs: &[(At, At)],
-    batch: usize,
     cut: &EnergyCut,
 ) -> Result<Option<Loss>, TrainError> {
-    let first: Vec<At> = pairs.iter().map(|(first, _)| *first).collect();
-    let draws = OwnDraws::new(flow, target, address, &first, batch)?;
     if draws.groups.is_empty() {
         return Ok(None);
     }

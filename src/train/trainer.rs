@@ -9,7 +9,7 @@ use super::{maximum_likelihood, own_samples, reverse_kl};
 use crate::compute::adam::Tally;
 use crate::coords::{CoordinatesError, CoordinatesSpec, ReducedTarget, choose_coordinates, free_particles};
 use crate::energy::{EnergyError, System};
-use crate::flow::{Flow, FlowError, LatentAddress, Tau, Weights};
+use crate::flow::{Flow, FlowError, Tau, Weights};
 use crate::math::{Purpose, Randoms};
 use crate::sample::PathError;
 use candle_core::{DType, Device, Tensor};
@@ -345,11 +345,8 @@ impl Trainer {
             let mut random = Randoms::new(self.plan.seed, Purpose::OwnBatch, self.counters.step);
             if let Some(own) = self.own.draw(&mut random, batch, self.flow.device())? {
                 let term = match self.flow.as_continuous() {
-                    // Annealed samples count by their density, which has to be known.
-                    Some(_) if own.log_probs.is_empty() => {
-                        self.match_flow(&own.coordinates, own.tau(), Pairing::OwnSamples)?
-                    }
-                    _ => own_samples::loss(&self.flow, &own)?,
+                    Some(_) => self.match_flow(&own.coordinates, own.tau(), Pairing::OwnSamples)?,
+                    None => own_samples::loss(&self.flow, &own)?,
                 };
                 step.own_samples = Some(term.detach());
                 self.counters.samples += batch as u64;
@@ -484,40 +481,6 @@ impl Trainer {
             }
         }
         Ok(())
-    }
-
-    /// The temperature of each row of a batch: the plan's, or of its range one for each of as many parts that are equally
-    /// wide in ln T; times a factor.
-    pub(super) fn temperatures(&self, batch: usize, factor: f64) -> Vec<f64> {
-        let Some(range) = self.plan.temperature_range else {
-            return vec![self.plan.temperature * factor; batch];
-        };
-        let mut random = Randoms::new(self.plan.seed, Purpose::TrainingTemperature, self.counters.step);
-        (0..batch).map(|row| factor * range.at((row as f64 + random.uniform()) / batch as f64)).collect()
-    }
-
-    /// τ = T/T₀ of rows, for a flow that is conditioned on temperature; else the latents are those of T₀.
-    pub(super) fn latent_temperatures(&self, temperatures: &[f64]) -> Vec<f64> {
-        let conditioned = self.plan.temperature_range.is_some();
-        temperatures.iter().map(|t| if conditioned { t / self.plan.temperature } else { 1.0 }).collect()
-    }
-
-    pub(super) fn latents(&self, taus: &[f64]) -> Result<Tensor, TrainError> {
-        let (batch, d) = (taus.len(), self.target.dimension());
-        let first = self.counters.step * (1 << 16);
-        #[cfg(feature = "cuda")]
-        if let Some(prior) = self.flow.device_prior()? {
-            let z = prior.sample(batch, self.plan.seed, Purpose::TrainingLatent, first, 1.0)?.0;
-            return Ok(if self.flow.temperatures().is_some() { prior.scaled(&z, taus)? } else { z });
-        }
-        let address = |(row, &tau)| LatentAddress {
-            seed: self.plan.seed,
-            purpose: Purpose::TrainingLatent,
-            index: first + row,
-            tau,
-        };
-        let addresses: Vec<_> = (0..).zip(taus).map(address).collect();
-        Ok(Tensor::from_vec(self.flow.prior().sample(&addresses), (batch, d), self.flow.device())?)
     }
 
     /// Held-out frames that the flow is measured on.

@@ -72,7 +72,7 @@ impl Row {
 
 /// The solution at time 1 of dy/dt = `rate`(y, t) from y (n, m) at time 0, differentiable in y and in what the rate depends on;
 /// steps are taken as constant. `rate` is given times (n, 1). A step's error in the mean square over a row is at most
-/// `tolerance`·(1 + |y|). A row that needs too many steps ends as NaN. A row's numbers do not depend on its company.
+/// `tolerance`·(1 + |y|). A row that needs too many steps ends as NaN, and has no gradient. A row's numbers do not depend on its company.
 pub(super) fn integrate(
     y: &Tensor,
     tolerance: f64,
@@ -103,8 +103,10 @@ pub(super) fn integrate(
         }
     }
     if rows.iter().any(|row| row.state == State::GivenUp) {
-        let lost = column(rows.iter().map(|r| if r.state == State::GivenUp { f64::NAN } else { 0.0 }), &device)?;
-        return y.broadcast_add(&lost);
+        // Chosen rather than added, so that no gradient of a lost row is NaN times nothing.
+        let lost: Vec<u8> = rows.iter().map(|r| u8::from(r.state == State::GivenUp)).collect();
+        let lost = Tensor::from_vec(lost, (n, 1), &device)?.broadcast_as(y.shape())?;
+        return lost.where_cond(&(y.zeros_like()? + f64::NAN)?, &y);
     }
     Ok(y)
 }
@@ -178,5 +180,12 @@ mod tests {
         let y = Tensor::from_slice(&[2.0, 0.5], (2, 1), &Device::Cpu).unwrap();
         let end = integrate(&y, 1e-6, |y, _| y.sqr()).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
         assert!(end[0].is_nan() && (end[1] - 1.0).abs() < 1e-4, "{end:?}");
+        // y(1) = y/(1 − y), whose derivative is 1/(1 − y)²; a gradient that leaves the lost row out is that of the others.
+        let y = candle_core::Var::from_tensor(&y).unwrap();
+        let end = integrate(&y, 1e-6, |y, _| y.sqr()).unwrap();
+        let kept = Tensor::from_slice(&[0.0, 1.0], (2, 1), &Device::Cpu).unwrap();
+        let gradient = (end.sqr().unwrap() * kept).unwrap().sum_all().unwrap().backward().unwrap();
+        let gradient = gradient.get(&y).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        assert!(gradient[0] == 0.0 && (gradient[1] - 8.0).abs() < 1e-3, "{gradient:?}");
     }
 }

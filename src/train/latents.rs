@@ -1,0 +1,51 @@
+//! The temperatures and latents of a step, and draws of the flow as it is: functions of the seed and the step's number.
+
+use super::trainer::{TrainError, Trainer};
+use crate::flow::{FlowDraws, LatentAddress};
+use crate::math::{Purpose, Randoms};
+use candle_core::Tensor;
+
+impl Trainer {
+    /// The temperature of each row of a batch: the plan's, or of its range one for each of as many parts that are equally
+    /// wide in ln T; times a factor.
+    pub(super) fn temperatures(&self, batch: usize, factor: f64) -> Vec<f64> {
+        let Some(range) = self.plan.temperature_range else {
+            return vec![self.plan.temperature * factor; batch];
+        };
+        let mut random = Randoms::new(self.plan.seed, Purpose::TrainingTemperature, self.counters.step);
+        (0..batch).map(|row| factor * range.at((row as f64 + random.uniform()) / batch as f64)).collect()
+    }
+
+    /// τ = T/T₀ of rows, for a flow that is conditioned on temperature; else the latents are those of T₀.
+    pub(super) fn latent_temperatures(&self, temperatures: &[f64]) -> Vec<f64> {
+        let conditioned = self.plan.temperature_range.is_some();
+        temperatures.iter().map(|t| if conditioned { t / self.plan.temperature } else { 1.0 }).collect()
+    }
+
+    pub(super) fn latents(&self, taus: &[f64]) -> Result<Tensor, TrainError> {
+        let (batch, d) = (taus.len(), self.target.dimension());
+        let first = self.counters.step * (1 << 16);
+        #[cfg(feature = "cuda")]
+        if let Some(prior) = self.flow.device_prior()? {
+            let z = prior.sample(batch, self.plan.seed, Purpose::TrainingLatent, first, 1.0)?.0;
+            return Ok(if self.flow.temperatures().is_some() { prior.scaled(&z, taus)? } else { z });
+        }
+        let address = |(row, &tau)| LatentAddress {
+            seed: self.plan.seed,
+            purpose: Purpose::TrainingLatent,
+            index: first + row,
+            tau,
+        };
+        let addresses: Vec<_> = (0..).zip(taus).map(address).collect();
+        Ok(Tensor::from_vec(self.flow.prior().sample(&addresses), (batch, d), self.flow.device())?)
+    }
+
+    /// Draws of the flow as it is, without a way back to its weights.
+    pub(super) fn draw(&self, addresses: &[LatentAddress]) -> Result<FlowDraws, TrainError> {
+        Ok(match self.flow.as_continuous() {
+            None => self.flow.draw(addresses)?,
+            // Weights that can be trained would have it keep all of the integration.
+            Some(_) => self.unaveraged()?.draw(addresses)?,
+        })
+    }
+}
