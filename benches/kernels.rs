@@ -26,6 +26,7 @@ fn architectures() -> [(&'static str, Architecture); 2] {
         spline_bound: 5.0,
         log_scale_bound: 1.0,
         tolerance: 1e-5,
+        auxiliary: 0,
     };
     [
         ("realnvp-60", architecture(ArchitectureKind::RealNvp, 8, 128)),

@@ -7,7 +7,7 @@ use boltzflow::compute::bias_activation::Activation;
 use boltzflow::flow::{
     AutoregressiveKind, ConditionerKind, ConditionerSpec, ContinuousSpec, CoordinateKind, CouplingSpec, Direction,
     FieldSpec, Flow, FlowError, FlowSpec, LatentAddress, LayerSpec, ParticleShape, Precision, Prior, Tau,
-    TemperatureRange, Weights,
+    TemperatureRange, Tokens, Weights,
 };
 use boltzflow::math::{Purpose, Randoms};
 use candle_core::{DType, Device, Tensor, Var};
@@ -26,8 +26,12 @@ const INTEGRATED: f64 = 1e-5;
 const TAU: Tau<'_> = Tau::One(1.3);
 
 fn coupling(transformed: &[usize]) -> CouplingSpec {
-    let conditioner =
-        ConditionerSpec { kind: ConditionerKind::Mlp, hidden: vec![9, 7], activation: Default::default() };
+    let conditioner = ConditionerSpec {
+        kind: ConditionerKind::Mlp,
+        hidden: vec![9, 7],
+        activation: Default::default(),
+        tokens: None,
+    };
     CouplingSpec { transformed: transformed.to_vec(), conditioner }
 }
 
@@ -59,11 +63,25 @@ fn cases() -> Vec<(&'static str, FlowSpec)> {
     let residual = |activation, hidden: &[usize]| LayerSpec::Spline {
         coupling: CouplingSpec {
             transformed: vec![0, 4],
-            conditioner: ConditionerSpec { kind: ConditionerKind::Residual, hidden: hidden.to_vec(), activation },
+            conditioner: ConditionerSpec {
+                kind: ConditionerKind::Residual,
+                hidden: hidden.to_vec(),
+                activation,
+                tokens: None,
+            },
         },
         bins: 5,
         bound: 3.0,
     };
+    let attention = |transformed: &[usize]| {
+        let tokens = Some(Tokens { particles: 3, space: 2, heads: 2 });
+        let (kind, activation) = (ConditionerKind::Attention, Activation::Silu);
+        let conditioner = ConditionerSpec { kind, hidden: vec![4, 4], activation, tokens };
+        CouplingSpec { transformed: transformed.to_vec(), conditioner }
+    };
+    let (across, along) = (attention(&[0, 2, 4]), attention(&[1, 3, 5]));
+    let (vectors, positions) = (attention(&[6, 7, 8, 9, 10, 11]), attention(&[0, 1, 2, 3, 4, 5]));
+    let helmert = LayerSpec::Helmert { particles: 3, space: 2 };
     let continuous = |field, activation| {
         LayerSpec::Continuous(ContinuousSpec { field, hidden: vec![7, 6], activation, tolerance: TOLERANCE })
     };
@@ -122,10 +140,46 @@ fn cases() -> Vec<(&'static str, FlowSpec)> {
                         kind: ConditionerKind::Residual,
                         hidden: vec![8, 7, 8],
                         activation: Activation::Silu,
+                        tokens: None,
                     },
                     bound: 1.2,
                 }],
             ),
+        ),
+        ("Helmert", spec(&[R; 7], vec![helmert.clone()])),
+        (
+            "attention",
+            spec(
+                &[R; 6],
+                vec![
+                    LayerSpec::Affine { coupling: across.clone(), bound: 1.2 },
+                    LayerSpec::Spline { coupling: along.clone(), bins: 5, bound: 3.0 },
+                    helmert.clone(),
+                ],
+            ),
+        ),
+        (
+            "attention, vectors",
+            spec(
+                &[R; 12],
+                vec![
+                    LayerSpec::Gin { coupling: vectors.clone(), bound: 1.2 },
+                    LayerSpec::Smooth { coupling: positions, components: 3, bound: 1.2 },
+                    LayerSpec::Additive { coupling: vectors },
+                    helmert.clone(),
+                ],
+            ),
+        ),
+        (
+            "attention, told the temperature",
+            told(spec(
+                &[R; 6],
+                vec![
+                    LayerSpec::Spline { coupling: across, bins: 5, bound: 3.0 },
+                    LayerSpec::Affine { coupling: along, bound: 1.2 },
+                    helmert,
+                ],
+            )),
         ),
         ("smooth", spec(&[R; 4], vec![smooth(&[1, 2], 5)])),
         ("smooth, one component", spec(&mixed, vec![smooth(&[0, 5], 1)])),
@@ -573,6 +627,10 @@ fn layers_that_cannot_be_are_refused() {
     let with =
         |conditioner| LayerSpec::Gin { coupling: CouplingSpec { transformed: vec![0, 2], conditioner }, bound: 1.0 };
     let smooth = |components, bound| LayerSpec::Smooth { coupling: coupling(&[0]), components, bound };
+    let attention = |particles, space, heads, widths: &[usize]| {
+        let tokens = Some(Tokens { particles, space, heads });
+        with(ConditionerSpec { kind: ConditionerKind::Attention, tokens, ..mlp(widths) })
+    };
     let bad = [
         (LayerSpec::Lu { order: vec![] }, "order"),
         (LayerSpec::Lu { order: vec![0, 2] }, "order"),
@@ -595,6 +653,16 @@ fn layers_that_cannot_be_are_refused() {
         (with(residual(&[])), "residual"),
         (with(residual(&[8, 8])), "residual"),
         (with(residual(&[8, 8, 7])), "residual"),
+        (with(ConditionerSpec { kind: ConditionerKind::Attention, ..mlp(&[8]) }), "identical particles"),
+        (with(ConditionerSpec { tokens: Some(Tokens { particles: 2, space: 2, heads: 1 }), ..mlp(&[8]) }), "tokens"),
+        (attention(2, 2, 1, &[8]), "angles"),
+        (attention(2, 2, 0, &[8]), "hidden"),
+        (attention(2, 2, 3, &[8]), "multiples of 3"),
+        (attention(2, 2, 1, &[2048]), "hidden"),
+        (LayerSpec::Helmert { particles: 2, space: 2 }, "angles"),
+        (LayerSpec::Helmert { particles: 3, space: 2 }, "among"),
+        (LayerSpec::Helmert { particles: 0, space: 2 }, "among"),
+        (LayerSpec::Helmert { particles: usize::MAX, space: 2 }, "among"),
     ];
     for (layer, what) in bad {
         let text = format!("{layer:?}");
@@ -606,6 +674,23 @@ fn layers_that_cannot_be_are_refused() {
         };
         let error = Flow::from_weights(spec, HashMap::new(), DType::F32, &DEVICE).unwrap_err();
         assert!(matches!(error, FlowError::Spec(_)) && error.to_string().contains(what), "{text}: {error}");
+    }
+    // Tokens that do not fit the coordinates, or what is transformed of them.
+    for (particles, space, transformed) in [
+        (2, 2, vec![0, 1]),
+        (2, 2, vec![0, 1, 2, 3]),
+        (2, 2, vec![0, 3]),
+        (4, 1, vec![0, 1]),
+        (3, 1, vec![0]),
+        (0, 2, vec![0]),
+        (usize::MAX, 2, vec![0]),
+    ] {
+        let tokens = Some(Tokens { particles, space, heads: 1 });
+        let conditioner = ConditionerSpec { kind: ConditionerKind::Attention, tokens, ..mlp(&[8]) };
+        let layer = LayerSpec::Affine { coupling: CouplingSpec { transformed, conditioner }, bound: 1.0 };
+        let (coordinates, prior) = (vec![R; 4], Prior::natural(&[R; 4]));
+        let spec = FlowSpec { coordinates, prior, layers: vec![layer], temperatures: None };
+        assert!(Flow::initialise(spec, 1, DType::F32, &DEVICE).is_err(), "{particles} in {space}");
     }
     // Angles alone have nothing that a linear map could act on.
     for layer in [LayerSpec::Lu { order: vec![] }, LayerSpec::Householder { reflections: 1 }] {

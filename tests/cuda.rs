@@ -25,7 +25,7 @@ fn device() -> Option<Device> {
 }
 
 fn coupling(transformed: &[usize], activation: Activation) -> CouplingSpec {
-    let conditioner = ConditionerSpec { kind: Default::default(), hidden: vec![37, 70], activation };
+    let conditioner = ConditionerSpec { kind: Default::default(), hidden: vec![37, 70], activation, tokens: None };
     CouplingSpec { transformed: transformed.to_vec(), conditioner }
 }
 

@@ -13,8 +13,12 @@ const D: usize = 4;
 
 /// Couplings that are far from the identity, behind a layer that spreads them over the wells.
 fn flow(precision: Precision) -> Flow {
-    let conditioner =
-        ConditionerSpec { kind: Default::default(), hidden: vec![48, 48], activation: Default::default() };
+    let conditioner = ConditionerSpec {
+        kind: Default::default(),
+        hidden: vec![48, 48],
+        activation: Default::default(),
+        tokens: None,
+    };
     let half = |odd: usize| CouplingSpec { transformed: vec![odd, odd + 2], conditioner: conditioner.clone() };
     let layers = vec![
         LayerSpec::Affine { coupling: half(0), bound: 1.0 },

@@ -83,6 +83,7 @@ fn model_json(model: &v1::Model) -> Value {
             "temperature": m.temperature,
             "effective_sample_fraction": number(m.effective_sample_fraction),
             "pareto_k": number(m.pareto_k),
+            "held_out_effective_fraction": m.held_out_effective_fraction.map_or(Value::Null, number),
         })).collect::<Vec<_>>(),
     })
 }

@@ -57,6 +57,7 @@ struct Architecture {
     tolerance: f64,
     conditioner: Option<Conditioner>,
     mixing: Option<Mixing>,
+    auxiliary: i64,
 }
 
 /// The values of an enumeration of the contract, by their names in lower case.
@@ -91,7 +92,7 @@ names!(FlowKind of FlowKind {
     Continuous = "continuous",
 });
 names!(Activation of Activation { Silu = "silu", Relu = "relu", Tanh = "tanh" });
-names!(Conditioner of ConditionerKind { Mlp = "mlp", Residual = "residual" });
+names!(Conditioner of ConditionerKind { Mlp = "mlp", Residual = "residual", Attention = "attention" });
 names!(Mixing of Mixing { None = "none", Lu = "lu", Householder = "householder" });
 names!(Shape of RampShape { Linear = "linear", Exponential = "exponential", Cosine = "cosine" });
 names!(Scheme of CoordinateScheme { Unspecified = "automatic", Mixed = "mixed" });
@@ -236,6 +237,7 @@ impl Task {
                 tolerance: a.tolerance,
                 conditioner: a.conditioner.map_or(0, i32::from),
                 mixing: a.mixing.map_or(0, i32::from),
+                auxiliary: a.auxiliary,
             }),
             stages: self.stages.into_iter().map(Stage::message).collect(),
             adam: self.adam.map(|Adam { beta1, beta2, epsilon }| v1::Adam { beta1, beta2, epsilon }),

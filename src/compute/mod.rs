@@ -3,10 +3,11 @@
 //! On the CPU a whole flow is one operation (`flow_op`), whose kernels are in `fused`, one idea a file: they carry a tile
 //! of rows through all layers before they turn to the next. On other devices a flow is a sequence of the operations of
 //! `features`, `bias_activation`, `affine` and `spline`, which are kernels of their own on CUDA devices (`cuda`, with the
-//! feature of that name). All are held against the same functions in plain candle operations (`plain`).
+//! feature of that name); `attention` is one of its own on the CPU. All are held against the same functions in plain candle operations (`plain`).
 
 pub mod adam;
 pub mod affine;
+pub mod attention;
 pub mod bias_activation;
 #[cfg(feature = "cuda")]
 mod cuda;

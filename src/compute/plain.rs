@@ -3,6 +3,7 @@
 
 use super::Direction;
 use super::affine::AffineTransform;
+use super::attention::AttentionShape;
 use super::bias_activation::Activation;
 use super::spline::{MIN_BIN, MIN_SLOPE, SplineKind, SplineTransform};
 use candle_core::{D, DType, Result, Tensor};
@@ -16,6 +17,22 @@ pub(super) fn bias_activation(x: &Tensor, bias: &Tensor, activation: Activation)
         Activation::Silu => shifted.silu(),
         Activation::Tanh => shifted.tanh(),
     }
+}
+
+pub(super) fn attention(shape: AttentionShape, projected: &Tensor) -> Result<Tensor> {
+    let AttentionShape { tokens, heads } = shape;
+    let (rows, columns) = projected.dims2()?;
+    let (n, width, of_head) = (rows / tokens, columns / 3, columns / 3 / heads);
+    let projected = projected.reshape((n, tokens, 3, heads, of_head))?;
+    let part = |k: usize| {
+        let part = projected.narrow(2, k, 1)?.squeeze(2)?.transpose(1, 2)?.contiguous()?;
+        part.reshape((n * heads, tokens, of_head))
+    };
+    let (queries, keys, values) = (part(0)?, part(1)?, part(2)?);
+    let affinity = (queries.matmul(&keys.transpose(1, 2)?.contiguous()?)? / (of_head as f64).sqrt())?;
+    let taken = candle_nn::ops::softmax(&affinity, D::Minus1)?.matmul(&values)?;
+    let taken = taken.reshape((n, heads, tokens, of_head))?.transpose(1, 2)?.contiguous()?;
+    taken.reshape((rows, width))
 }
 
 pub(super) fn features(x: &Tensor, columns: &[(usize, bool)], dtype: DType) -> Result<Tensor> {

@@ -173,6 +173,7 @@ fn read_architecture(message: &v1::FlowArchitecture, plan: &mut TrainingPlan) ->
         Ok(v1::ConditionerKind::Unspecified) => {}
         Ok(v1::ConditionerKind::Mlp) => target.conditioner = ConditionerKind::Mlp,
         Ok(v1::ConditionerKind::Residual) => target.conditioner = ConditionerKind::Residual,
+        Ok(v1::ConditionerKind::Attention) => target.conditioner = ConditionerKind::Attention,
         Err(_) => return Err(unknown("architecture.conditioner", message.conditioner)),
     }
     match v1::Activation::try_from(message.activation) {
@@ -188,6 +189,10 @@ fn read_architecture(message: &v1::FlowArchitecture, plan: &mut TrainingPlan) ->
     match size("architecture.couplings", message.couplings)? {
         0 => {}
         n => target.couplings = n,
+    }
+    match size("architecture.auxiliary", message.auxiliary)? {
+        0 => {}
+        n => target.auxiliary = n,
     }
     match size("architecture.bins", message.bins)? {
         0 => {}
@@ -318,6 +323,7 @@ pub fn training_task(
     let conditioner = match architecture.conditioner {
         ConditionerKind::Mlp => v1::ConditionerKind::Mlp,
         ConditionerKind::Residual => v1::ConditionerKind::Residual,
+        ConditionerKind::Attention => v1::ConditionerKind::Attention,
     };
     let activation = match architecture.activation {
         Activation::Identity => v1::Activation::Unspecified,
@@ -341,6 +347,7 @@ pub fn training_task(
             spline_bound: architecture.spline_bound,
             log_scale_bound: architecture.log_scale_bound,
             tolerance: architecture.tolerance,
+            auxiliary: architecture.auxiliary as i64,
         }),
         stages: plan.stages.iter().map(stage_message).collect(),
         adam: Some(v1::Adam { beta1: plan.adam.beta1, beta2: plan.adam.beta2, epsilon: plan.adam.epsilon }),

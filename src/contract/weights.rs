@@ -95,6 +95,7 @@ fn measure_message(measure: &TemperatureMeasure) -> v1::TemperatureMeasure {
         temperature: measure.temperature,
         effective_sample_fraction: measure.effective_sample_fraction,
         pareto_k: measure.pareto_k.unwrap_or(f64::NAN),
+        held_out_effective_fraction: measure.data_effective_fraction,
     }
 }
 

@@ -5,8 +5,9 @@
 //! `constraints` fix, and keep pairs of `equivalent` atoms in one order, or those beside a `core` in Cartesian coordinates;
 //! everything else uses scaled Cartesian coordinates,
 //! without the motion of all particles where nothing holds them (`mean_free`), and with identical particles in one order
-//! (`relabelled`). `choose` makes them for a system, by a `pilot` simulation where nothing else says how far it reaches.
+//! (`relabelled`). Auxiliary variables may stand beside all of these (`augmented`). `choose` makes them for a system, by a `pilot` simulation where nothing else says how far it reaches.
 
+mod augmented;
 mod cartesian;
 mod choose;
 mod choose_molecule;
@@ -27,6 +28,7 @@ mod target;
 mod transform;
 mod zmatrix;
 
+pub use augmented::{AugmentedCoordinates, AugmentedSpec, with_auxiliary};
 pub use cartesian::CartesianCoordinates;
 pub use choose::{CoordinateChoice, choose_coordinates, free_particles, preview_kinds};
 pub use geometry::{angle, angle_gradient, dihedral, dihedral_gradient, distance, distance_gradient};

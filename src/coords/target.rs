@@ -1,5 +1,6 @@
 //! The Boltzmann density in a flow's coordinates.
 
+use super::augmented::log_normal;
 use super::transform::CoordinateTransform;
 use crate::energy::{EnergyError, System};
 use rayon::prelude::*;
@@ -71,6 +72,12 @@ impl ReducedTarget {
     /// The number d of flow coordinates.
     pub fn dimension(&self) -> usize {
         self.coordinates.kinds().len()
+    }
+
+    /// log N(a; 0, τI) of the auxiliary variables a among y (d); zero where there are none.
+    pub fn log_auxiliary(&self, y: &[f64], tau: f64) -> f64 {
+        let first = y.len().saturating_sub(self.coordinates.auxiliary());
+        y.get(first..).map_or(0.0, |auxiliary| log_normal(auxiliary, tau))
     }
 
     /// Positions, energies and ladj of flow coordinates y (n, d).

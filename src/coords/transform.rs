@@ -1,5 +1,6 @@
 //! What every coordinate transform can do, and how it is stored.
 
+use super::augmented::{AugmentedCoordinates, AugmentedSpec};
 use super::cartesian::CartesianCoordinates;
 use super::internal::InternalCoordinates;
 use super::mean_free::MeanFreeCoordinates;
@@ -38,6 +39,11 @@ pub trait CoordinateTransform: Debug + Send + Sync {
     /// The number D of position coordinates.
     fn position_dimension(&self) -> usize;
 
+    /// The last so many coordinates are auxiliary variables, on which x does not depend and which are standard normal.
+    fn auxiliary(&self) -> usize {
+        0
+    }
+
     /// One configuration: writes x and returns ladj. A y outside of the map's domain (a bond that is not positive, an
     /// angle beyond [0, π], a torsion beyond its half circle) gives −∞: the target has no density there.
     fn to_positions(&self, y: &[f64], x: &mut [f64]) -> f64;
@@ -68,6 +74,7 @@ pub enum CoordinatesSpec {
     Internal(InternalCoordinates),
     MeanFree(MeanFreeCoordinates),
     Relabelled(RelabelledCoordinates),
+    Augmented(AugmentedSpec),
 }
 
 impl CoordinatesSpec {
@@ -78,6 +85,12 @@ impl CoordinatesSpec {
             Self::Internal(internal) => Arc::new(internal.checked()?),
             Self::MeanFree(mean_free) => Arc::new(mean_free.checked()?),
             Self::Relabelled(relabelled) => Arc::new(relabelled.checked()?),
+            Self::Augmented(AugmentedSpec { system, .. }) if matches!(*system, Self::Augmented(_)) => {
+                return Err(CoordinatesError::Stored("auxiliary variables are beside auxiliary variables".into()));
+            }
+            Self::Augmented(AugmentedSpec { system, auxiliary }) => {
+                Arc::new(AugmentedCoordinates::new(system.build(position_dimension)?, auxiliary)?)
+            }
         };
         if transform.position_dimension() != position_dimension {
             return Err(CoordinatesError::Stored(format!(

@@ -1,7 +1,7 @@
 //! Additive coupling: NICE (Dinh, Krueger and Bengio 2014).
 
 use super::bijector::Bijector;
-use super::conditioner::Conditioner;
+use super::conditioner::{Conditioner, ParameterOrder};
 use super::fused::ProgramBuilder;
 use super::spec::{Columns, CouplingSpec};
 use crate::compute::fused::Transform;
@@ -26,7 +26,7 @@ impl AdditiveCoupling {
             placement[row * width + j] = 1.0;
         }
         Ok(Self {
-            conditioner: spec.conditioner(columns, m, vb)?,
+            conditioner: spec.conditioner(columns, m, ParameterOrder::ByColumn, vb)?,
             placement: Tensor::from_vec(placement, (m, width), vb.device())?,
             transformed: spec.transformed.clone(),
         })

@@ -1,7 +1,7 @@
 //! Affine coupling: RealNVP (Dinh, Sohl-Dickstein and Bengio 2017).
 
 use super::bijector::Bijector;
-use super::conditioner::Conditioner;
+use super::conditioner::{Conditioner, ParameterOrder};
 use super::fused::ProgramBuilder;
 use super::spec::{Columns, CouplingSpec};
 use crate::compute::affine::AffineTransform;
@@ -21,7 +21,10 @@ pub struct AffineCoupling {
 impl AffineCoupling {
     pub fn new(spec: &CouplingSpec, bound: f64, columns: Columns<'_>, vb: &VarBuilder<'_>) -> Result<Self> {
         let transform = AffineTransform { columns: spec.transformed.clone().into(), bound };
-        Ok(Self { conditioner: spec.conditioner(columns, transform.parameters(), vb)?, transform })
+        Ok(Self {
+            conditioner: spec.conditioner(columns, transform.parameters(), ParameterOrder::ByParameter, vb)?,
+            transform,
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Families of flows by a few numbers, expanded to a full description.
 
-use super::conditioner::{ConditionerKind, ConditionerSpec};
+use super::conditioner::{ConditionerKind, ConditionerSpec, Tokens};
 use super::error::FlowError;
 use super::prior::Prior;
 use super::spec::{AutoregressiveKind, ContinuousSpec, CouplingSpec, FieldSpec, FlowSpec, LayerSpec, ParticleShape};
@@ -11,6 +11,11 @@ use crate::coords::{CoordinateKind, FreeParticles};
 use crate::math::{Purpose, Randoms};
 
 const MAX_COUPLINGS: usize = 256;
+
+const MAX_AUXILIARY: usize = 4096;
+
+/// Of attention.
+const HEADS: usize = 4;
 
 /// Distances of particles that a field tells apart, in units of a coordinate's spread: two normal numbers in three dimensions are
 /// hardly ever further apart.
@@ -82,6 +87,9 @@ pub struct Architecture {
     pub log_scale_bound: f64,
     /// Error of a step of a continuous flow's integration.
     pub tolerance: f64,
+    /// Auxiliary variables beside the system's coordinates. With attention none, or a vector for each particle: as many as their
+    /// coordinates.
+    pub auxiliary: usize,
 }
 
 impl Mixing {
@@ -98,6 +106,24 @@ impl Mixing {
     }
 }
 
+/// The first so many of an order, ascending.
+fn half(order: &[usize], count: usize) -> Vec<usize> {
+    let mut half: Vec<usize> = order.iter().take(count).copied().collect();
+    half.sort_unstable();
+    half
+}
+
+/// Whether coupling layer `i` transforms a coordinate of particles.
+fn is_transformed(tokens: Tokens, has_vectors: bool, coordinate: usize, i: usize, seed: u64) -> bool {
+    let channel = tokens.place(coordinate).1;
+    if has_vectors {
+        return (channel < tokens.space) == i.is_multiple_of(2);
+    }
+    let axes = Randoms::new(seed, Purpose::Architecture, (i / 2) as u64).permutation(tokens.space);
+    let first = axes.iter().take(tokens.space / 2).any(|&axis| axis == channel);
+    first == i.is_multiple_of(2)
+}
+
 impl Architecture {
     /// That every number is one that could be used, also where this kind of flow has no use for it; the message names
     /// the field.
@@ -111,17 +137,30 @@ impl Architecture {
                 return Err(format!("{name} is {value}; it must be a positive finite number"));
             }
         }
+        if self.auxiliary > MAX_AUXILIARY {
+            return Err(format!("auxiliary is {}; it must be at most {MAX_AUXILIARY}", self.auxiliary));
+        }
         if !(2..=MAX_BINS).contains(&self.bins) {
             return Err(format!("bins is {}; it must be from 2 to {MAX_BINS}", self.bins));
         }
         Ok(())
     }
 
-    /// The full description for coordinates of the given kinds. Consecutive coupling layers transform complementary
-    /// halves, consecutive autoregressive ones have opposite orders; which coordinates are in a half, and the order, are
-    /// drawn anew from the seed for each pair of layers. A flow in one
-    /// dimension has nothing to condition on: its couplings are unconditional. With a range of temperatures all conditioners
-    /// see the temperature, and scales and shifts are functions of it.
+    /// The number of auxiliary variables that have to stand beside the coordinates of a system: with attention those asked for,
+    /// and the mean of the particles, which their coordinates about it leave out.
+    pub fn auxiliary_variables(&self, particles: Option<FreeParticles>) -> usize {
+        match (self.conditioner, particles) {
+            (ConditionerKind::Attention, Some(FreeParticles { space, .. })) => self.auxiliary.saturating_add(space),
+            _ => self.auxiliary,
+        }
+    }
+
+    /// The full description for coordinates of the given kinds, the last of which are [`Architecture::auxiliary_variables`].
+    /// Consecutive coupling layers transform complementary halves, consecutive autoregressive ones have opposite orders; which
+    /// coordinates are in a half, and the order, are drawn anew from the seed for each pair of layers. With attention a half is of
+    /// each particle the same: some of the axes, or, where there is a vector beside each, positions and vectors in turns. A flow
+    /// in one dimension has nothing to condition on: its couplings are unconditional. With a range of temperatures all
+    /// conditioners see the temperature, and scales and shifts are functions of it.
     ///
     /// `particles` are those that the coordinates are of, if they are those of identical particles about their mean.
     pub fn expand(
@@ -137,6 +176,13 @@ impl Architecture {
                 "mixing has no place in a continuous flow, which is one layer; leave it out".into(),
             ));
         }
+        if is_continuous && self.auxiliary > 0 && particles.is_some() {
+            return Err(FlowError::Spec(
+                "a field of identical particles has no auxiliary variables; leave auxiliary out, or choose attention"
+                    .into(),
+            ));
+        }
+        let tokens = self.tokens(particles)?;
         if self.couplings == 0 || self.couplings > MAX_COUPLINGS {
             return Err(FlowError::Spec(format!(
                 "couplings is {}; it must be from 1 to {MAX_COUPLINGS}",
@@ -150,20 +196,20 @@ impl Architecture {
         let mut layers = Vec::with_capacity(self.couplings + 1);
         let mut order = Vec::new();
         for i in 0..if is_continuous { 1 } else { self.couplings } {
-            let transformed = if i % 2 == 0 {
+            let transformed = if let Some(tokens) = tokens {
+                (0..d).filter(|&j| is_transformed(tokens, self.auxiliary > 0, j, i, seed)).collect()
+            } else if i % 2 == 0 {
                 order = Randoms::new(seed, Purpose::Architecture, i as u64).permutation(d);
-                (d / 2).max(1)
+                half(&order, (d / 2).max(1))
             } else {
                 order.reverse();
-                d - d / 2
+                half(&order, d - d / 2)
             };
-            let mut transformed = order[..transformed.min(d)].to_vec();
-            transformed.sort_unstable();
             if i > 0 && i % 2 == 0 && real.len() > 1 {
                 layers.extend(self.mixing.layer(&real, seed, i));
             }
-            let conditioner =
-                ConditionerSpec { kind: self.conditioner, hidden: self.hidden.clone(), activation: self.activation };
+            let (hidden, activation) = (self.hidden.clone(), self.activation);
+            let conditioner = ConditionerSpec { kind: self.conditioner, hidden, activation, tokens };
             let coupling = CouplingSpec { transformed, conditioner };
             layers.push(match self.kind {
                 ArchitectureKind::Nice | ArchitectureKind::NiceScaled => LayerSpec::Additive { coupling },
@@ -194,8 +240,9 @@ impl Architecture {
                 }
             });
         }
-        let scaled =
-            !matches!(self.kind, ArchitectureKind::Nice | ArchitectureKind::Gin | ArchitectureKind::Continuous);
+        layers.extend(tokens.map(|Tokens { particles, space, .. }| LayerSpec::Helmert { particles, space }));
+        let scaled = tokens.is_none()
+            && !matches!(self.kind, ArchitectureKind::Nice | ArchitectureKind::Gin | ArchitectureKind::Continuous);
         if scaled && temperatures.is_none() {
             layers.push(LayerSpec::GlobalAffine);
         } else if scaled && !real.is_empty() {
@@ -203,6 +250,7 @@ impl Architecture {
                 kind: ConditionerKind::Mlp,
                 hidden: vec![SCALE_BY_TEMPERATURE],
                 activation: self.activation,
+                tokens: None,
             };
             let coupling = CouplingSpec { transformed: real, conditioner };
             layers.push(LayerSpec::Affine { coupling, bound: self.log_scale_bound });
@@ -210,6 +258,38 @@ impl Architecture {
         let spec = FlowSpec { coordinates: kinds.to_vec(), prior: Prior::natural(kinds), layers, temperatures };
         spec.check()?;
         Ok(spec)
+    }
+
+    /// What attention is between, if that is what conditioners are.
+    fn tokens(&self, particles: Option<FreeParticles>) -> Result<Option<Tokens>, FlowError> {
+        use ArchitectureKind::{Autoregressive, Continuous, GinScaled, InverseAutoregressive, NiceScaled};
+        if self.conditioner != ConditionerKind::Attention {
+            return Ok(None);
+        }
+        let fail = |reason: &str| Err(FlowError::Spec(reason.into()));
+        let Some(FreeParticles { particles, space }) = particles else {
+            return fail("attention is between identical particles that nothing holds; this system has none");
+        };
+        if matches!(self.kind, Autoregressive | InverseAutoregressive | Continuous) {
+            return fail("attention is for couplings; choose another conditioner, or another kind");
+        }
+        if matches!(self.kind, NiceScaled | GinScaled) {
+            return fail("a scale for each coordinate tells particles apart; with attention choose nice or gin");
+        }
+        if self.mixing != Mixing::None {
+            return fail("mixing tells particles apart; leave it out with attention");
+        }
+        if self.auxiliary > 0 && Some(self.auxiliary) != particles.checked_mul(space) {
+            return Err(FlowError::Spec(format!(
+                "auxiliary is {}; with attention it must be 0, or {} for a vector beside each particle",
+                self.auxiliary,
+                particles.saturating_mul(space)
+            )));
+        }
+        if self.auxiliary == 0 && space < 2 {
+            return fail("particles on a line have one coordinate each; with attention set auxiliary to their number");
+        }
+        Ok(Some(Tokens { particles, space, heads: HEADS }))
     }
 
     fn continuous(&self, particles: Option<FreeParticles>) -> LayerSpec {

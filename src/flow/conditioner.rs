@@ -1,5 +1,6 @@
 //! The network of a coupling layer: from the coordinates that pass through to the parameters of the transform.
 
+use super::attention::{AttentionConditioner, WIDER};
 use super::error::FlowError;
 use super::fused::ProgramBuilder;
 use super::spec::Columns;
@@ -7,11 +8,16 @@ use crate::compute::Precision;
 use crate::compute::bias_activation::{Activation, bias_activation};
 use crate::compute::features::FeatureMap;
 use crate::compute::fused::{Coupling, DenseLayer, Stage, Transform};
+use crate::coords::CoordinateKind;
 use candle_core::{DType, Result, Tensor};
 use candle_nn::{Init, VarBuilder, init};
 
 const MAX_HIDDEN_LAYERS: usize = 16;
 const MAX_HIDDEN_WIDTH: usize = 8192;
+
+/// Of attention: what a batch of rows keeps grows as the square of the former and as the latter.
+const MAX_TOKENS: usize = 256;
+const MAX_TOKEN_WIDTH: usize = 1024;
 
 /// How the hidden layers of a conditioner are joined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -23,6 +29,8 @@ pub enum ConditionerKind {
     /// The first layer and then residual blocks of two layers each, with the activation before each layer (He et al.
     /// 2016): h + W₂·activation(W₁·activation(h)).
     Residual,
+    /// A block of attention between identical particles and a dense network of each, for each of so many equal widths.
+    Attention,
 }
 
 /// A network by the widths of its hidden layers.
@@ -32,6 +40,61 @@ pub struct ConditionerSpec {
     pub kind: ConditionerKind,
     pub hidden: Vec<usize>,
     pub activation: Activation,
+    /// What attention is between.
+    pub tokens: Option<Tokens>,
+}
+
+/// Identical particles as the tokens of attention. The first `particles · space` coordinates are theirs, one particle after the
+/// other; after them there may be as many auxiliary variables in the same order, which belong to the particles like these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tokens {
+    pub particles: usize,
+    pub space: usize,
+    /// The width of a token is a multiple of it.
+    pub heads: usize,
+}
+
+impl Tokens {
+    /// The particle of a coordinate, and which of its own it is.
+    pub(super) fn place(&self, column: usize) -> (usize, usize) {
+        let own = self.particles * self.space;
+        (column % own / self.space, column / own * self.space + column % self.space)
+    }
+
+    fn check(&self, transformed: &[usize], coordinates: usize) -> std::result::Result<(), String> {
+        let Self { particles, space, heads } = *self;
+        let own = particles.checked_mul(space).filter(|own| *own > 0 && particles <= MAX_TOKENS);
+        let Some(own) = own.filter(|own| coordinates == *own || Some(coordinates) == own.checked_mul(2)) else {
+            return Err(format!(
+                "{particles} particles (of at most {MAX_TOKENS}) in a space of {space}, with or without as many auxiliary \
+                 variables, do not have {coordinates} coordinates"
+            ));
+        };
+        if heads == 0 {
+            return Err("heads is 0; attention has one at least".into());
+        }
+        let channels = |particle: usize| {
+            let own = transformed.iter().map(|&j| self.place(j)).filter(move |(i, _)| *i == particle);
+            own.map(|(_, channel)| channel).collect::<Vec<_>>()
+        };
+        let first = channels(0);
+        if first.len() == coordinates / own * space || (1..particles).any(|particle| channels(particle) != first) {
+            return Err(
+                "transformed must be the same of each particle, and leave the conditioner something to see".into()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// In which order a transform has its parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ParameterOrder {
+    /// All of the first column, and so on.
+    ByColumn,
+    /// The first of all columns, and so on.
+    ByParameter,
 }
 
 impl ConditionerSpec {
@@ -44,12 +107,56 @@ impl ConditionerSpec {
                  block, of which the first, the third and so on are equal"
             )));
         }
-        Ok(())
+        match (self.kind, &self.tokens) {
+            (ConditionerKind::Attention, None) => Err(FlowError::Spec(format!(
+                "layer {layer}: attention is between identical particles; this system or layer has none"
+            ))),
+            (ConditionerKind::Attention, Some(tokens)) => {
+                let widths = &self.hidden;
+                let fit = widths.first().is_some_and(|&w| {
+                    w <= MAX_TOKEN_WIDTH && tokens.heads > 0 && w % tokens.heads == 0 && widths.iter().all(|&v| v == w)
+                });
+                if fit {
+                    return Ok(());
+                }
+                Err(FlowError::Spec(format!(
+                    "layer {layer}: hidden of attention must be equal widths, one for each block, multiples of {} and at most \
+                     {MAX_TOKEN_WIDTH}",
+                    tokens.heads
+                )))
+            }
+            (_, Some(_)) => Err(FlowError::Spec(format!("layer {layer}: tokens are of attention, which it has not"))),
+            (_, None) => Ok(()),
+        }
+    }
+
+    /// The same, of a layer that transforms some of so many coordinates.
+    pub(super) fn check_coupling(
+        &self,
+        layer: usize,
+        transformed: &[usize],
+        coordinates: &[CoordinateKind],
+    ) -> std::result::Result<(), FlowError> {
+        self.check(layer)?;
+        let Some(tokens) = &self.tokens else { return Ok(()) };
+        let fail = |reason: String| Err(FlowError::Spec(format!("layer {layer}: {reason}")));
+        if coordinates.contains(&CoordinateKind::Circular) {
+            return fail("particles that attention is between have no angles".into());
+        }
+        tokens.check(transformed, coordinates.len()).or_else(fail)
     }
 
     /// The number of weights of a network from so many features to so many outputs.
     pub(super) fn parameters(&self, features: usize, outputs: usize) -> usize {
-        network_parameters(features, &self.hidden, outputs)
+        let Some(Tokens { particles, .. }) = self.tokens else {
+            return network_parameters(features, &self.hidden, outputs);
+        };
+        let width = self.hidden.first().copied().unwrap_or(1);
+        // Of squares: queries, keys, values, what joins them, and the wide layer there and back. Biases and gains are fewer than
+        // eight times that over the width.
+        let block = width.saturating_mul(width).saturating_mul(4 + 2 * WIDER).saturating_add(width.saturating_mul(12));
+        let ends = (features / particles.max(1) + outputs / particles.max(1) + 4).saturating_mul(width);
+        block.saturating_mul(self.hidden.len()).saturating_add(ends)
     }
 }
 
@@ -82,6 +189,7 @@ pub(super) enum Conditioner {
         residual: bool,
         precision: Precision,
     },
+    Attention(AttentionConditioner),
     /// Without anything to look at, a conditioner is a learned constant.
     Constant(Tensor),
 }
@@ -167,9 +275,11 @@ impl Conditioner {
         }
     }
 
-    /// Adds the coupling layer of this conditioner and a transform to the program that the CPU runs, and says that it has.
+    /// Adds the coupling layer of this conditioner and a transform to the program that the CPU runs, and says whether it has:
+    /// attention has no kernel.
     pub fn fuse(&self, transform: Transform, program: &mut ProgramBuilder) -> bool {
         let (features, layers, residual) = match self {
+            Self::Attention(_) => return false,
             Self::Constant(output) => (Vec::new(), vec![program.constant(output)], false),
             Self::Network { features, layers, residual, .. } => {
                 let mut inputs = features.width();
@@ -191,6 +301,7 @@ impl Conditioner {
     /// Parameters (n, outputs) for coordinates x (n, d).
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
+            Self::Attention(attention) => attention.forward(x),
             Self::Constant(output) => output.unsqueeze(0)?.broadcast_as((x.dim(0)?, output.dim(0)?))?.contiguous(),
             Self::Network { features, layers, residual, precision } => {
                 let mut h = features.apply(x)?;

@@ -1,7 +1,7 @@
 //! Volume-preserving affine coupling: GIN (Sorrenson, Rother and Köthe 2020).
 
 use super::bijector::Bijector;
-use super::conditioner::Conditioner;
+use super::conditioner::{Conditioner, ParameterOrder};
 use super::fused::ProgramBuilder;
 use super::spec::{Columns, CouplingSpec};
 use crate::compute::fused::Transform;
@@ -21,7 +21,10 @@ pub struct GinCoupling {
 impl GinCoupling {
     pub fn new(spec: &CouplingSpec, bound: f64, columns: Columns<'_>, vb: &VarBuilder<'_>) -> Result<Self> {
         let transform = VolumePreservingTransform { columns: spec.transformed.clone(), bound };
-        Ok(Self { conditioner: spec.conditioner(columns, transform.parameters(), vb)?, transform })
+        Ok(Self {
+            conditioner: spec.conditioner(columns, transform.parameters(), ParameterOrder::ByParameter, vb)?,
+            transform,
+        })
     }
 }
 

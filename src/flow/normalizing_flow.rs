@@ -9,6 +9,7 @@ use super::error::FlowError;
 use super::fused::{ApplyRows, FusedFlow, have_stages};
 use super::gin::GinCoupling;
 use super::global_affine::GlobalAffine;
+use super::helmert::Helmert;
 use super::householder::Householder;
 use super::lu::Lu;
 use super::parameters::{Initialiser, Loaded, Trainable};
@@ -293,6 +294,7 @@ fn bijectors(spec: &FlowSpec, vb: VarBuilder<'_>, device: &Device) -> candle_cor
         let vb = vb.pp("layers").pp(i);
         Ok::<Box<dyn Bijector>, candle_core::Error>(match layer {
             LayerSpec::Permutation { order } => Box::new(Permutation::new(order, columns, device)?),
+            LayerSpec::Helmert { particles, space } => Box::new(Helmert::new(*particles, *space, columns, device)?),
             LayerSpec::GlobalAffine => Box::new(GlobalAffine::new(columns, &vb)?),
             LayerSpec::Lu { order } => Box::new(Lu::new(order, columns, &vb)?),
             LayerSpec::Householder { reflections } => Box::new(Householder::new(*reflections, columns, &vb)?),

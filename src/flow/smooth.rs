@@ -1,7 +1,7 @@
 //! Smooth coupling: mixtures of logistic distribution functions, as in Flow++ (Ho et al. 2019).
 
 use super::bijector::Bijector;
-use super::conditioner::Conditioner;
+use super::conditioner::{Conditioner, ParameterOrder};
 use super::fused::ProgramBuilder;
 use super::spec::{Columns, CouplingSpec};
 use crate::compute::fused::Transform;
@@ -22,7 +22,10 @@ pub struct SmoothCoupling {
 impl SmoothCoupling {
     pub fn new(spec: &CouplingSpec, shape: MixtureShape, columns: Columns<'_>, vb: &VarBuilder<'_>) -> Result<Self> {
         let transform = LogisticMixtureTransform { columns: spec.transformed.clone(), shape };
-        Ok(Self { conditioner: spec.conditioner(columns, transform.parameters(), vb)?, transform })
+        Ok(Self {
+            conditioner: spec.conditioner(columns, transform.parameters(), ParameterOrder::ByColumn, vb)?,
+            transform,
+        })
     }
 }
 

@@ -45,6 +45,9 @@ pub struct FlowSpec {
 pub enum LayerSpec {
     /// Coordinate `i` of the output is coordinate `order[i]` of the input.
     Permutation { order: Vec<usize> },
+    /// What the first coordinates have of N particles' in D dimensions becomes that about their mean, in Helmert's basis, and
+    /// √N times the mean.
+    Helmert { particles: usize, space: usize },
     /// One scale and one shift for each real coordinate, the same for all inputs.
     GlobalAffine,
     /// The real coordinates times P·L·(U + diag(s)), with learned triangular matrices: of what L·(U + diag(s)) makes of
@@ -160,6 +163,17 @@ impl FlowSpec {
                         return fail(format!("layer {i}: the permutation mixes real and circular coordinates"));
                     }
                 }
+                LayerSpec::Helmert { particles, space } => {
+                    let turned = particles.checked_mul(*space).filter(|turned| (1..=d).contains(turned));
+                    let Some(turned) = turned else {
+                        return fail(format!(
+                            "layer {i}: {particles} particles in a space of {space} are not among {d} coordinates"
+                        ));
+                    };
+                    if self.coordinates[..turned].contains(&CoordinateKind::Circular) {
+                        return fail(format!("layer {i}: coordinates of particles are not angles"));
+                    }
+                }
                 LayerSpec::GlobalAffine => {}
                 LayerSpec::Lu { order } => self.check_order(i, order)?,
                 LayerSpec::Householder { reflections } => {
@@ -174,6 +188,9 @@ impl FlowSpec {
                 LayerSpec::Autoregressive { order, conditioner, bound, .. } => {
                     self.check_order(i, order)?;
                     conditioner.check(i)?;
+                    if conditioner.tokens.is_some() {
+                        return fail(format!("layer {i}: attention is for couplings; choose another conditioner"));
+                    }
                     check_positive(i, "bound", *bound)?;
                 }
                 LayerSpec::Affine { coupling, bound } | LayerSpec::Gin { coupling, bound } => {
@@ -227,7 +244,7 @@ impl FlowSpec {
     /// The number of a layer's weights.
     fn parameters(&self, layer: &LayerSpec) -> usize {
         let (coupling, each) = match layer {
-            LayerSpec::Permutation { .. } => return 0,
+            LayerSpec::Permutation { .. } | LayerSpec::Helmert { .. } => return 0,
             LayerSpec::GlobalAffine => return 2 * self.dimension(),
             LayerSpec::Lu { order } => return order.len().saturating_mul(order.len()),
             LayerSpec::Householder { reflections } => return reflections.saturating_mul(self.real().len()),
@@ -278,7 +295,7 @@ impl FlowSpec {
         if real_only && t.iter().any(|&j| self.coordinates[j] == CoordinateKind::Circular) {
             return Err(FlowError::Spec(format!("layer {layer}: only splines can transform circular coordinates")));
         }
-        coupling.conditioner.check(layer)
+        coupling.conditioner.check_coupling(layer, t, &self.coordinates)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Rational-quadratic spline coupling (Durkan et al. 2019), circular for angles (Rezende et al. 2020).
 
 use super::bijector::Bijector;
-use super::conditioner::Conditioner;
+use super::conditioner::{Conditioner, ParameterOrder};
 use super::fused::ProgramBuilder;
 use super::spec::{Columns, CouplingSpec};
 use crate::compute::spline::{SplineKind, SplineTransform};
@@ -27,7 +27,10 @@ impl SplineCoupling {
         let kind = |j| if columns.is_circular(j) { SplineKind::Circular } else { SplineKind::Linear };
         let transformed: Vec<_> = spec.transformed.iter().map(|&j| (j, kind(j))).collect();
         let transform = SplineTransform::new(&transformed, bins, bound);
-        Ok(Self { conditioner: spec.conditioner(columns, transform.parameters(), vb)?, transform })
+        Ok(Self {
+            conditioner: spec.conditioner(columns, transform.parameters(), ParameterOrder::ByColumn, vb)?,
+            transform,
+        })
     }
 }
 

@@ -82,6 +82,8 @@ pub enum Purpose {
     SampleMove = 26,
     /// The moves of the pilots that tune these.
     PilotMove = 27,
+    /// Auxiliary variables of positions that come from elsewhere.
+    Auxiliary = 28,
     /// The noise of Langevin dynamics, new velocities, and the moves of Metropolis Monte Carlo. The pilots of simulations
     /// have the same four purposes and 8 more.
     SimulationNoise = 32,

@@ -38,7 +38,7 @@ pub struct ModelCard {
     pub effective_sample_fraction: f64,
     /// k̂ of the same samples; absent if it could not be fitted.
     pub pareto_k: Option<f64>,
-    /// The same over the range of temperatures; empty where there is none.
+    /// The same over the range of temperatures, and at those that frames were held out of; empty where there is none.
     pub by_temperature: Vec<TemperatureMeasure>,
     /// Mean log p of data that were held out from training, if there were any and it is finite.
     pub data_log_prob: Option<f64>,
@@ -56,6 +56,8 @@ pub struct TemperatureMeasure {
     pub effective_sample_fraction: f64,
     /// Absent if it could not be fitted.
     pub pareto_k: Option<f64>,
+    /// [`ModelCard::data_effective_fraction`] at this temperature, if there were data of it.
+    pub data_effective_fraction: Option<f64>,
 }
 
 /// A model covers its held-out data if their effective fraction is at least this part of that of its own samples.
@@ -67,9 +69,12 @@ pub fn covers(own: f64, of_data: f64) -> bool {
 }
 
 impl ModelCard {
-    /// Whether the model makes what the held-out data hold; nothing if there were no data.
+    /// Whether the model makes what the held-out data hold, at each temperature that they are of; nothing if there were no data.
     pub fn covers_data(&self) -> Option<bool> {
-        self.data_effective_fraction.map(|of_data| covers(self.effective_sample_fraction, of_data))
+        let at_reference = (self.effective_sample_fraction, self.data_effective_fraction);
+        let others = self.by_temperature.iter().map(|m| (m.effective_sample_fraction, m.data_effective_fraction));
+        let of = |(own, of_data): (f64, Option<f64>)| of_data.map(|of_data| covers(own, of_data));
+        std::iter::once(at_reference).chain(others).filter_map(of).reduce(|all, one| all && one)
     }
 }
 
@@ -90,7 +95,10 @@ impl ModelCard {
             return Err("its card was measured at temperatures that there are not".into());
         }
         let fractions = [Some(self.effective_sample_fraction), self.data_effective_fraction];
-        let measured = self.by_temperature.iter().map(|m| m.effective_sample_fraction);
+        let measured = self
+            .by_temperature
+            .iter()
+            .flat_map(|m| [Some(m.effective_sample_fraction), m.data_effective_fraction].into_iter().flatten());
         if fractions.into_iter().flatten().chain(measured).any(|f| !(0.0..=1.0).contains(&f)) {
             return Err("its card names an effective fraction that is not from 0 to 1".into());
         }

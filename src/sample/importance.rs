@@ -140,6 +140,11 @@ impl Generator {
         target: TargetBatch,
     ) -> WeightedBatch {
         let kt = self.kt(run.key.temperature);
+        let mut target = target;
+        let variance = self.auxiliary_variance(&run.key);
+        for (ladj, y) in target.ladj.iter_mut().zip(coordinates.chunks_exact(self.target.dimension())) {
+            *ladj += self.target.log_auxiliary(y, variance) - self.target.log_auxiliary(y, 1.0);
+        }
         let mut batch = WeightedBatch {
             first_index: run.first_index,
             latents,
@@ -158,11 +163,24 @@ impl Generator {
         batch
     }
 
-    /// log p_τ(x) (n) of positions x (n, D): the density that [`Generator::draw`] samples from.
+    /// The variance of auxiliary variables: of scaled latents τ, as the note's §4 has it of all coordinates, else 1.
+    fn auxiliary_variance(&self, key: &SampleKey) -> f64 {
+        if key.method == Method::LatentScaling { self.latent_temperature(key) } else { 1.0 }
+    }
+
+    /// log p_τ(x) (n) of positions x (n, D): the density that [`Generator::draw`] samples from. Of a model with auxiliary
+    /// variables it is log p_τ(x, a) − log N(a) of one a, drawn as a function of x.
     pub fn log_prob(&self, key: &SampleKey, positions: &[f64]) -> Result<Vec<f64>, SampleError> {
         let tau = self.latent_temperature(key);
         let d = self.target.dimension();
-        let (coordinates, ladj) = self.target.to_coordinates(positions);
+        let (mut coordinates, mut ladj) = self.target.to_coordinates(positions);
+        let variance = self.auxiliary_variance(key);
+        let first = d - self.target.coordinates().auxiliary();
+        for (ladj, y) in ladj.iter_mut().zip(coordinates.chunks_exact_mut(d)) {
+            *ladj -= self.target.log_auxiliary(y, 1.0);
+            y[first..].iter_mut().for_each(|a| *a *= variance.sqrt());
+            *ladj += self.target.log_auxiliary(y, variance);
+        }
         let (latents, flow_ladj) = self.flow.apply_rows(&coordinates, Tau::One(tau), Direction::Inverse)?;
         let log_q = latents.chunks_exact(d).map(|z| self.flow.prior().log_prob(z, tau));
         Ok(log_q.zip(flow_ladj).zip(ladj).map(|((q, f), c)| q + f - c).collect())

@@ -80,10 +80,11 @@ impl Generator {
     /// (§4.2 of the note). One for a flow of constant Jacobian. It takes no energies.
     pub fn predicted_fraction(&self, key: &SampleKey, batch: &WeightedBatch) -> f64 {
         let tau = self.latent_temperature(key);
-        let latents = batch.latents.chunks_exact(self.target.dimension());
+        let d = self.target.dimension();
+        let drawn = batch.latents.chunks_exact(d).zip(batch.coordinates.chunks_exact(d));
         let mut weights = WeightAccumulator::default();
-        for (z, log_prob) in latents.zip(&batch.log_probs) {
-            let ladj = log_prob - self.flow.prior().log_prob(z, tau);
+        for ((z, y), log_prob) in drawn.zip(&batch.log_probs) {
+            let ladj = log_prob + self.target.log_auxiliary(y, tau) - self.flow.prior().log_prob(z, tau);
             weights.add(if ladj.is_finite() { -(1.0 - 1.0 / tau) * ladj } else { f64::NEG_INFINITY });
         }
         weights.summary().effective_fraction()

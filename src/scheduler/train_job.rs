@@ -64,7 +64,12 @@ pub(super) async fn train(scheduler: &Scheduler, claim: &Claim, spec: &TrainingJ
         if let Outcome::Finished { card, .. } = &outcome {
             for m in &card.by_temperature {
                 let percent = 100.0 * m.effective_sample_fraction;
-                observer.keeper.note(format!("at temperature {}: {percent:.1} % effective samples", m.temperature));
+                let seen = m
+                    .data_effective_fraction
+                    .map(|of_data| format!(", {:.1} % as held-out data see it", 100.0 * of_data));
+                let seen = seen.unwrap_or_default();
+                let temperature = m.temperature;
+                observer.keeper.note(format!("at temperature {temperature}: {percent:.1} % effective samples{seen}"));
             }
         }
         if let Outcome::Finished { reason: StopReason::BudgetSpent, .. } = &outcome {

@@ -9,7 +9,7 @@ use crate::contract::v1::job_service_server::JobService;
 use crate::contract::{
     FieldError, chosen_recipe, encode_state_event, id_of, job_event, simulation_plan, training_plan,
 };
-use crate::coords::{free_particles, preview_kinds};
+use crate::coords::{CoordinateKind, free_particles, preview_kinds};
 use crate::energy::has_start;
 use crate::energy::{EnergyScale, System};
 use crate::scheduler::load_system;
@@ -226,12 +226,14 @@ fn temperature(task: &v1::TrainingTask, system: &System, dataset: Option<&Datase
 /// for a large molecule.
 async fn check_flow(system: System, plan: TrainingPlan, has_data: bool) -> Result<TrainingPlan, ApiError> {
     let checked = tokio::task::spawn_blocking(move || {
-        let kinds =
+        let mut kinds =
             preview_kinds(&system, has_data, &plan.coordinates).map_err(|e| ApiError::Unsuitable(e.to_string()))?;
+        let particles = free_particles(&system);
+        kinds.extend(vec![CoordinateKind::Real; plan.architecture.auxiliary_variables(particles)]);
         plan.check_dimension(kinds.len()).map_err(|e| FieldError::from_sentence("job.training.", &e))?;
         let spec = plan
             .architecture
-            .expand(&kinds, free_particles(&system), plan.conditions(), plan.seed)
+            .expand(&kinds, particles, plan.conditions(), plan.seed)
             .map_err(|e| FieldError::invalid("job.training.architecture", e.to_string()))?;
         plan.check_flow(&spec).map_err(|e| FieldError::from_sentence("job.training.", &e))?;
         Ok(plan)

@@ -9,7 +9,7 @@ const TRAINED: f64 = 0.1;
 
 /// Held-out frames that are asked, at least. The mean weight of fewer is often that of one frame in a tail of the flow; and a
 /// mode with a tenth of the frames is not among fewer with a probability of an eighth.
-const FEWEST_FRAMES: usize = 20;
+pub(super) const FEWEST_FRAMES: usize = 20;
 
 impl Trainer {
     /// Says, once in a run, that the flow makes good samples of only a part of what the data hold: the weights of its own look

@@ -1,5 +1,6 @@
 //! Configurations to train on: in flow coordinates, split into what is trained on and what is held out.
 
+use super::coverage::FEWEST_FRAMES;
 use super::plan::TrainingPlan;
 use super::trainer::TrainError;
 use crate::coords::ReducedTarget;
@@ -21,6 +22,9 @@ const STANDARDISED: usize = 2048;
 /// Held-out frames that are measured on, at most.
 const MAX_HELD_OUT: usize = 8192;
 
+/// Temperatures that they are of, beside that of the plan.
+const MAX_OTHERS: usize = 16;
+
 /// Configurations to train on.
 #[derive(Clone, Debug)]
 pub struct TrainingData {
@@ -38,11 +42,61 @@ pub(super) struct PreparedData {
     training: TrainingFrames,
     /// The latent temperature of each frame trained on; empty where all are the plan's.
     taus: Vec<f64>,
-    held_out: Vec<f64>,
-    /// ladj (y → x) and U/kT at the plan's temperature of held-out frames.
-    held_out_ladj: Vec<f64>,
-    held_out_reduced: Vec<f64>,
+    /// What a flow is measured on at the plan's temperature.
+    held_out: HeldOutFrames,
+    /// The same at other temperatures of a range that there are frames of, ascending.
+    others: Vec<HeldOutFrames>,
     pub digest: String,
+}
+
+/// Frames that a flow is measured on at a temperature.
+#[derive(Debug)]
+struct HeldOutFrames {
+    temperature: f64,
+    /// Flow coordinates (n, d).
+    frames: Vec<f64>,
+    /// ladj (y → x) and U/kT (n).
+    ladj: Vec<f64>,
+    reduced: Vec<f64>,
+}
+
+impl HeldOutFrames {
+    /// At most so many of the frames of these indices, spread over them, from coordinates (n, d) and ladj (n) of positions (n, D).
+    fn new(
+        target: &ReducedTarget,
+        temperature: f64,
+        (frames, most): (&[usize], usize),
+        (y, ladj, positions): (&[f64], &[f64], &[f64]),
+    ) -> Result<Self, TrainError> {
+        let (d, dx) = (target.dimension(), target.system().dimension());
+        let stride = frames.len().div_ceil(most).max(1);
+        let kept: Vec<usize> = frames.iter().skip(stride - 1).step_by(stride).copied().collect();
+        let rows =
+            |all: &[f64], width: usize| kept.iter().flat_map(|i| all[i * width..(i + 1) * width].to_vec()).collect();
+        let positions: Vec<f64> = rows(positions, dx);
+        let mut energies = vec![0.0; kept.len()];
+        target.system().potential().evaluate(&positions, &mut energies, None)?;
+        let kt = target.system().scale().kt(temperature);
+        let reduced = energies.into_iter().map(|u| u / kt).collect();
+        Ok(Self { temperature, frames: rows(y, d), ladj: rows(ladj, 1), reduced })
+    }
+
+    /// A flow on these, at their latent temperature.
+    fn measure(&self, flow: &Flow, tau: f64) -> Result<HeldOut, TrainError> {
+        let d = flow.spec().dimension();
+        let (mut sum, mut weights) = (0.0, LogSumExp::default());
+        let frames = self.frames.chunks(1024 * d);
+        for ((y, ladj), u) in frames.zip(self.ladj.chunks(1024)).zip(self.reduced.chunks(1024)) {
+            let (z, ladj_z) = flow.apply_rows(y, Tau::One(tau), Direction::Inverse)?;
+            for (((z, ladj_z), ladj), u) in z.chunks_exact(d).zip(ladj_z).zip(ladj).zip(u) {
+                let log_prob = flow.prior().log_prob(z, tau) + ladj_z - ladj;
+                sum += log_prob;
+                weights.add(if log_prob.is_nan() { f64::INFINITY } else { -u - log_prob });
+            }
+        }
+        let n = self.ladj.len() as f64;
+        Ok(HeldOut { log_prob: sum / n, log_mean_weight: weights.value() - n.ln() })
+    }
 }
 
 /// Frames (n, d), where batches of them are made.
@@ -94,7 +148,7 @@ impl PreparedData {
         plan: &TrainingPlan,
         device: &Device,
     ) -> Result<Self, TrainError> {
-        let (d, dx) = (target.dimension(), target.system().dimension());
+        let d = target.dimension();
         let TrainingData { positions, temperatures, digest } = data;
         let (y, ladj) = target.to_coordinates(&positions);
         if let Some(frame) = y.chunks_exact(d).position(|row| row.iter().any(|v| !v.is_finite())) {
@@ -113,70 +167,61 @@ impl PreparedData {
             )));
         }
         let held_out = held_out_frames(n, &temperatures);
-        let is_held_out = |frame: usize| held_out[frame];
-        // Coverage is judged at the plan's temperature, by the frames that are nearest to it.
-        let gap = |frame: usize| temperatures.get(frame).map_or(0.0, |t| (t / plan.temperature).ln().abs());
-        let least = (0..n).filter(|&frame| is_held_out(frame)).map(gap).fold(f64::INFINITY, f64::min);
-        let is_measured_on = |frame: usize| is_held_out(frame) && gap(frame) <= least;
-        let thin = (0..n).filter(|&frame| is_measured_on(frame)).count().div_ceil(MAX_HELD_OUT).max(1);
-        let mut seen = 0;
-        let mut training = Vec::with_capacity(y.len());
-        let mut prepared = Self {
-            training: TrainingFrames::Host(Vec::new()),
-            taus: Vec::new(),
-            held_out: Vec::new(),
-            held_out_ladj: Vec::new(),
-            held_out_reduced: Vec::new(),
-            digest,
+        // Coverage is judged at the plan's temperature by the frames that are nearest to it.
+        let of = |frame: usize| temperatures.get(frame).copied().unwrap_or(plan.temperature);
+        let gap = |frame: usize| (of(frame) / plan.temperature).ln().abs();
+        let held = || (0..n).filter(|&frame| held_out[frame]);
+        let least = held().map(gap).fold(f64::INFINITY, f64::min);
+        let frames_where = |is_measured: &dyn Fn(usize) -> bool| held().filter(|&f| is_measured(f)).collect::<Vec<_>>();
+        let measured_at = |temperature, frames: &[usize], most| {
+            HeldOutFrames::new(target, temperature, (frames, most), (&y, &ladj, &positions))
         };
-        let mut held_out_positions = Vec::new();
-        for (frame, (row, ladj)) in y.chunks_exact(d).zip(ladj).enumerate() {
-            if !is_held_out(frame) {
-                training.extend_from_slice(row);
-                if plan.temperature_range.is_some() {
-                    prepared.taus.extend(temperatures.get(frame).map(|t| t / plan.temperature));
+        let at_reference = frames_where(&|frame| gap(frame) <= least);
+        let mut others = Vec::new();
+        if let Some(range) = plan.temperature_range {
+            let is_other = |frame: usize| gap(frame) > least && (range.low..=range.high).contains(&of(frame));
+            let mut known: Vec<f64> = held().filter(|&frame| is_other(frame)).map(of).collect();
+            known.sort_unstable_by(f64::total_cmp);
+            known.dedup();
+            for &temperature in known.iter().step_by(known.len().div_ceil(MAX_OTHERS).max(1)) {
+                let frames = frames_where(&|frame| of(frame) == temperature && gap(frame) > least);
+                if frames.len() >= FEWEST_FRAMES {
+                    others.push(measured_at(temperature, &frames, MAX_HELD_OUT / MAX_OTHERS)?);
                 }
-            } else if is_measured_on(frame) {
-                seen += 1;
-                if seen % thin != 0 {
-                    continue;
-                }
-                prepared.held_out.extend_from_slice(row);
-                prepared.held_out_ladj.push(ladj);
-                held_out_positions.extend_from_slice(&positions[frame * dx..(frame + 1) * dx]);
             }
         }
-        prepared.training = match device {
+        let (mut training, mut taus) = (Vec::with_capacity(y.len()), Vec::new());
+        for (frame, row) in y.chunks_exact(d).enumerate().filter(|(frame, _)| !held_out[*frame]) {
+            training.extend_from_slice(row);
+            if plan.temperature_range.is_some() {
+                taus.extend(temperatures.get(frame).map(|t| t / plan.temperature));
+            }
+        }
+        let held_out = measured_at(plan.temperature, &at_reference, MAX_HELD_OUT)?;
+        let training = match device {
             Device::Cpu => TrainingFrames::Host(training),
             device => TrainingFrames::Device(Tensor::from_slice(&training, (training.len() / d, d), device)?),
         };
-        let mut energies = vec![0.0; prepared.held_out_ladj.len()];
-        target.system().potential().evaluate(&held_out_positions, &mut energies, None)?;
-        let kt = target.system().scale().kt(plan.temperature);
-        prepared.held_out_reduced = energies.into_iter().map(|u| u / kt).collect();
-        Ok(prepared)
+        Ok(Self { training, taus, held_out, others, digest })
     }
 
     /// Frames that a flow is measured on.
     pub fn held_out_frames(&self) -> usize {
-        self.held_out_ladj.len()
+        self.held_out.ladj.len()
     }
 
     /// A flow on what is held out, at the temperature of the plan.
     pub fn measure(&self, flow: &Flow) -> Result<HeldOut, TrainError> {
-        let d = flow.spec().dimension();
-        let (mut sum, mut weights) = (0.0, LogSumExp::default());
-        let frames = self.held_out.chunks(1024 * d);
-        for ((y, ladj), u) in frames.zip(self.held_out_ladj.chunks(1024)).zip(self.held_out_reduced.chunks(1024)) {
-            let (z, ladj_z) = flow.apply_rows(y, Tau::REFERENCE, Direction::Inverse)?;
-            for (((z, ladj_z), ladj), u) in z.chunks_exact(d).zip(ladj_z).zip(ladj).zip(u) {
-                let log_prob = flow.prior().log_prob(z, 1.0) + ladj_z - ladj;
-                sum += log_prob;
-                weights.add(if log_prob.is_nan() { f64::INFINITY } else { -u - log_prob });
-            }
-        }
-        let n = self.held_out_ladj.len() as f64;
-        Ok(HeldOut { log_prob: sum / n, log_mean_weight: weights.value() - n.ln() })
+        self.held_out.measure(flow, 1.0)
+    }
+
+    /// Other temperatures of the plan's range that frames are held out of, and a flow on these.
+    pub fn measure_others(&self, flow: &Flow, plan: &TrainingPlan) -> Result<Vec<(f64, HeldOut)>, TrainError> {
+        let one = |held_out: &HeldOutFrames| {
+            let temperature = held_out.temperature;
+            Ok((temperature, held_out.measure(flow, temperature / plan.temperature)?))
+        };
+        self.others.iter().map(one).collect()
     }
 
     /// Frames (n, d), spread over all: enough to know how far coordinates reach.

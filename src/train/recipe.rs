@@ -195,6 +195,7 @@ impl Recipe {
             spline_bound: 5.0,
             log_scale_bound,
             tolerance: 1e-4,
+            auxiliary: 0,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The run around the step: checkpoints, progress, budgets and the end.
 
 use super::checkpoint::CheckpointError;
+use super::data::HeldOut;
 use super::trainer::{Step, StepReport, TrainError, Trainer};
 use crate::compute::DeviceError;
 use crate::flow::{Flow, TemperatureRange};
@@ -170,8 +171,10 @@ fn proceed(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome
     let samples = trainer.plan.validation.samples.max(FINAL_SAMPLES);
     let weights = trainer.validate(trainer.plan.temperature, samples, observer)?;
     let mut by_temperature = Vec::new();
-    for temperature in trainer.plan.temperature_range.into_iter().flat_map(measured_at) {
-        by_temperature.push(measure(temperature, &trainer.validate(temperature, samples, observer)?));
+    let seen = trainer.held_out_at_others()?;
+    for temperature in measured_at(trainer.plan.temperature_range, &seen) {
+        let held_out = seen.iter().find(|(of, _)| *of == temperature).map(|(_, held_out)| held_out);
+        by_temperature.push(measure(temperature, &trainer.validate(temperature, samples, observer)?, held_out));
     }
     let report = progress(trainer, last_step.as_ref(), clock.rate, weights.clone())?;
     observer.progress(&report);
@@ -443,16 +446,23 @@ fn progress(trainer: &Trainer, last: Option<&Step>, rate: f64, weights: WeightSu
     })
 }
 
-/// Temperatures in equal ratios from one end of the range to the other.
-fn measured_at(range: TemperatureRange) -> impl Iterator<Item = f64> {
-    (0..FINAL_TEMPERATURES).map(move |i| range.at(i as f64 / (FINAL_TEMPERATURES - 1) as f64))
+/// Temperatures in equal ratios from one end of the range to the other, and those that frames are held out of; ascending.
+fn measured_at(range: Option<TemperatureRange>, held_out: &[(f64, HeldOut)]) -> Vec<f64> {
+    let spread = |range: TemperatureRange| {
+        (0..FINAL_TEMPERATURES).map(move |i| range.at(i as f64 / (FINAL_TEMPERATURES - 1) as f64))
+    };
+    let mut all: Vec<f64> = range.into_iter().flat_map(spread).chain(held_out.iter().map(|(t, _)| *t)).collect();
+    all.sort_unstable_by(f64::total_cmp);
+    all.dedup();
+    all
 }
 
-fn measure(temperature: f64, weights: &WeightSummary) -> TemperatureMeasure {
+fn measure(temperature: f64, weights: &WeightSummary, held_out: Option<&HeldOut>) -> TemperatureMeasure {
     TemperatureMeasure {
         temperature,
         effective_sample_fraction: weights.effective_fraction(),
         pareto_k: weights.pareto_k.is_finite().then_some(weights.pareto_k),
+        data_effective_fraction: held_out.map(|held_out| held_out.effective_fraction(weights.log_z)),
     }
 }
 
@@ -464,14 +474,13 @@ fn finish(
 ) -> Result<Outcome, Turn> {
     let mut card = Box::new(trainer.card());
     card.validation_samples = weights.samples;
-    let at_reference = measure(card.temperature, weights);
+    let held_out = trainer.held_out()?;
+    let at_reference = measure(card.temperature, weights, held_out.as_ref());
     card.effective_sample_fraction = at_reference.effective_sample_fraction;
     card.pareto_k = at_reference.pareto_k;
+    card.data_effective_fraction = at_reference.data_effective_fraction;
+    card.data_log_prob = held_out.map(|held_out| held_out.log_prob).filter(|log_prob| log_prob.is_finite());
     card.by_temperature = by_temperature;
-    if let Some(held_out) = trainer.held_out()? {
-        card.data_log_prob = held_out.log_prob.is_finite().then_some(held_out.log_prob);
-        card.data_effective_fraction = Some(held_out.effective_fraction(weights.log_z));
-    }
     let model = Generator::encode(&trainer.target, trainer.flow.spec(), &trainer.frozen()?, &card)?;
     Ok(Outcome::Finished { reason, card, model })
 }

@@ -7,7 +7,9 @@ use super::plan::TrainingPlan;
 use super::replay::Buffer;
 use super::{maximum_likelihood, own_samples, reverse_kl};
 use crate::compute::adam::Tally;
-use crate::coords::{CoordinatesError, CoordinatesSpec, ReducedTarget, choose_coordinates, free_particles};
+use crate::coords::{
+    CoordinatesError, CoordinatesSpec, ReducedTarget, choose_coordinates, free_particles, with_auxiliary,
+};
 use crate::energy::{EnergyError, System};
 use crate::flow::{Flow, FlowError, Tau, Weights};
 use crate::math::{Purpose, Randoms};
@@ -202,12 +204,15 @@ impl Trainer {
         }
         plan.check_variable(&system).map_err(TrainError::Plan)?;
         let positions = data.as_ref().map(|d| d.positions.as_slice());
+        let particles = free_particles(&system);
         let coordinates = match coordinates {
             Some(spec) => spec.build(system.dimension())?,
-            None => choose_coordinates(&system, positions, plan.temperature, &plan.coordinates)?,
+            None => {
+                let own = choose_coordinates(&system, positions, plan.temperature, &plan.coordinates)?;
+                with_auxiliary(own, plan.architecture.auxiliary_variables(particles))?
+            }
         };
-        let spec =
-            plan.architecture.expand(coordinates.kinds(), free_particles(&system), plan.conditions(), plan.seed)?;
+        let spec = plan.architecture.expand(coordinates.kinds(), particles, plan.conditions(), plan.seed)?;
         plan.check_dimension(coordinates.kinds().len()).map_err(TrainError::Plan)?;
         plan.check_flow(&spec).map_err(TrainError::Plan)?;
         let target = ReducedTarget::new(system, Arc::clone(&coordinates));
@@ -492,6 +497,12 @@ impl Trainer {
     pub(super) fn held_out(&self) -> Result<Option<HeldOut>, TrainError> {
         let Some(data) = &self.data else { return Ok(None) };
         Ok(Some(data.measure(&self.present()?)?))
+    }
+
+    /// The same at each of the other temperatures of the range that there are data of.
+    pub(super) fn held_out_at_others(&self) -> Result<Vec<(f64, HeldOut)>, TrainError> {
+        let Some(data) = &self.data else { return Ok(Vec::new()) };
+        data.measure_others(&self.present()?, &self.plan)
     }
 }
 

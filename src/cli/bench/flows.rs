@@ -45,8 +45,12 @@ impl FlowShape {
     /// The description of the flow that is sampled from.
     pub fn spec(&self) -> FlowSpec {
         let (d, half) = (self.dimension, self.dimension / 2);
-        let conditioner =
-            ConditionerSpec { kind: ConditionerKind::Mlp, hidden: vec![self.width; 2], activation: Activation::Relu };
+        let conditioner = ConditionerSpec {
+            kind: ConditionerKind::Mlp,
+            hidden: vec![self.width; 2],
+            activation: Activation::Relu,
+            tokens: None,
+        };
         let layers = (0..self.couplings).map(|i| {
             let transformed = if i % 2 == 0 { (half..d).collect() } else { (0..half).collect() };
             let coupling = CouplingSpec { transformed, conditioner: conditioner.clone() };
@@ -70,6 +74,7 @@ impl FlowShape {
             couplings: self.couplings,
             conditioner: ConditionerKind::Mlp,
             mixing: Default::default(),
+            auxiliary: 0,
             hidden: vec![self.width; 2],
             activation: Activation::Relu,
             bins: BINS,

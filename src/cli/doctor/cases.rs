@@ -19,7 +19,7 @@ pub(super) fn cases() -> Vec<(&'static str, FlowSpec)> {
         |half: usize, bins| LayerSpec::Spline { coupling: coupling(&halves[half], Activation::Silu), bins, bound: 3.0 };
     let residual = |activation| {
         let kind = ConditionerKind::Residual;
-        let conditioner = ConditionerSpec { kind, hidden: vec![HIDDEN[0]; 3], activation };
+        let conditioner = ConditionerSpec { kind, hidden: vec![HIDDEN[0]; 3], activation, tokens: None };
         let coupling = CouplingSpec { transformed: halves[0].clone(), conditioner };
         LayerSpec::Spline { coupling, bins: 8, bound: 3.0 }
     };
@@ -79,6 +79,6 @@ fn flow(kinds: &[CoordinateKind], layers: Vec<LayerSpec>) -> FlowSpec {
 fn coupling(transformed: &[usize], activation: Activation) -> CouplingSpec {
     CouplingSpec {
         transformed: transformed.to_vec(),
-        conditioner: ConditionerSpec { kind: ConditionerKind::Mlp, hidden: HIDDEN.to_vec(), activation },
+        conditioner: ConditionerSpec { kind: ConditionerKind::Mlp, hidden: HIDDEN.to_vec(), activation, tokens: None },
     }
 }

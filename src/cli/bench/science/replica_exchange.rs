@@ -47,34 +47,51 @@ fn plan(system: &System, ladder: &[f64], saves: u64, seed: u64) -> SimulationPla
     }
 }
 
-/// Frames at a temperature to train on, and the energy evaluations of the whole ladder that they took.
+/// Frames to train on of each rung of the ladder from the least to the largest of the temperatures, and the energy evaluations of
+/// the whole ladder that they took.
 pub(super) fn training_data(
     system: &System,
     ladder: &[f64],
-    temperature: f64,
+    temperatures: &[f64],
 ) -> Result<(TrainingData, u64), CliError> {
     let failed = |e: &dyn std::fmt::Display| CliError::failed(format!("replica exchange: {e}"));
-    let index = ladder.iter().position(|t| *t == temperature);
-    let index = index.ok_or_else(|| failed(&format!("{temperature} is not on the ladder")))?;
+    let (low, high) = ends(temperatures);
+    let rungs: Vec<usize> = (0..ladder.len()).filter(|&i| (low..=high).contains(&ladder[i])).collect();
+    if rungs.is_empty() {
+        return Err(failed(&format!("nothing from {low} to {high} is on the ladder")));
+    }
     let (start, _) = own_start(system, RELAXED).map_err(|e| failed(&e))?;
-    let saves = TRAINING_FRAMES.div_ceil(WALKERS) as u64;
+    let saves = TRAINING_FRAMES.div_ceil(WALKERS * rungs.len()) as u64;
     let plan = plan(system, ladder, saves, TRAINING_SEED);
-    let evaluations = (plan.equilibration_steps + plan.production_steps)
-        * u64::from(LEAPFROG_STEPS)
-        * (WALKERS * ladder.len()) as u64;
+    let moves = plan.equilibration_steps + plan.production_steps;
+    let of_a_move = if matches!(plan.method, Method::HybridMonteCarlo { .. }) { u64::from(LEAPFROG_STEPS) } else { 1 };
+    let evaluations = moves * of_a_move * (WALKERS * ladder.len()) as u64;
     let d = system.dimension();
     let mut simulation = Simulation::new(plan, system.clone(), &start).map_err(|e| failed(&e))?;
-    let mut positions = Vec::with_capacity(saves as usize * WALKERS * d);
+    let mut data = TrainingData {
+        positions: Vec::with_capacity(saves as usize * WALKERS * rungs.len() * d),
+        temperatures: Vec::new(),
+        digest: format!("replica exchange of seed {TRAINING_SEED}"),
+    };
     for _ in 0..saves {
         let saved = loop {
             if let Some(saved) = simulation.advance().map_err(|e| failed(&e))?.frames {
                 break saved;
             }
         };
-        positions.extend_from_slice(&saved.positions[index * WALKERS * d..][..WALKERS * d]);
+        for &rung in &rungs {
+            data.positions.extend_from_slice(&saved.positions[rung * WALKERS * d..][..WALKERS * d]);
+            if rungs.len() > 1 {
+                data.temperatures.extend([ladder[rung]; WALKERS]);
+            }
+        }
     }
-    let digest = format!("replica exchange of seed {TRAINING_SEED}");
-    Ok((TrainingData { positions, temperatures: Vec::new(), digest }, evaluations))
+    Ok((data, evaluations))
+}
+
+/// The least and the largest of the temperatures.
+pub(super) fn ends(temperatures: &[f64]) -> (f64, f64) {
+    temperatures.iter().fold((f64::INFINITY, 0.0f64), |(low, high), &t| (low.min(t), high.max(t)))
 }
 
 /// What is gathered at one temperature.

@@ -34,8 +34,6 @@ pub(super) struct Published {
 
 /// Where the exact answers of a target come from.
 pub(super) enum References {
-    /// There are none.
-    Unknown,
     /// From the potential, one temperature at a time.
     Exact(fn(&System, Option<&Regions>, f64) -> Result<Reference, CliError>),
     /// Replica exchange over a ladder that has the target's temperatures among its own.
@@ -141,7 +139,6 @@ impl Target {
         frames: usize,
     ) -> Result<Vec<Reference>, CliError> {
         match self.references {
-            References::Unknown => Ok(self.temperatures.iter().map(|_| Reference::unknown()).collect()),
             References::Exact(reference) => self.temperatures.iter().map(|&t| reference(system, regions, t)).collect(),
             References::ReplicaExchange(ladder) => {
                 replica_exchange::references(system, regions, ladder, self.temperatures, frames)
@@ -153,7 +150,7 @@ impl Target {
     pub fn data(&self, system: &System) -> Result<Option<(TrainingData, u64)>, CliError> {
         match self.references {
             References::ReplicaExchange(ladder) if self.has_data => {
-                replica_exchange::training_data(system, ladder, self.trained_at).map(Some)
+                replica_exchange::training_data(system, ladder, self.temperatures).map(Some)
             }
             _ => Ok(None),
         }

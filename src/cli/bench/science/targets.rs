@@ -24,6 +24,9 @@ const MOLECULE_LADDER: [f64; 9] = [300.0, 346.0, 400.0, 447.0, 500.0, 548.0, 600
 /// Temperatures over which clusters melt and come together again.
 const CLUSTER_LADDER: [f64; 6] = [1.0, 1.25, 1.55, 1.93, 2.41, 3.0];
 
+/// Temperatures over which the dimer opens and closes.
+const DIMER_LADDER: [f64; 11] = [0.5, 0.6, 0.72, 0.86, 1.0, 1.25, 1.55, 2.0, 2.5, 3.2, 4.0];
+
 const TORSIONS: [[usize; 4]; 2] = [[4, 6, 8, 14], [6, 8, 14, 16]];
 /// Bins of each torsion.
 const TORSION_BINS: usize = 64;
@@ -116,8 +119,8 @@ pub(super) static TARGETS: [Target; 11] = [
         temperatures: &[0.5, 1.0, 2.0],
         // Open, then closed.
         regions: |_| modes(1, 2, |x, _| usize::from((x[0] - x[2]).hypot(x[1] - x[3]) < DIMER_SADDLE)),
-        references: References::Unknown,
-        has_data: false,
+        references: References::ReplicaExchange(&DIMER_LADDER),
+        has_data: true,
         published: &[
             published(0.5, Quantity::DeltaF, -14.45, UMBRELLA),
             published(1.0, Quantity::DeltaF, -7.09, UMBRELLA),

@@ -2,6 +2,7 @@
 
 use super::super::super::client::CliError;
 use super::super::super::output::duration;
+use super::replica_exchange::ends;
 use super::target::Target;
 use crate::energy::System;
 use crate::flow::TemperatureRange;
@@ -22,8 +23,8 @@ fn plan_of(
     seconds: Option<f64>,
     has_data: bool,
 ) -> TrainingPlan {
-    let ends = target.temperatures.iter().fold((f64::INFINITY, 0.0f64), |(low, high), &t| (low.min(t), high.max(t)));
-    let range = (ends.0 < ends.1).then_some(TemperatureRange { low: ends.0, high: ends.1 });
+    let (low, high) = ends(target.temperatures);
+    let range = (low < high).then_some(TemperatureRange { low, high });
     let recipe = recipe.unwrap_or(Recipe::suited(system, has_data).0);
     let mut plan = recipe.plan(system, target.trained_at, range, has_data);
     plan.seed = seed;
