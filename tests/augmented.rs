@@ -1,5 +1,7 @@
 //! Auxiliary variables, and attention between identical particles.
 
+mod quiet;
+
 use boltzflow::coords::{
     AugmentedCoordinates, CartesianCoordinates, CoordinateKind, CoordinateTransform, CoordinatesSpec, FreeParticles,
 };
@@ -11,25 +13,10 @@ use boltzflow::flow::{
 use boltzflow::math::{Purpose, Randoms};
 use boltzflow::sample::{Generator, Method, SampleKey};
 use boltzflow::thermo::WeightAccumulator;
-use boltzflow::train::{Directive, Observer, Outcome, Progress, Ramp, Recipe, Trainer, TrainingPlan, run};
+use boltzflow::train::{Outcome, Ramp, Recipe, Trainer, TrainingPlan, run};
 use candle_core::{DType, Device, Tensor};
+use quiet::Quiet;
 use std::sync::Arc;
-
-struct Quiet;
-
-impl Observer for Quiet {
-    fn directive(&mut self) -> Directive {
-        Directive::Continue
-    }
-
-    fn progress(&mut self, _: &Progress) {}
-
-    fn note(&mut self, _: String) {}
-
-    fn checkpoint(&mut self, _: u64, _: Vec<u8>) -> Result<(), String> {
-        Ok(())
-    }
-}
 
 fn train(plan: TrainingPlan, system: System) -> Generator {
     let mut trainer = Trainer::new(plan, system, None, &Device::Cpu).unwrap();

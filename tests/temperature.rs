@@ -44,6 +44,12 @@ async fn a_model_of_a_range_is_told_the_temperature() {
     assert_eq!(card.temperature_range, Some(v1::TemperatureRange { low: 0.5, high: 2.0 }));
     let measured: Vec<f64> = card.by_temperature.iter().map(|m| m.temperature).collect();
     assert_eq!((measured[0], measured.len(), measured[4]), (0.5, 5, 2.0));
+    // The course of training is in the card, and not in lists of models.
+    let last = card.course.last().unwrap();
+    assert_eq!((last.step, last.energy_evaluations), (card.steps, card.energy_evaluations));
+    assert!(last.log_z.is_some() && last.effective_sample_fraction > 0.0, "{last:?}");
+    let listed = clients.models.list_models(v1::ListModelsRequest::default()).await.unwrap().into_inner().models;
+    assert!(listed.iter().all(|model| model.card.as_ref().is_some_and(|card| card.course.is_empty())));
 
     let request = |temperature, method: M| v1::StreamSamplesRequest {
         model: model.clone(),

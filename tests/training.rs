@@ -395,4 +395,22 @@ fn a_mode_that_is_missing_is_seen_by_held_out_data() {
     assert!(collapsed.effective_sample_fraction > 0.5, "{collapsed:?}");
     let (fitted, said) = train(1.0, 0.0, Ramp::constant(1.0));
     assert_eq!((fitted.covers_data(), said), (Some(true), 0), "{fitted:?}");
+
+    // Of a range, at each temperature that there are frames of.
+    let mut plan = small_plan(&system);
+    plan.temperature_range = Some(TemperatureRange { low: 1.0, high: 2.0 });
+    plan.stages[0].steps = 300;
+    (plan.stages[0].maximum_likelihood, plan.stages[0].reverse_kl) = (Ramp::constant(1.0), Ramp::constant(0.0));
+    let temperatures = (0..2000).map(|i| if i < 1000 { 1.0 } else { 1.5 }).collect();
+    let data = TrainingData { temperatures, ..data.clone() };
+    let mut trainer = Trainer::new(plan, system, Some(data), &Device::Cpu).unwrap();
+    let Outcome::Finished { card, .. } = run(&mut trainer, &mut Keeper::default()).unwrap() else {
+        panic!("it did not finish")
+    };
+    assert!(card.data_effective_fraction.is_some() && card.by_temperature.len() == 6, "{card:?}");
+    for measure in &card.by_temperature {
+        let seen = measure.data_effective_fraction;
+        assert_eq!(seen.is_some(), measure.temperature == 1.5, "{card:?}");
+        assert!(seen.is_none_or(|seen| 0.0 < seen && seen <= 1.0), "{card:?}");
+    }
 }

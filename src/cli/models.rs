@@ -85,6 +85,17 @@ fn model_json(model: &v1::Model) -> Value {
             "pareto_k": number(m.pareto_k),
             "held_out_effective_fraction": m.held_out_effective_fraction.map_or(Value::Null, number),
         })).collect::<Vec<_>>(),
+        "course": card.course.iter().map(|p| json!({
+            "step": p.step,
+            "samples": p.samples,
+            "energy_evaluations": p.energy_evaluations,
+            "seconds": number(p.seconds),
+            "effective_sample_fraction": number(p.effective_sample_fraction),
+            "log_z": p.log_z,
+            "free_energy_bound": p.free_energy_bound,
+            "held_out_log_prob": p.held_out_log_prob,
+            "held_out_effective_fraction": p.held_out_effective_fraction,
+        })).collect::<Vec<_>>(),
     })
 }
 

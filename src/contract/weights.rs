@@ -3,7 +3,7 @@
 use super::energy_unit;
 use super::plan::range_message;
 use super::v1;
-use crate::sample::{ModelCard, TemperatureMeasure};
+use crate::sample::{CoursePoint, ModelCard, TemperatureMeasure};
 use crate::thermo::{Estimate, WeightSummary};
 
 pub fn weight_summary(summary: &WeightSummary) -> v1::WeightSummary {
@@ -87,6 +87,21 @@ pub fn card_message(card: &ModelCard, flow_dimension: usize) -> v1::ModelCard {
         held_out_effective_fraction: card.data_effective_fraction,
         temperature_range: card.temperature_range.map(range_message),
         by_temperature: card.by_temperature.iter().map(measure_message).collect(),
+        course: card.course.iter().map(point_message).collect(),
+    }
+}
+
+fn point_message(point: &CoursePoint) -> v1::CoursePoint {
+    v1::CoursePoint {
+        step: point.step as i64,
+        samples: point.samples as i64,
+        energy_evaluations: point.energy_evaluations as i64,
+        seconds: point.seconds,
+        effective_sample_fraction: point.effective_sample_fraction,
+        log_z: point.log_z,
+        free_energy_bound: point.free_energy_bound,
+        held_out_log_prob: point.data_log_prob,
+        held_out_effective_fraction: point.data_effective_fraction,
     }
 }
 

@@ -46,6 +46,25 @@ pub struct ModelCard {
     /// weights w = exp(−U/kT)/p over the data. For a model that covers the data it is about
     /// `effective_sample_fraction`; where data lie in a mode that the model never visits, it is far less.
     pub data_effective_fraction: Option<f64>,
+    /// What was measured on the way, at most 256 times; steps go back where the run went back.
+    pub course: Vec<CoursePoint>,
+}
+
+/// A run of training as it was measured after a step, at the temperature trained at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct CoursePoint {
+    pub step: u64,
+    pub samples: u64,
+    pub energy_evaluations: u64,
+    pub seconds: f64,
+    pub effective_sample_fraction: f64,
+    /// Absent while no sample has a weight.
+    pub log_z: Option<f64>,
+    /// −⟨log w⟩: the reverse Kullback-Leibler divergence less log Z. Absent while it is not finite.
+    pub free_energy_bound: Option<f64>,
+    /// Of held-out data, as of a card.
+    pub data_log_prob: Option<f64>,
+    pub data_effective_fraction: Option<f64>,
 }
 
 /// The weights of a model's samples at one temperature.

@@ -99,7 +99,12 @@ impl ModelService for Models {
         let stored = self.app.store.list_resources(ResourceKind::Model, system, &page).await?;
         let last = stored.last().map(|r| (r.created_at, r.id.as_str()));
         let next_page_token = next_token(&page, stored.len(), last, &list);
-        let models = stored.iter().map(convert::model).collect::<Result<_, _>>()?;
+        let without_course = |resource| {
+            let mut model = convert::model(resource)?;
+            model.card.as_mut().into_iter().for_each(|card| card.course.clear());
+            Ok::<_, ApiError>(model)
+        };
+        let models = stored.iter().map(without_course).collect::<Result<_, _>>()?;
         Ok(Response::new(v1::ListModelsResponse { models, next_page_token }))
     }
 

@@ -1,5 +1,6 @@
 //! A training run as bytes: weights, both moments of Adam, and counters; enough to go on bit for bit.
 
+use super::course::Course;
 use super::data::TrainingData;
 use super::plan::TrainingPlan;
 use super::replay::Buffer;
@@ -39,6 +40,7 @@ struct Header {
     tally: Tally,
     counters: Counters,
     best: Option<Standing>,
+    course: Course,
 }
 
 impl Trainer {
@@ -86,6 +88,7 @@ impl Trainer {
             tally: self.tally()?,
             counters: self.counters,
             best: self.best.as_ref().map(|best| best.standing),
+            course: self.course.clone(),
         };
         let header = serde_json::to_string(&header).map_err(|e| CheckpointError::Damaged(e.to_string()))?;
         let metadata = HashMap::from([("boltzflow-checkpoint".to_string(), header)]);
@@ -112,9 +115,10 @@ impl Trainer {
 
     /// The state of an earlier checkpoint of this run, with learning rates `slower` times as high from there on.
     pub(super) fn roll_back(&mut self, bytes: &[u8], slower: f64) -> Result<(), CheckpointError> {
-        let spent = self.counters;
+        let (spent, course) = (self.counters, self.course.clone());
         self.restore(read_header(bytes)?, bytes)?;
-        // What was spent is spent.
+        // What was spent is spent, and what was measured was measured.
+        self.course = course;
         self.counters = Counters {
             step: self.counters.step,
             measured_at: self.counters.step,
@@ -153,6 +157,7 @@ impl Trainer {
         self.adam.moments = first.into_iter().zip(second).collect();
         self.adam.account = Account::new(header.tally, &device).map_err(failed)?;
         self.counters = header.counters;
+        self.course = header.course;
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 mod adam;
 mod checkpoint;
 mod coordinate_entropy;
+mod course;
 mod coverage;
 mod data;
 mod flow_matching;

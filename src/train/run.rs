@@ -178,6 +178,7 @@ fn proceed(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome
     }
     let report = progress(trainer, last_step.as_ref(), clock.rate, weights.clone())?;
     observer.progress(&report);
+    trainer.note_course(&report);
     trainer.look_for_lost_modes(&report, observer);
     finish(trainer, reason, &weights, by_temperature)
 }
@@ -245,6 +246,7 @@ fn measure_course(
     let report = progress(trainer, last_step, clock.rate, weights)?;
     if step.is_multiple_of(trainer.plan.validation.every) {
         observer.progress(&report);
+        trainer.note_course(&report);
     }
     if !is_heated(trainer) {
         trainer.look_for_lost_modes(&report, observer);
@@ -381,6 +383,7 @@ impl Trainer {
             by_temperature: Vec::new(),
             data_log_prob: None,
             data_effective_fraction: None,
+            course: self.course.points.clone(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The state of a training run, and the pure step from one state to the next.
 
+use super::course::Course;
 use super::adam::Adam;
 use super::data::{HeldOut, PreparedData, TrainingData};
 use super::flow_matching::{self, Pairing};
@@ -78,6 +79,7 @@ pub struct Trainer {
     /// The flow's own samples, where stages train on them.
     pub(super) own: Buffer,
     data: Option<PreparedData>,
+    pub(super) course: Course,
     /// Samples left out of gradients that `counters` does not have yet.
     left_out: Option<Tensor>,
 }
@@ -230,7 +232,8 @@ impl Trainer {
         };
         let average = plan.weight_average.map(|_| present()).transpose()?;
         let (best, safe) = (None, Vec::new());
-        Ok(Self { plan, target, flow, weights, adam, counters, average, best, safe, own, data, left_out: None })
+        let (course, left_out) = (Course::default(), None);
+        Ok(Self { plan, target, flow, weights, adam, counters, average, best, safe, own, data, course, left_out })
     }
 
     pub fn target(&self) -> &ReducedTarget {

@@ -151,6 +151,7 @@ fn model(setting: &Setting) -> Result<Vec<u8>, CliError> {
         by_temperature: Vec::new(),
         data_log_prob: None,
         data_effective_fraction: None,
+        course: Vec::new(),
     };
     let target = ReducedTarget::new(system, coordinates);
     let weights = REALNVP_60.weights(&setting.device)?;
