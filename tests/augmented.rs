@@ -142,7 +142,7 @@ fn attention_learns_particles() {
     let exact = log_z_of_a_pair(&cluster);
     for auxiliary in [0, 4] {
         let system = system(AnalyticPotential::LennardJonesCluster(cluster.clone()));
-        let plan = plan(&system, 300, |architecture| {
+        let plan = plan(&system, 500, |architecture| {
             (architecture.conditioner, architecture.auxiliary) = (ConditionerKind::Attention, auxiliary);
         });
         let model = train(plan, system);

@@ -85,7 +85,7 @@ impl Recipe {
             seed: 0,
             coordinates: CoordinateChoice::Automatic,
             architecture: self.architecture(system),
-            stages: self.stages(system, has_data),
+            stages: self.stages(system, has_data, temperature_range.is_some()),
             adam: AdamSettings::default(),
             weight_average: (self != Self::ReverseKl || demand(system) == Demand::Molecule).then_some(0.999),
             patience: (self == Self::Likelihood).then_some(20),
@@ -98,7 +98,7 @@ impl Recipe {
         }
     }
 
-    fn stages(self, system: &System, has_data: bool) -> Vec<Stage> {
+    fn stages(self, system: &System, has_data: bool, has_range: bool) -> Vec<Stage> {
         let demand = demand(system);
         let molecule = demand == Demand::Molecule;
         let batch = if matches!(demand, Demand::Islands | Demand::Scales) { 1024 } else { 512 };
@@ -158,9 +158,11 @@ impl Recipe {
             // keeps it from forgetting what they have seen.
             (Self::ReverseKl, true, data) => {
                 let ml = if data { 0.1 } else { 0.0 };
+                // Many temperatures are more to learn than one.
+                let (first, second) = if has_range { (6000, 30_000) } else { (4000, 20_000) };
                 vec![
-                    stage(4000, 0.0, 1.0, 0.0, cooling, flat(fast)),
-                    stage(20_000, ml, 1.0, 0.0, still, decay(fast, 1e-5)),
+                    stage(first, 0.0, 1.0, 0.0, cooling, flat(fast)),
+                    stage(second, ml, 1.0, 0.0, still, decay(fast, 1e-5)),
                 ]
             }
             (Self::ReverseKl, false, true) => {

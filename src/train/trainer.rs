@@ -1,7 +1,7 @@
 //! The state of a training run, and the pure step from one state to the next.
 
-use super::course::Course;
 use super::adam::Adam;
+use super::course::Course;
 use super::data::{HeldOut, PreparedData, TrainingData};
 use super::flow_matching::{self, Pairing};
 use super::plan::TrainingPlan;
