@@ -55,8 +55,12 @@ fn targets_are_measured_beside_what_is_known_of_them() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("science.json");
     let json = path.to_string_lossy();
-    let flags = ["--seeds", "2", "--seconds", "0.5", "--samples", "8000", "--device", "cpu", "--json", &json];
-    let output = boltzflow(&[&["bench", "science", "double-well"][..], &flags].concat());
+    // The folder is made, with those above it.
+    let plots = folder.path().join("science").join("plots");
+    let drawn = plots.to_string_lossy();
+    let flags = ["--seeds", "2", "--seconds", "0.5", "--samples", "8000", "--device", "cpu"];
+    let files = ["--json", &json, "--plots", &drawn];
+    let output = boltzflow(&[&["bench", "science", "double-well"][..], &flags, &files].concat());
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("ess_forward"));
     let rows = read(&path);
@@ -84,6 +88,25 @@ fn targets_are_measured_beside_what_is_known_of_them() {
     assert!(log_q["value"].as_f64().unwrap() < log_q["exact"].as_f64().unwrap() + 0.1);
     assert!(find(1.0, "energy_evaluations")["value"].as_f64().unwrap() > 0.0);
     assert!(rows.iter().filter(|r| r["quantity"] == "seconds").count() == 1);
+    for name in ["effective-samples.svg", "double-well-density.svg"] {
+        let svg = std::fs::read_to_string(plots.join(name)).unwrap();
+        assert!(svg.starts_with("<svg") && svg.contains("double-well"), "{name}");
+    }
+    assert_eq!(std::fs::read_dir(&plots).unwrap().count(), 2);
+}
+
+/// Before anything is trained.
+#[test]
+fn a_folder_of_plots_that_cannot_be_made_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let plots = file.join("plots");
+    let output =
+        boltzflow(&["bench", "science", "double-well", "--device", "cpu", "--plots", &plots.to_string_lossy()]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains(&*plots.to_string_lossy()) && !said.contains("seed 0"), "{said}");
 }
 
 #[test]

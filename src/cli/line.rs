@@ -33,6 +33,12 @@ impl Line {
         self.cumulative.last().copied().unwrap_or(0.0)
     }
 
+    /// The points of the grid, and the density at each.
+    pub fn density(&self) -> impl Iterator<Item = (f64, f64)> {
+        let total = self.total();
+        self.density.iter().enumerate().map(move |(i, p)| (self.low + i as f64 * self.step, p / total))
+    }
+
     /// The weight of what lies below x.
     pub fn below(&self, x: f64) -> f64 {
         let place = ((x - self.low) / self.step).clamp(0.0, (self.density.len() - 1) as f64);

@@ -15,6 +15,7 @@ mod models;
 mod names;
 mod output;
 mod plan_file;
+mod plots;
 mod quickstart;
 mod sample;
 mod serve;

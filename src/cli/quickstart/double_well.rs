@@ -3,9 +3,10 @@
 use super::super::client::{CliError, Clients};
 use super::super::free_energy::estimate;
 use super::super::output::{number, table, with_error};
+use super::super::plots;
 use super::super::sample::{Received, receive};
 use super::exact::{Exact, SADDLE};
-use super::{Args, plots, train, written};
+use super::{Args, train, written};
 use crate::contract::{v1, variable_message};
 use crate::thermo::CollectiveVariable;
 use serde_json::json;
@@ -144,7 +145,6 @@ fn draw(
     streams: &[(Received, Vec<f64>)],
     answer: &v1::EstimateFreeEnergyResponse,
 ) -> Result<(), CliError> {
-    let failed = |e: plots::PlotError| CliError::failed(e.to_string());
     let (low, high, bins) = PROFILE;
     let densities: Vec<plots::Series> = streams
         .iter()
@@ -160,8 +160,7 @@ fn draw(
         })
         .collect();
     let path = args.output.join("samples.svg");
-    plots::draw(&path, "Weighted samples (points) and exact density (lines)", "x", "density", &densities, None)
-        .map_err(failed)?;
+    plots::draw(&path, "Weighted samples (points) and exact density (lines)", "x", "density", &densities, None)?;
     written(&path);
     let width = (high - low) / f64::from(bins);
     let profiles: Vec<plots::Series> = answer
@@ -179,7 +178,7 @@ fn draw(
         .collect();
     let path = args.output.join("free-energy.svg");
     let title = "Free energy (points, bands of two standard errors) and exact (lines)";
-    plots::draw(&path, title, "x", "F / kT", &profiles, Some(16.0)).map_err(failed)?;
+    plots::draw(&path, title, "x", "F / kT", &profiles, Some(16.0))?;
     written(&path);
     Ok(())
 }

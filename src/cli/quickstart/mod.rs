@@ -3,7 +3,6 @@
 mod double_well;
 mod exact;
 mod molecule;
-mod plots;
 
 pub(super) use exact::SADDLE as DOUBLE_WELL_SADDLE;
 

@@ -4,9 +4,10 @@ use super::super::alanine_dipeptide::{SYSTEM, TOPOLOGY, TRAJECTORY};
 use super::super::client::{CliError, Clients};
 use super::super::free_energy::estimate;
 use super::super::output::{number, table, with_error};
+use super::super::plots;
 use super::super::sample::receive;
 use super::super::train::{send_dataset, send_system};
-use super::{Args, plots, train, written};
+use super::{Args, train, written};
 use crate::contract::{v1, variable_message};
 use crate::thermo::CollectiveVariable;
 use serde_json::{Value, json};
@@ -87,7 +88,7 @@ pub(super) async fn run(args: &Args, clients: &mut Clients, folder: &Path) -> Re
     }
     let path = args.output.join("alanine-dipeptide.svg");
     let title = "Free energy of φ and ψ (points, bands of two standard errors) and replica exchange (lines)";
-    plots::draw(&path, title, "radian", "F / kT", &series, Some(10.0)).map_err(|e| CliError::failed(e.to_string()))?;
+    plots::draw(&path, title, "radian", "F / kT", &series, Some(10.0))?;
     written(&path);
     let cells: Vec<Vec<String>> = rows
         .iter()

@@ -1,7 +1,8 @@
 //! What is measured of a generator at a temperature.
 
 use super::super::super::client::CliError;
-use super::target::{Reference, RegionKind, Regions, Samples};
+use super::super::super::plots::weighted_histogram;
+use super::target::{Marginal, Reference, RegionKind, Regions, Samples};
 use crate::math::{Purpose, log_sum_exp};
 use crate::sample::{Generator, SampleKey};
 use crate::thermo::WeightAccumulator;
@@ -11,6 +12,9 @@ const BATCH: usize = 2000;
 
 /// A mode counts as visited if the model's weighted samples give it this part of its exact weight at least.
 const VISITED: f64 = 0.1;
+
+/// Bins of a density that is shown.
+const DENSITY_BINS: usize = 80;
 
 /// What is measured. Logarithms are natural, free energies in kT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +97,15 @@ const fn measured(quantity: Quantity, value: f64, standard_error: f64) -> Measur
     Measured { quantity, value, standard_error }
 }
 
+/// Where samples lie: what plots show, and tables do not. Each is empty where a target has no such thing.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Histograms {
+    /// The weight of each bin of the Ramachandran map, ψ by ψ for each φ.
+    pub ramachandran: Vec<f64>,
+    /// The density of the variable whose exact one is known: places, and the density at each.
+    pub density: Vec<(f64, f64)>,
+}
+
 /// Measures a generator at a temperature on so many samples of its own, and as many of the target if there is a sampler.
 pub(super) fn measure(
     model: &Generator,
@@ -101,12 +114,12 @@ pub(super) fn measure(
     reference: &Reference,
     samples: usize,
     seed: u64,
-) -> Result<Vec<Measured>, CliError> {
+) -> Result<(Vec<Measured>, Histograms), CliError> {
     let failed = |e: crate::sample::SampleError| CliError::failed(e.to_string());
     let choice = model.choose_method(temperature, None, |key, count| model.samples(key, 0, count)).map_err(failed)?;
     let key = SampleKey { temperature, method: choice.method, seed, purpose: Purpose::Sample };
 
-    let own = own_samples(model, &key, regions, samples).map_err(failed)?;
+    let own = own_samples(model, &key, regions, reference.marginal.as_ref(), samples).map_err(failed)?;
     let summary = own.account.summary();
     let mut all = vec![measured(Quantity::LogZ, summary.log_z, summary.log_z_standard_error)];
     if let Some(exact) = reference.log_z
@@ -117,18 +130,26 @@ pub(super) fn measure(
         all.push(measured(Quantity::LogZDeviation, mean, error));
     }
     all.push(measured(Quantity::ReverseEss, summary.effective_fraction(), f64::NAN));
+    let mut histograms = Histograms::default();
     if let Some(regions) = regions {
-        all.extend(of_regions(&own, regions, reference));
+        let shares = shares(&own, regions);
+        all.extend(of_regions(&own, &shares, regions, reference));
+        if regions.kind == RegionKind::Ramachandran {
+            histograms.ramachandran = shares.iter().map(|share| share.value).collect();
+        }
+    }
+    if let Some([(low, _), .., (high, _)]) = reference.marginal.as_ref().map(Marginal::visible) {
+        histograms.density = weighted_histogram(&own.marginal, &own.log_weights, *low, *high, DENSITY_BINS);
     }
 
     let (positions, inefficiency) = match &reference.samples {
-        Samples::Unknown => return Ok(all),
+        Samples::Unknown => return Ok((all, histograms)),
         Samples::Independent(sampler) => (&sampler.sample(seed, samples), 1.0),
         Samples::Frames(frames) => (&frames.positions, frames.inefficiency),
     };
     let log_z = reference.log_z.unwrap_or(summary.log_z);
     all.extend(of_target_samples(model, &key, positions, inefficiency, log_z)?);
-    Ok(all)
+    Ok((all, histograms))
 }
 
 /// Weighted samples of a model, without what is not needed of them.
@@ -137,6 +158,8 @@ struct Own {
     log_weights: Vec<f64>,
     /// The region of each sample in each set (n, sets).
     regions: Vec<usize>,
+    /// The variable whose exact density is known, of each sample.
+    marginal: Vec<f64>,
     /// log Z by each whole batch.
     batches: Vec<f64>,
 }
@@ -145,6 +168,7 @@ fn own_samples(
     model: &Generator,
     key: &SampleKey,
     regions: Option<&Regions>,
+    marginal: Option<&Marginal>,
     samples: usize,
 ) -> Result<Own, crate::sample::SampleError> {
     let d = model.target.system().dimension();
@@ -152,6 +176,7 @@ fn own_samples(
         account: WeightAccumulator::default(),
         log_weights: Vec::with_capacity(samples),
         regions: Vec::new(),
+        marginal: Vec::new(),
         batches: Vec::new(),
     };
     for first in (0..samples).step_by(BATCH) {
@@ -162,6 +187,9 @@ fn own_samples(
         }
         if let Some(regions) = regions {
             own.regions.extend(batch.positions.chunks_exact(d).flat_map(|x| regions.of_all(x)));
+        }
+        if let Some(marginal) = marginal {
+            own.marginal.extend(batch.positions.chunks_exact(d).map(marginal.of));
         }
         own.log_weights.extend(batch.log_weights);
     }
@@ -200,8 +228,7 @@ fn shares(own: &Own, regions: &Regions) -> Vec<Share> {
 }
 
 /// What the weights of regions say.
-fn of_regions(own: &Own, regions: &Regions, reference: &Reference) -> Vec<Measured> {
-    let shares = shares(own, regions);
+fn of_regions(own: &Own, shares: &[Share], regions: &Regions, reference: &Reference) -> Vec<Measured> {
     let exact = &reference.weights;
     let distance = || {
         let of_set = |(found, exact): (&[Share], &[f64])| {
@@ -218,7 +245,7 @@ fn of_regions(own: &Own, regions: &Regions, reference: &Reference) -> Vec<Measur
         ];
     }
     let mut all = Vec::new();
-    if let [first, second] = shares[..] {
+    if let [first, second] = *shares {
         // The weights of different samples are independent: errors add up in squares.
         let relative = |s: Share| s.squares / (s.value * s.value);
         let error = (relative(first) + relative(second)).sqrt();

@@ -1,6 +1,7 @@
 //! `boltzflow bench science`: how good the flows are, on the benchmark targets of the literature.
 
 mod measure;
+mod plots;
 mod reference;
 mod replica_exchange;
 mod report;
@@ -14,10 +15,11 @@ use crate::compute::{DeviceChoice, open_device};
 use crate::train::Recipe;
 use candle_core::Device;
 use clap::builder::PossibleValuesParser;
-use measure::{Measured, Quantity, measure};
+use measure::{Histograms, Measured, Quantity, measure};
+use plots::Shown;
 use report::{Row, rows, rows_table};
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 use target::{Reference, References, Regions, Target};
 
@@ -44,6 +46,12 @@ use target::{Reference, References, Regions, Target};
 /// The JSON is a list of rows {target, temperature, quantity, value, stderr, exact, published, published_by, seeds}, with
 /// null for what is not known or not a number.
 ///
+/// The plots are effective-samples.svg: ess_reverse over the temperature relative to that trained at, of the targets with
+/// several, and dashed what one map whose latents are scaled would keep at best, where that is known; TARGET-density.svg: the
+/// density of x (of the first pair) or y − x by the weighted samples and the exact one; TARGET-TEMPERATURE-ramachandran.svg:
+/// −log of the weights of the bins, by the weighted samples and by replica exchange. The latter two are of the first seed
+/// whose run did not fail. Where there is nothing to draw no file is written.
+///
 /// Example: boltzflow bench science double-well many-well-32 --seeds 5 --json science.json
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -68,8 +76,20 @@ pub(super) struct Args {
     /// auto, cpu or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
+    /// Draw plots as SVG files in DIR, which is made if it is not there
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
     #[command(flatten)]
     json: JsonArgs,
+}
+
+/// What is found out about a target.
+struct Findings {
+    rows: Vec<Row>,
+    /// Runs that failed.
+    failed: usize,
+    /// Nothing where all of them have.
+    shown: Option<Shown>,
 }
 
 /// A recipe that needs no data, by its name.
@@ -95,30 +115,43 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
 
 fn measure_all(args: &Args, device: &Device) -> Result<(), CliError> {
     let named = |t: &&Target| args.targets.is_empty() || args.targets.iter().any(|name| name == t.name);
-    let mut all = Vec::new();
+    if let Some(folder) = &args.plots {
+        // What cannot be written is found out before anything is trained.
+        std::fs::create_dir_all(folder).map_err(|e| CliError::file(folder, e))?;
+    }
+    let mut all: Vec<Row> = Vec::new();
     let mut lost = 0;
+    let mut drawn = Ok(());
     let to_output = args.json.json.as_deref() == Some(Path::new("-"));
     for target in targets::TARGETS.iter().filter(named) {
-        let (found, failed) = measure_target(target, args, device)?;
-        lost += failed;
-        all.extend(found.iter().map(Row::json));
+        let found = measure_target(target, args, device)?;
+        lost += found.failed;
+        all.extend_from_slice(&found.rows);
         if !to_output {
             // What has been measured is not lost with what comes after it.
-            args.json.write(&Value::Array(all.clone()))?;
-            println!("{}", rows_table(&found));
+            args.json.write(&rows_json(&all))?;
+            println!("{}", rows_table(&found.rows));
+        }
+        if let Some(folder) = &args.plots {
+            // Nor is it lost with a plot: the first that failed is told of in the end.
+            drawn = drawn.and(plots::draw(folder, &all, found.shown.as_ref()));
         }
     }
     if to_output {
-        args.json.write(&Value::Array(all))?;
+        args.json.write(&rows_json(&all))?;
     }
+    drawn?;
     match lost {
         0 => Ok(()),
         _ => Err(CliError::failed(format!("{lost} runs failed, and are not among the medians"))),
     }
 }
 
-/// The rows of a target, and the number of its runs that failed.
-fn measure_target(target: &'static Target, args: &Args, device: &Device) -> Result<(Vec<Row>, usize), CliError> {
+fn rows_json(rows: &[Row]) -> Value {
+    Value::Array(rows.iter().map(Row::json).collect())
+}
+
+fn measure_target(target: &'static Target, args: &Args, device: &Device) -> Result<Findings, CliError> {
     let system = target.system()?;
     let regions = (target.regions)(&system);
     if matches!(target.references, References::ReplicaExchange(_)) {
@@ -130,6 +163,7 @@ fn measure_target(target: &'static Target, args: &Args, device: &Device) -> Resu
     // For each temperature what each run has measured.
     let mut runs = vec![Vec::new(); references.len()];
     let mut failed = 0;
+    let mut first = None;
     for seed in 0..args.seeds {
         let found =
             train::train(target, &system, seed, args.recipe, args.seconds, data.as_ref(), device).and_then(|model| {
@@ -147,7 +181,11 @@ fn measure_target(target: &'static Target, args: &Args, device: &Device) -> Resu
                 Ok(measured)
             });
         match found {
-            Ok(measured) => runs.iter_mut().zip(measured).for_each(|(of_temperature, m)| of_temperature.push(m)),
+            Ok(found) => {
+                let (measured, histograms): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+                runs.iter_mut().zip(measured).for_each(|(of_temperature, m)| of_temperature.push(m));
+                first.get_or_insert((seed, histograms));
+            }
             Err(error) => {
                 eprintln!("{}, seed {seed}: {error}", target.name);
                 failed += 1;
@@ -157,7 +195,9 @@ fn measure_target(target: &'static Target, args: &Args, device: &Device) -> Resu
     let at = target.temperatures.iter().zip(&references).zip(&runs);
     let rows =
         at.flat_map(|((&temperature, reference), runs)| rows(target, temperature, regions.as_ref(), reference, runs));
-    Ok((rows.collect(), failed))
+    let rows = rows.collect();
+    let shown = first.map(|(seed, of_run)| Shown::new(target, seed, regions.as_ref(), &references, of_run));
+    Ok(Findings { rows, failed, shown })
 }
 
 /// What is measured of a model at each of the target's temperatures; what training has cost is told where it took place.
@@ -168,16 +208,16 @@ fn measure_model(
     references: &[Reference],
     samples: usize,
     seed: u64,
-) -> Result<Vec<Vec<Measured>>, CliError> {
+) -> Result<Vec<(Vec<Measured>, Histograms)>, CliError> {
     let mut all = Vec::new();
     for (&temperature, reference) in target.temperatures.iter().zip(references) {
-        let mut measured = measure(model, temperature, regions, reference, samples, seed)?;
+        let (mut measured, histograms) = measure(model, temperature, regions, reference, samples, seed)?;
         if temperature == target.trained_at {
             let cost = |quantity, value| Measured { quantity, value, standard_error: f64::NAN };
             measured.push(cost(Quantity::EnergyEvaluations, model.card.energy_evaluations as f64));
             measured.push(cost(Quantity::Seconds, model.card.seconds));
         }
-        all.push(measured);
+        all.push((measured, histograms));
     }
     Ok(all)
 }

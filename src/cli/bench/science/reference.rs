@@ -2,7 +2,7 @@
 
 use super::super::super::client::CliError;
 use super::super::super::line::Line;
-use super::target::{Reference, Regions, Sampler, Samples};
+use super::target::{Marginal, Reference, Regions, Sampler, Samples};
 use crate::energy::analytic::{AnalyticPotential, Funnel, GaussianMixture};
 use crate::energy::{System, SystemDefinition};
 use crate::math::Randoms;
@@ -33,7 +33,8 @@ impl Sampler for Wells {
     }
 }
 
-/// Answers for a sum over pairs (x, y) of a double well in x, with a top at `saddle`, and ½y².
+/// Answers for a sum over pairs (x, y) of a double well in x, with a top at `saddle`, and ½y². All pairs have the density of
+/// the first.
 pub(super) fn wells(system: &System, saddle: f64, tau: f64) -> Result<Reference, CliError> {
     let d = system.dimension();
     let mut rows = vec![0.0; (LINE_CELLS + 1) * d];
@@ -49,6 +50,11 @@ pub(super) fn wells(system: &System, saddle: f64, tau: f64) -> Result<Reference,
         log_z: Some(log_z),
         mean_log_p: Some(-mean_energy / tau - log_z),
         weights: [left, 1.0 - left].repeat(pairs),
+        marginal: Some(Marginal {
+            name: if pairs > 1 { "x of the first pair" } else { "x" },
+            of: |x| x.first().copied().unwrap_or(f64::NAN),
+            density: line.density().collect(),
+        }),
         samples: Samples::Independent(Box::new(Wells { line, pairs, tau })),
     })
 }
@@ -130,7 +136,8 @@ impl Sampler for Plane {
 }
 
 /// Answers for a potential in the plane by the midpoint rule, which is exact to rounding for a smooth density that vanishes
-/// at the edges. The weights of regions are those of the cells whose centres are in them.
+/// at the edges. The weights of regions are those of the cells whose centres are in them; the density of y − x is summed
+/// along the diagonals, on which it is constant where cells are squares.
 pub(super) fn plane(system: &System, regions: Option<&Regions>, tau: f64, area: Area) -> Result<Reference, CliError> {
     let rows: Vec<f64> = (0..area.n * area.n).flat_map(|cell| area.centre(cell)).collect();
     let mut gradients = vec![0.0; rows.len()];
@@ -138,10 +145,12 @@ pub(super) fn plane(system: &System, regions: Option<&Regions>, tau: f64, area: 
     let least = energies.iter().copied().fold(f64::INFINITY, f64::min);
     let (mut sum, mut energy_sum) = (0.0, 0.0);
     let mut weights = vec![0.0; regions.map_or(0, |r| r.sets * r.regions)];
-    for (u, x) in energies.iter().zip(rows.chunks_exact(2)) {
+    let mut diagonals = vec![0.0; 2 * area.n];
+    for (cell, (u, x)) in energies.iter().zip(rows.chunks_exact(2)).enumerate() {
         let p = ((least - u) / tau).exp();
         sum += p;
         energy_sum += p * u;
+        diagonals[area.n + cell % area.n - cell / area.n] += p;
         let Some(regions) = regions else { continue };
         for (set, region) in regions.of_all(x).enumerate() {
             weights[set * regions.regions + region] += p;
@@ -150,12 +159,21 @@ pub(super) fn plane(system: &System, regions: Option<&Regions>, tau: f64, area: 
     weights.iter_mut().for_each(|w| *w /= sum);
     let (hx, hy) = area.steps();
     let log_z = (sum * hx * hy).ln() - least / tau;
+    let difference = |diagonal: usize| area.y.0 - area.x.0 + (diagonal as f64 - area.n as f64) * hx;
+    let density = diagonals.iter().enumerate().map(|(k, p)| (difference(k), p / (sum * hx)));
+    let are_squares = (hx - hy).abs() < 1e-9 * hx;
     Ok(Reference {
         log_z: Some(log_z),
         mean_log_p: Some(-energy_sum / sum / tau - log_z),
         weights,
+        marginal: are_squares.then(|| Marginal { name: "y − x", of: difference_of, density: density.collect() }),
         samples: Samples::Independent(Box::new(Plane::new(area, system, tau, &energies, &gradients))),
     })
+}
+
+/// y − x of a point in the plane.
+fn difference_of(x: &[f64]) -> f64 {
+    if let [x, y] = x { y - x } else { f64::NAN }
 }
 
 impl Sampler for GaussianMixture {
@@ -185,7 +203,9 @@ pub(super) fn mixture(system: &System, regions: Option<&Regions>) -> Result<Refe
     let side = outermost + BEYOND * mixture.standard_deviation;
     let area = Area { x: (-side, side), y: (-side, side), n: MIXTURE_CELLS };
     let integrals = plane(system, regions, 1.0, area)?;
-    Ok(Reference { log_z: Some(0.0), samples: Samples::Independent(Box::new(mixture.clone())), ..integrals })
+    // Modes that lie in the plane hide each other in a projection.
+    let samples = Samples::Independent(Box::new(mixture.clone()));
+    Ok(Reference { log_z: Some(0.0), marginal: None, samples, ..integrals })
 }
 
 impl Sampler for Funnel {
@@ -210,6 +230,7 @@ pub(super) fn funnel(system: &System) -> Reference {
         log_z: Some(0.0),
         mean_log_p: Some(-entropy),
         weights: Vec::new(),
+        marginal: None,
         samples: Samples::Independent(Box::new(funnel.clone())),
     }
 }
@@ -282,6 +303,22 @@ mod tests {
         assert!((forty.mean_log_p.unwrap() + 6.8585).abs() < 0.001, "{:?}", forty.mean_log_p);
         assert!((forty.weights.iter().sum::<f64>() - 1.0).abs() < 1e-9);
         assert!((reference("funnel-10", 1.0).mean_log_p.unwrap() + 15.287998).abs() < 1e-6);
+    }
+
+    /// The weight of a mode is the integral of the density over it.
+    #[test]
+    fn densities_have_the_weights_of_the_modes() {
+        for (name, saddle, upper) in
+            [("double-well", 0.08352759, 1), ("muller-brown", 1.0, 0), ("many-well-32", -0.04169082, 1)]
+        {
+            let r = reference(name, 1.0);
+            let density = r.marginal.unwrap().density;
+            let step = density[1].0 - density[0].0;
+            let all: f64 = density.iter().map(|p| p.1 * step).sum();
+            let above: f64 = density.iter().filter(|p| p.0 > saddle).map(|p| p.1 * step).sum();
+            assert!((all - 1.0).abs() < 1e-9, "{name}: {all}");
+            assert!((above - r.weights[upper]).abs() < 1e-5, "{name}: {above} for {}", r.weights[upper]);
+        }
     }
 
     /// E_p[log p] by the samplers, of which the energy is a part, and the moments that are known besides: 25 comparisons, so

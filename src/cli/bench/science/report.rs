@@ -13,11 +13,11 @@ const SIGMA_OF_MAD: f64 = 1.4826;
 /// A quantity of all runs.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
-    target: &'static str,
-    temperature: f64,
-    quantity: Quantity,
+    pub target: &'static str,
+    pub temperature: f64,
+    pub quantity: Quantity,
     /// The median of the runs.
-    value: f64,
+    pub value: f64,
     /// The standard error of the median: by the spread of the runs, or by their own errors where that is more, because few
     /// runs may agree by chance. Of a single run its own error.
     standard_error: f64,

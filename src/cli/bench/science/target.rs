@@ -76,12 +76,35 @@ pub(super) struct Reference {
     pub mean_log_p: Option<f64>,
     /// The weight of each region (sets, regions); empty where it is not known.
     pub weights: Vec<f64>,
+    pub marginal: Option<Marginal>,
     pub samples: Samples,
 }
 
 impl Reference {
     pub fn unknown() -> Self {
-        Self { log_z: None, mean_log_p: None, weights: Vec::new(), samples: Samples::Unknown }
+        Self { log_z: None, mean_log_p: None, weights: Vec::new(), marginal: None, samples: Samples::Unknown }
+    }
+}
+
+/// A variable of which the exact density is known.
+pub(super) struct Marginal {
+    pub name: &'static str,
+    pub of: fn(&[f64]) -> f64,
+    /// Equidistant values, and the density at each.
+    pub density: Vec<(f64, f64)>,
+}
+
+/// What is below this part of the largest density is left out where a density is shown.
+const NEGLIGIBLE: f64 = 1e-3;
+
+impl Marginal {
+    /// The values from the first to the last at which the density is not negligible.
+    pub fn visible(&self) -> &[(f64, f64)] {
+        let largest = self.density.iter().map(|p| p.1).fold(0.0, f64::max);
+        let is_seen = |p: &(f64, f64)| p.1 > NEGLIGIBLE * largest;
+        let first = self.density.iter().position(is_seen);
+        let last = self.density.iter().rposition(is_seen);
+        first.zip(last).and_then(|(first, last)| self.density.get(first..=last)).unwrap_or_default()
     }
 }
 

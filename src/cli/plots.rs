@@ -1,15 +1,24 @@
 //! Plots as SVG files.
 
+use super::client::CliError;
 use crate::contract::v1;
 use crate::math::log_sum_exp;
 use plotters::prelude::*;
 use std::path::Path;
 
-pub(super) type PlotError = Box<dyn std::error::Error + Send + Sync>;
+/// What comes of drawing: nothing, or why it failed.
+pub(super) type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
 
 const SIZE: (u32, u32) = (900, 560);
-const COLOURS: [RGBColor; 4] =
-    [RGBColor(0, 90, 181), RGBColor(220, 90, 20), RGBColor(20, 130, 60), RGBColor(130, 40, 140)];
+/// Of series, one after the other.
+pub(super) const COLOURS: [RGBColor; 6] = [
+    RGBColor(0, 90, 181),
+    RGBColor(220, 90, 20),
+    RGBColor(20, 130, 60),
+    RGBColor(130, 40, 140),
+    RGBColor(190, 150, 0),
+    RGBColor(90, 90, 90),
+];
 
 /// Points with error bands, and the curve that they should follow.
 pub(super) struct Series {
@@ -50,7 +59,7 @@ pub(super) fn profile_points(profile: &v1::ProfileEstimate) -> (Vec<(f64, f64)>,
         .unzip()
 }
 
-/// Draws all series; `top` limits the vertical axis.
+/// Draws all series, of which one has a point or a curve at least; `top` limits the vertical axis.
 pub(super) fn draw(
     path: &Path,
     title: &str,
@@ -58,23 +67,24 @@ pub(super) fn draw(
     y_label: &str,
     series: &[Series],
     top: Option<f64>,
-) -> Result<(), PlotError> {
+) -> Result<(), CliError> {
+    paint(path, title, x_label, y_label, series, top).map_err(|e| CliError::file(path, e))
+}
+
+fn paint(path: &Path, title: &str, x_label: &str, y_label: &str, series: &[Series], top: Option<f64>) -> Drawn {
     let all = || series.iter().flat_map(|s| s.points.iter().chain(&s.exact));
     let (low, high) = all().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), p| (l.min(p.0), h.max(p.0)));
     let highest = all().map(|p| p.1).filter(|y| y.is_finite()).fold(0.0, f64::max) * 1.05;
     let top = top.map_or(highest, |t| t.min(highest)).max(1e-9);
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
-    let to_error = |e: &dyn std::fmt::Display| PlotError::from(e.to_string());
-    root.fill(&WHITE).map_err(|e| to_error(&e))?;
+    root.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&root)
         .caption(title, ("sans-serif", 20))
         .margin(12)
         .x_label_area_size(42)
         .y_label_area_size(58)
-        .build_cartesian_2d(low..high, 0.0..top)
-        .map_err(|e| to_error(&e))?;
-    let mesh = chart.configure_mesh().x_desc(x_label).y_desc(y_label).light_line_style(WHITE).draw();
-    mesh.map_err(|e| to_error(&e))?;
+        .build_cartesian_2d(low..high, 0.0..top)?;
+    chart.configure_mesh().x_desc(x_label).y_desc(y_label).light_line_style(WHITE).draw()?;
     for (s, colour) in series.iter().zip(COLOURS.iter().cycle()) {
         let visible = |p: &(f64, f64)| p.1.is_finite() && p.1 <= top;
         // Curves and bands leave the picture and come back: each stretch inside is drawn on its own.
@@ -83,27 +93,22 @@ pub(super) fn draw(
             if visible(stretch[0].0) && stretch[0].1.is_finite() {
                 let edge = |sign: f64| stretch.iter().map(move |(p, e)| (p.0, (p.1 + sign * 2.0 * *e).clamp(0.0, top)));
                 let outline: Vec<_> = edge(1.0).chain(edge(-1.0).rev()).collect();
-                chart.draw_series([Polygon::new(outline, colour.mix(0.25))]).map_err(|e| to_error(&e))?;
+                chart.draw_series([Polygon::new(outline, colour.mix(0.25))])?;
             }
         }
         for stretch in s.exact.chunk_by(|a, b| visible(a) == visible(b)).filter(|stretch| visible(&stretch[0])) {
             let line = LineSeries::new(stretch.iter().copied(), colour.stroke_width(2));
-            chart.draw_series(line).map_err(|e| to_error(&e))?;
+            chart.draw_series(line)?;
         }
         let dots = s.points.iter().filter(|p| visible(p)).map(|p| Circle::new(*p, 3, colour.filled()));
         let legend = *colour;
-        chart
-            .draw_series(dots)
-            .map_err(|e| to_error(&e))?
-            .label(&s.label)
-            .legend(move |(x, y)| Circle::new((x + 10, y), 4, legend.filled()));
+        chart.draw_series(dots)?.label(&s.label).legend(move |(x, y)| Circle::new((x + 10, y), 4, legend.filled()));
     }
-    let labels = chart
+    chart
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperMiddle)
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.3))
-        .draw();
-    labels.map_err(|e| to_error(&e))?;
-    root.present().map_err(|e| to_error(&e))
+        .draw()?;
+    root.present()
 }
