@@ -241,11 +241,6 @@ fn what_attention_and_auxiliary_variables_cannot_be_is_refused() {
     refused("dw4", |a| (a.conditioner, a.auxiliary) = (ConditionerKind::Attention, 3), "it must be 0, or 8");
     refused(
         "dw4",
-        |a| (a.conditioner, a.kind) = (ConditionerKind::Attention, ArchitectureKind::NiceScaled),
-        "nice or gin",
-    );
-    refused(
-        "dw4",
         |a| (a.conditioner, a.kind) = (ConditionerKind::Attention, ArchitectureKind::Autoregressive),
         "couplings",
     );

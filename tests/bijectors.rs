@@ -81,7 +81,8 @@ fn cases() -> Vec<(&'static str, FlowSpec)> {
     };
     let (across, along) = (attention(&[0, 2, 4]), attention(&[1, 3, 5]));
     let (vectors, positions) = (attention(&[6, 7, 8, 9, 10, 11]), attention(&[0, 1, 2, 3, 4, 5]));
-    let helmert = LayerSpec::Helmert { particles: 3, space: 2 };
+    let helmert = LayerSpec::Helmert { particles: 3, space: 2, scaled: true };
+    let turned = LayerSpec::Helmert { particles: 3, space: 2, scaled: false };
     let continuous = |field, activation| {
         LayerSpec::Continuous(ContinuousSpec { field, hidden: vec![7, 6], activation, tolerance: TOLERANCE })
     };
@@ -146,7 +147,8 @@ fn cases() -> Vec<(&'static str, FlowSpec)> {
                 }],
             ),
         ),
-        ("Helmert", spec(&[R; 7], vec![helmert.clone()])),
+        ("Helmert", spec(&[R; 7], vec![turned.clone()])),
+        ("Helmert, scaled", spec(&[R; 7], vec![helmert.clone()])),
         (
             "attention",
             spec(
@@ -166,7 +168,7 @@ fn cases() -> Vec<(&'static str, FlowSpec)> {
                     LayerSpec::Gin { coupling: vectors.clone(), bound: 1.2 },
                     LayerSpec::Smooth { coupling: positions, components: 3, bound: 1.2 },
                     LayerSpec::Additive { coupling: vectors },
-                    helmert.clone(),
+                    turned,
                 ],
             ),
         ),
@@ -659,10 +661,10 @@ fn layers_that_cannot_be_are_refused() {
         (attention(2, 2, 0, &[8]), "hidden"),
         (attention(2, 2, 3, &[8]), "multiples of 3"),
         (attention(2, 2, 1, &[2048]), "hidden"),
-        (LayerSpec::Helmert { particles: 2, space: 2 }, "angles"),
-        (LayerSpec::Helmert { particles: 3, space: 2 }, "among"),
-        (LayerSpec::Helmert { particles: 0, space: 2 }, "among"),
-        (LayerSpec::Helmert { particles: usize::MAX, space: 2 }, "among"),
+        (LayerSpec::Helmert { particles: 2, space: 2, scaled: true }, "angles"),
+        (LayerSpec::Helmert { particles: 3, space: 2, scaled: true }, "among"),
+        (LayerSpec::Helmert { particles: 0, space: 2, scaled: true }, "among"),
+        (LayerSpec::Helmert { particles: usize::MAX, space: 2, scaled: true }, "among"),
     ];
     for (layer, what) in bad {
         let text = format!("{layer:?}");

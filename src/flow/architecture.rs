@@ -240,10 +240,11 @@ impl Architecture {
                 }
             });
         }
-        layers.extend(tokens.map(|Tokens { particles, space, .. }| LayerSpec::Helmert { particles, space }));
-        let scaled = tokens.is_none()
-            && !matches!(self.kind, ArchitectureKind::Nice | ArchitectureKind::Gin | ArchitectureKind::Continuous);
-        if scaled && temperatures.is_none() {
+        let scaled =
+            !matches!(self.kind, ArchitectureKind::Nice | ArchitectureKind::Gin | ArchitectureKind::Continuous);
+        if let Some(Tokens { particles, space, .. }) = tokens {
+            layers.push(LayerSpec::Helmert { particles, space, scaled });
+        } else if scaled && temperatures.is_none() {
             layers.push(LayerSpec::GlobalAffine);
         } else if scaled && !real.is_empty() {
             let conditioner = ConditionerSpec {
@@ -262,7 +263,7 @@ impl Architecture {
 
     /// What attention is between, if that is what conditioners are.
     fn tokens(&self, particles: Option<FreeParticles>) -> Result<Option<Tokens>, FlowError> {
-        use ArchitectureKind::{Autoregressive, Continuous, GinScaled, InverseAutoregressive, NiceScaled};
+        use ArchitectureKind::{Autoregressive, Continuous, InverseAutoregressive};
         if self.conditioner != ConditionerKind::Attention {
             return Ok(None);
         }
@@ -272,9 +273,6 @@ impl Architecture {
         };
         if matches!(self.kind, Autoregressive | InverseAutoregressive | Continuous) {
             return fail("attention is for couplings; choose another conditioner, or another kind");
-        }
-        if matches!(self.kind, NiceScaled | GinScaled) {
-            return fail("a scale for each coordinate tells particles apart; with attention choose nice or gin");
         }
         if self.mixing != Mixing::None {
             return fail("mixing tells particles apart; leave it out with attention");

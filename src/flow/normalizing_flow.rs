@@ -294,7 +294,9 @@ fn bijectors(spec: &FlowSpec, vb: VarBuilder<'_>, device: &Device) -> candle_cor
         let vb = vb.pp("layers").pp(i);
         Ok::<Box<dyn Bijector>, candle_core::Error>(match layer {
             LayerSpec::Permutation { order } => Box::new(Permutation::new(order, columns, device)?),
-            LayerSpec::Helmert { particles, space } => Box::new(Helmert::new(*particles, *space, columns, device)?),
+            LayerSpec::Helmert { particles, space, scaled } => {
+                Box::new(Helmert::new((*particles, *space), *scaled, columns, &vb)?)
+            }
             LayerSpec::GlobalAffine => Box::new(GlobalAffine::new(columns, &vb)?),
             LayerSpec::Lu { order } => Box::new(Lu::new(order, columns, &vb)?),
             LayerSpec::Householder { reflections } => Box::new(Householder::new(*reflections, columns, &vb)?),

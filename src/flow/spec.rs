@@ -46,8 +46,8 @@ pub enum LayerSpec {
     /// Coordinate `i` of the output is coordinate `order[i]` of the input.
     Permutation { order: Vec<usize> },
     /// What the first coordinates have of N particles' in D dimensions becomes that about their mean, in Helmert's basis, and
-    /// √N times the mean.
-    Helmert { particles: usize, space: usize },
+    /// √N times the mean; where it is scaled, those about the mean by one learned number.
+    Helmert { particles: usize, space: usize, scaled: bool },
     /// One scale and one shift for each real coordinate, the same for all inputs.
     GlobalAffine,
     /// The real coordinates times P·L·(U + diag(s)), with learned triangular matrices: of what L·(U + diag(s)) makes of
@@ -163,7 +163,7 @@ impl FlowSpec {
                         return fail(format!("layer {i}: the permutation mixes real and circular coordinates"));
                     }
                 }
-                LayerSpec::Helmert { particles, space } => {
+                LayerSpec::Helmert { particles, space, .. } => {
                     let turned = particles.checked_mul(*space).filter(|turned| (1..=d).contains(turned));
                     let Some(turned) = turned else {
                         return fail(format!(
@@ -244,7 +244,8 @@ impl FlowSpec {
     /// The number of a layer's weights.
     fn parameters(&self, layer: &LayerSpec) -> usize {
         let (coupling, each) = match layer {
-            LayerSpec::Permutation { .. } | LayerSpec::Helmert { .. } => return 0,
+            LayerSpec::Permutation { .. } => return 0,
+            LayerSpec::Helmert { .. } => return 1 + self.columns().told,
             LayerSpec::GlobalAffine => return 2 * self.dimension(),
             LayerSpec::Lu { order } => return order.len().saturating_mul(order.len()),
             LayerSpec::Householder { reflections } => return reflections.saturating_mul(self.real().len()),

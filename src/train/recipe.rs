@@ -126,7 +126,7 @@ impl Recipe {
             Demand::Molecule => 24_000,
             Demand::Small | Demand::Large | Demand::Particles => 5000,
             Demand::Islands => 6000,
-            Demand::Scales => 10_000,
+            Demand::Scales => 20_000,
         };
         match (self, molecule, has_data) {
             (Self::Transport, ..) => vec![stage(long, 0.0, 0.0, 1.0, still, decay(fast, 1e-5))],

@@ -107,6 +107,10 @@ const FINAL_TEMPERATURES: usize = 5;
 const MAX_ROLLBACKS: u64 = 3;
 const SLOWER: f64 = 0.5;
 
+/// One in so many weights, the largest, may be in a tail that says nothing of the rest. (A flow of an effective half has one in
+/// some thousand by which its fraction falls to a hundredth.)
+const OUTLIERS: usize = 1000;
+
 /// Samples that are computed between two questions to the observer.
 const MEASURED_AT_ONCE: usize = 512;
 
@@ -267,19 +271,21 @@ fn measure_course(
 }
 
 /// Fails if the flow has lost what it had. Weights of few samples have heavy tails, and one of them can look like a loss: that
-/// is asked again with four times as many others. Of averaged weights the present ones are looked at too, which is where a
+/// is asked again with four times as many others, of which the largest are left out. Of averaged weights the present ones are looked at too, which is where a
 /// run goes on from.
 fn check_collapse(trainer: &mut Trainer, fraction: f64, observer: &mut dyn Observer) -> Result<(), Turn> {
     let samples = trainer.plan.validation.samples;
     let mut least = fraction;
     if trainer.average.is_some() {
-        let raw = trainer.weights_of_samples(Measured::Present, samples, observer)?;
-        least = least.min(raw.effective_fraction());
+        let raw = trainer.log_weights_of_samples(Measured::Present, samples, observer)?;
+        least = least.min(summary_of(raw).effective_fraction());
     }
     if trainer.is_lost(least) {
         let of = if least < fraction { Measured::Present } else { Measured::Model };
-        let again = trainer.weights_of_samples(of, 4 * samples, observer)?;
-        trainer.check_lost(again.effective_fraction())?;
+        let mut again = trainer.log_weights_of_samples(of, 4 * samples, observer)?;
+        again.sort_unstable_by(f64::total_cmp);
+        again.truncate(again.len() - again.len().div_ceil(OUTLIERS));
+        trainer.check_lost(summary_of(again).effective_fraction())?;
     }
     trainer.counters.best_fraction = trainer.counters.best_fraction.max(fraction);
     Ok(())
@@ -389,41 +395,47 @@ impl Trainer {
 
     /// Weights of at least `samples` samples under the flow as it is at a temperature, always of the same latents.
     fn validate(&self, temperature: f64, samples: u64, observer: &mut dyn Observer) -> Result<WeightSummary, Turn> {
-        self.weigh(self.present()?, temperature, self.plan.seed, samples, observer)
+        self.log_weights(self.present()?, temperature, self.plan.seed, samples, observer).map(summary_of)
     }
 
-    /// The same at the plan's temperature, of other latents.
-    fn weights_of_samples(
+    /// The log weights themselves, at the plan's temperature, of other latents.
+    fn log_weights_of_samples(
         &self,
         of: Measured,
         samples: u64,
         observer: &mut dyn Observer,
-    ) -> Result<WeightSummary, Turn> {
+    ) -> Result<Vec<f64>, Turn> {
         let flow = match of {
             Measured::Model => self.present()?,
             Measured::Present => self.unaveraged()?,
         };
-        self.weigh(flow, self.plan.temperature, !self.plan.seed, samples, observer)
+        self.log_weights(flow, self.plan.temperature, !self.plan.seed, samples, observer)
     }
 
-    fn weigh(
+    fn log_weights(
         &self,
         flow: Flow,
         temperature: f64,
         seed: u64,
         samples: u64,
         observer: &mut dyn Observer,
-    ) -> Result<WeightSummary, Turn> {
+    ) -> Result<Vec<f64>, Turn> {
         let generator = Generator { target: self.target.clone(), flow, card: self.card() };
         let method = generator.methods(temperature)[0];
         let key = SampleKey { temperature, method, seed, purpose: Purpose::Validation };
-        let mut weights = WeightAccumulator::default();
+        let mut log_weights = Vec::new();
         for first in (0..samples).step_by(MEASURED_AT_ONCE) {
             ask(observer)?;
-            generator.samples(&key, first, MEASURED_AT_ONCE)?.log_weights.into_iter().for_each(|w| weights.add(w));
+            log_weights.extend(generator.samples(&key, first, MEASURED_AT_ONCE)?.log_weights);
         }
-        Ok(weights.summary())
+        Ok(log_weights)
     }
+}
+
+fn summary_of(log_weights: Vec<f64>) -> WeightSummary {
+    let mut weights = WeightAccumulator::default();
+    log_weights.into_iter().for_each(|w| weights.add(w));
+    weights.summary()
 }
 
 fn progress(trainer: &Trainer, last: Option<&Step>, rate: f64, weights: WeightSummary) -> Result<Progress, TrainError> {
