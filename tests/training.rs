@@ -395,22 +395,46 @@ fn a_mode_that_is_missing_is_seen_by_held_out_data() {
     assert!(collapsed.effective_sample_fraction > 0.5, "{collapsed:?}");
     let (fitted, said) = train(1.0, 0.0, Ramp::constant(1.0));
     assert_eq!((fitted.covers_data(), said), (Some(true), 0), "{fitted:?}");
+}
 
-    // Of a range, at each temperature that there are frames of.
+/// A flow of a range is seen by data at each temperature that they are of, as by its own samples; and one that misses what they hold
+/// at any is incomplete.
+#[test]
+fn coverage_is_seen_at_each_temperature_of_the_data() {
+    let system = built_in("double-well");
+    let mut random = boltzflow::math::Randoms::new(3, Purpose::Validation, 0);
+    let (mut positions, mut temperatures) = (Vec::new(), Vec::new());
+    for temperature in [1.0f64, 1.5] {
+        while temperatures.iter().filter(|t| **t == temperature).count() < 4000 {
+            let x = 3.0 * (2.0 * random.uniform() - 1.0);
+            let u = x.powi(4) - 6.0 * x * x + x + 10.752_405_7;
+            if random.uniform().ln() < -u / temperature {
+                positions.extend([x, temperature.sqrt() * random.normal()]);
+                temperatures.push(temperature);
+            }
+        }
+    }
     let mut plan = small_plan(&system);
     plan.temperature_range = Some(TemperatureRange { low: 1.0, high: 2.0 });
-    plan.stages[0].steps = 300;
+    plan.architecture.hidden = vec![32];
+    plan.stages[0].steps = 800;
+    plan.stages[0].batch = 256;
+    plan.checkpoint_every = 400;
     (plan.stages[0].maximum_likelihood, plan.stages[0].reverse_kl) = (Ramp::constant(1.0), Ramp::constant(0.0));
-    let temperatures = (0..2000).map(|i| if i < 1000 { 1.0 } else { 1.5 }).collect();
-    let data = TrainingData { temperatures, ..data.clone() };
+    let data = TrainingData { positions, temperatures, digest: "exact".into() };
     let mut trainer = Trainer::new(plan, system, Some(data), &Device::Cpu).unwrap();
-    let Outcome::Finished { card, .. } = run(&mut trainer, &mut Keeper::default()).unwrap() else {
+    let Outcome::Finished { mut card, .. } = run(&mut trainer, &mut Keeper::default()).unwrap() else {
         panic!("it did not finish")
     };
-    assert!(card.data_effective_fraction.is_some() && card.by_temperature.len() == 6, "{card:?}");
-    for measure in &card.by_temperature {
+    assert_eq!(card.by_temperature.len(), 6, "five of the range, and that of the data: {card:?}");
+    for measure in &mut card.by_temperature {
         let seen = measure.data_effective_fraction;
-        assert_eq!(seen.is_some(), measure.temperature == 1.5, "{card:?}");
-        assert!(seen.is_none_or(|seen| 0.0 < seen && seen <= 1.0), "{card:?}");
+        assert_eq!(seen.is_some(), measure.temperature == 1.5, "{measure:?}");
+        let ratio = seen.map_or(1.0, |seen| seen / measure.effective_sample_fraction);
+        assert!((0.5..2.0).contains(&ratio), "{measure:?}");
     }
+    assert!(card.effective_sample_fraction > 0.3, "{card:?}");
+    assert_eq!(card.covers_data(), Some(true), "{card:?}");
+    card.by_temperature.iter_mut().filter_map(|m| m.data_effective_fraction.as_mut()).for_each(|seen| *seen *= 1e-3);
+    assert_eq!(card.covers_data(), Some(false), "{card:?}");
 }

@@ -150,7 +150,7 @@ impl<'a, T: Number> Head<'a, T> {
             sum += *weight;
         }
         let factor = T::ONE / sum;
-        weights.iter_mut().for_each(|weight| *weight = *weight * factor);
+        weights.iter_mut().for_each(|weight| *weight *= factor);
     }
 }
 

@@ -24,7 +24,8 @@ const REACH: f64 = 6.0;
 /// Hidden layer of the network from a temperature to the scale and the shift of each coordinate.
 const SCALE_BY_TEMPERATURE: usize = 16;
 
-/// Which coupling layers a flow is made of.
+/// Which coupling layers a flow is made of. With attention two numbers, a scale of all coordinates and one of the auxiliary
+/// variables, stand where the global affine layer does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ArchitectureKind {
@@ -179,6 +180,14 @@ impl Architecture {
         if is_continuous && self.auxiliary > 0 && particles.is_some() {
             return Err(FlowError::Spec(
                 "a field of identical particles has no auxiliary variables; leave auxiliary out, or choose attention"
+                    .into(),
+            ));
+        }
+        let is_preserving = matches!(self.kind, ArchitectureKind::Nice | ArchitectureKind::Gin);
+        if is_preserving && temperatures.is_some() && self.auxiliary_variables(particles) > 0 {
+            return Err(FlowError::Spec(
+                "auxiliary variables are as wide at every temperature of a range, and latents are not, which nice and gin cannot \
+                 make up for; choose nice_scaled or gin_scaled"
                     .into(),
             ));
         }

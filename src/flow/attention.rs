@@ -1,7 +1,8 @@
 //! A conditioner of identical particles: attention between them (Vaswani et al. 2017).
 
-use super::conditioner::{ConditionerSpec, ParameterOrder, Tokens};
+use super::conditioner::{ConditionerSpec, ParameterOrder, Tokens, product};
 use super::spec::Columns;
+use crate::compute::Precision;
 use crate::compute::attention::AttentionShape;
 use crate::compute::bias_activation::{Activation, bias_activation};
 use candle_core::{D, DType, Result, Tensor};
@@ -31,6 +32,7 @@ pub(super) struct AttentionConditioner {
     order: Tensor,
     activation: Activation,
     dtype: DType,
+    precision: Precision,
 }
 
 #[derive(Debug)]
@@ -58,8 +60,8 @@ impl Layer {
         })
     }
 
-    fn forward(&self, h: &Tensor, activation: Activation) -> Result<Tensor> {
-        bias_activation(&h.matmul(&self.weight.t()?)?, &self.bias, activation)
+    fn forward(&self, h: &Tensor, activation: Activation, precision: Precision) -> Result<Tensor> {
+        bias_activation(&product(h, &self.weight, precision)?, &self.bias, activation)
     }
 }
 
@@ -131,7 +133,16 @@ impl AttentionConditioner {
             order: Tensor::from_vec(places, made.len() * each, device)?,
             activation: spec.activation,
             dtype: vb.dtype(),
+            precision: Precision::Full,
         })
+    }
+
+    /// Chooses what [`AttentionConditioner::forward`] multiplies in; weights in f64 are never rounded, nor is what tokens give
+    /// one another.
+    pub fn set_precision(&mut self, precision: Precision) {
+        if self.dtype == DType::F32 {
+            self.precision = precision;
+        }
     }
 
     /// Parameters (n, transformed · each) for columns x (n, columns).
@@ -145,14 +156,18 @@ impl AttentionConditioner {
             features = Tensor::cat(&[features, told.broadcast_as((n, particles, self.told.1))?.contiguous()?], 2)?;
         }
         let features = features.flatten_to(1)?;
-        let mut h = self.embedding.forward(&features, Activation::Identity)?;
+        let mut h = self.embedding.forward(&features, Activation::Identity, self.precision)?;
         for block in &self.blocks {
-            let projected = block.projections.forward(&normalised(&h, &block.attention_gain)?, Activation::Identity)?;
-            h = (h + block.joined.forward(&self.shape.apply(&projected)?, Activation::Identity)?)?;
-            let wide = block.wide.forward(&normalised(&h, &block.wide_gain)?, self.activation)?;
-            h = (h + block.narrow.forward(&wide, Activation::Identity)?)?;
+            let projected = block.projections.forward(
+                &normalised(&h, &block.attention_gain)?,
+                Activation::Identity,
+                self.precision,
+            )?;
+            h = (h + block.joined.forward(&self.shape.apply(&projected)?, Activation::Identity, self.precision)?)?;
+            let wide = block.wide.forward(&normalised(&h, &block.wide_gain)?, self.activation, self.precision)?;
+            h = (h + block.narrow.forward(&wide, Activation::Identity, self.precision)?)?;
         }
-        let parameters = self.output.forward(&normalised(&h, &self.gain)?, Activation::Identity)?;
+        let parameters = self.output.forward(&normalised(&h, &self.gain)?, Activation::Identity, self.precision)?;
         parameters.reshape((n, self.order.elem_count()))?.index_select(&self.order, 1)
     }
 }

@@ -15,9 +15,17 @@ use candle_nn::{Init, VarBuilder, init};
 const MAX_HIDDEN_LAYERS: usize = 16;
 const MAX_HIDDEN_WIDTH: usize = 8192;
 
-/// Of attention: what a batch of rows keeps grows as the square of the former and as the latter.
+/// Of attention: what a row takes while it passes a block, and the products that it takes in a layer.
 const MAX_TOKENS: usize = 256;
 const MAX_TOKEN_WIDTH: usize = 1024;
+const MAX_NUMBERS: usize = 1 << 19;
+const MAX_PRODUCTS: usize = 1 << 28;
+/// Of all heads between all pairs of tokens.
+const MAX_AFFINITIES: usize = 1 << 20;
+
+/// Results of the width of a token that a block keeps for the way back, and those that there are at once without one.
+const KEPT_RESULTS: usize = 24;
+const PRESENT_RESULTS: usize = 8;
 
 /// How the hidden layers of a conditioner are joined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -29,7 +37,7 @@ pub enum ConditionerKind {
     /// The first layer and then residual blocks of two layers each, with the activation before each layer (He et al.
     /// 2016): h + W₂·activation(W₁·activation(h)).
     Residual,
-    /// A block of attention between identical particles and a dense network of each, for each of so many equal widths.
+    /// A block of attention between identical particles, and a dense network of each, for each of so many equal widths.
     Attention,
 }
 
@@ -64,15 +72,20 @@ impl Tokens {
 
     fn check(&self, transformed: &[usize], coordinates: usize) -> std::result::Result<(), String> {
         let Self { particles, space, heads } = *self;
-        let own = particles.checked_mul(space).filter(|own| *own > 0 && particles <= MAX_TOKENS);
+        if particles > MAX_TOKENS {
+            return Err(format!(
+                "attention is between at most {MAX_TOKENS} particles; there are {particles}: choose another conditioner"
+            ));
+        }
+        let own = particles.checked_mul(space).filter(|own| *own > 0);
         let Some(own) = own.filter(|own| coordinates == *own || Some(coordinates) == own.checked_mul(2)) else {
             return Err(format!(
-                "{particles} particles (of at most {MAX_TOKENS}) in a space of {space}, with or without as many auxiliary \
-                 variables, do not have {coordinates} coordinates"
+                "{particles} particles in a space of {space}, with or without as many auxiliary variables, do not have \
+                 {coordinates} coordinates"
             ));
         };
-        if heads == 0 {
-            return Err("heads is 0; attention has one at least".into());
+        if heads.saturating_mul(particles * particles) > MAX_AFFINITIES {
+            return Err(format!("heads is {heads}; with {particles} particles there are fewer"));
         }
         let channels = |particle: usize| {
             let own = transformed.iter().map(|&j| self.place(j)).filter(move |(i, _)| *i == particle);
@@ -116,6 +129,14 @@ impl ConditionerSpec {
                 let fit = widths.first().is_some_and(|&w| {
                     w <= MAX_TOKEN_WIDTH && tokens.heads > 0 && w % tokens.heads == 0 && widths.iter().all(|&v| v == w)
                 });
+                let numbers = tokens.particles.saturating_mul(widths.first().copied().unwrap_or(0));
+                let products = tokens.particles.saturating_mul(self.parameters(0, 0));
+                if fit && (numbers.saturating_mul(PRESENT_RESULTS) > MAX_NUMBERS || products > MAX_PRODUCTS) {
+                    return Err(FlowError::Spec(format!(
+                        "layer {layer}: hidden of attention between {} particles is too wide; use narrower or fewer blocks",
+                        tokens.particles
+                    )));
+                }
                 if fit {
                     return Ok(());
                 }
@@ -144,6 +165,12 @@ impl ConditionerSpec {
             return fail("particles that attention is between have no angles".into());
         }
         tokens.check(transformed, coordinates.len()).or_else(fail)
+    }
+
+    /// Numbers that attention keeps of a row for the way back; none without.
+    pub(super) fn attention_numbers(&self) -> usize {
+        let width = self.hidden.first().copied().unwrap_or(0).saturating_mul(self.hidden.len());
+        self.tokens.map_or(0, |t| t.particles.saturating_mul(width).saturating_mul(KEPT_RESULTS))
     }
 
     /// The number of weights of a network from so many features to so many outputs.
@@ -214,18 +241,20 @@ impl Dense {
 
     /// W·h for each row of h (n, inputs).
     fn product(&self, h: &Tensor, precision: Precision) -> Result<Tensor> {
-        let weight = self.masked_weight()?;
-        match precision {
-            // The CPU has no products of bf16: those of numbers rounded to it, with sums in f32, are the same.
-            Precision::Bf16 if h.device().is_cpu() => {
-                let rounded = |t: &Tensor| t.to_dtype(DType::BF16)?.to_dtype(t.dtype());
-                rounded(h)?.matmul(&rounded(&weight)?.t()?)
-            }
-            Precision::Bf16 => {
-                h.to_dtype(DType::BF16)?.matmul(&weight.to_dtype(DType::BF16)?.t()?)?.to_dtype(h.dtype())
-            }
-            Precision::Full | Precision::Tf32 => h.matmul(&weight.t()?),
+        product(h, &self.masked_weight()?, precision)
+    }
+}
+
+/// W·h for each row of h (n, inputs), with W (outputs, inputs), of f32 in a precision.
+pub(super) fn product(h: &Tensor, weight: &Tensor, precision: Precision) -> Result<Tensor> {
+    match precision {
+        // The CPU has no products of bf16: those of numbers rounded to it, with sums in f32, are the same.
+        Precision::Bf16 if h.device().is_cpu() => {
+            let rounded = |t: &Tensor| t.to_dtype(DType::BF16)?.to_dtype(t.dtype());
+            rounded(h)?.matmul(&rounded(weight)?.t()?)
         }
+        Precision::Bf16 => h.to_dtype(DType::BF16)?.matmul(&weight.to_dtype(DType::BF16)?.t()?)?.to_dtype(h.dtype()),
+        Precision::Full | Precision::Tf32 => h.matmul(&weight.t()?),
     }
 }
 
@@ -268,10 +297,12 @@ impl Conditioner {
 
     /// Chooses what [`Conditioner::forward`] multiplies in; weights in f64 are never rounded.
     pub fn set_precision(&mut self, chosen: Precision) {
-        if let Self::Network { precision, layers, .. } = self
-            && layers.iter().all(|layer| layer.weight.dtype() == DType::F32)
-        {
-            *precision = chosen;
+        match self {
+            Self::Network { precision, layers, .. } if layers.iter().all(|l| l.weight.dtype() == DType::F32) => {
+                *precision = chosen;
+            }
+            Self::Attention(attention) => attention.set_precision(chosen),
+            Self::Network { .. } | Self::Constant(_) => {}
         }
     }
 

@@ -118,6 +118,11 @@ impl Flow {
         self
     }
 
+    /// Whether the CPU runs the flow by kernels.
+    pub fn is_fused(&self) -> bool {
+        self.fused.is_some()
+    }
+
     /// What conditioners are computed in, where no gradient is asked for, by name: f64 where the weights are.
     pub fn precision(&self) -> String {
         match &self.fused {

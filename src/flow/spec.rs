@@ -46,7 +46,7 @@ pub enum LayerSpec {
     /// Coordinate `i` of the output is coordinate `order[i]` of the input.
     Permutation { order: Vec<usize> },
     /// What the first coordinates have of N particles' in D dimensions becomes that about their mean, in Helmert's basis, and
-    /// √N times the mean; where it is scaled, those about the mean by one learned number.
+    /// √N times the mean; where it is scaled, those about the mean by one learned number, and all others by another.
     Helmert { particles: usize, space: usize, scaled: bool },
     /// One scale and one shift for each real coordinate, the same for all inputs.
     GlobalAffine,
@@ -241,11 +241,24 @@ impl FlowSpec {
         (all > 0).then_some(all)
     }
 
+    /// Numbers that conditioners of attention keep of a row for the way back, all layers together.
+    pub fn attention_numbers_of_a_row(&self) -> usize {
+        let of = |layer: &LayerSpec| match layer {
+            LayerSpec::Additive { coupling }
+            | LayerSpec::Affine { coupling, .. }
+            | LayerSpec::Gin { coupling, .. }
+            | LayerSpec::Smooth { coupling, .. }
+            | LayerSpec::Spline { coupling, .. } => coupling.conditioner.attention_numbers(),
+            _ => 0,
+        };
+        self.layers.iter().map(of).fold(0, usize::saturating_add)
+    }
+
     /// The number of a layer's weights.
     fn parameters(&self, layer: &LayerSpec) -> usize {
         let (coupling, each) = match layer {
             LayerSpec::Permutation { .. } => return 0,
-            LayerSpec::Helmert { .. } => return 1 + self.columns().told,
+            LayerSpec::Helmert { .. } => return 2 + 2 * self.columns().told,
             LayerSpec::GlobalAffine => return 2 * self.dimension(),
             LayerSpec::Lu { order } => return order.len().saturating_mul(order.len()),
             LayerSpec::Householder { reflections } => return reflections.saturating_mul(self.real().len()),

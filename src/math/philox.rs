@@ -84,6 +84,8 @@ pub enum Purpose {
     PilotMove = 27,
     /// Auxiliary variables of positions that come from elsewhere.
     Auxiliary = 28,
+    /// Auxiliary variables of the data in a training batch.
+    BatchAuxiliary = 29,
     /// The noise of Langevin dynamics, new velocities, and the moves of Metropolis Monte Carlo. The pilots of simulations
     /// have the same four purposes and 8 more.
     SimulationNoise = 32,

@@ -21,9 +21,13 @@ pub struct AnnealedPaths {
 }
 
 impl Generator {
-    /// How the flow gives the starts of paths to a temperature: as near to it as it can without a pilot.
+    /// How the flow gives the starts of paths to a temperature: as near to it as it can without a pilot. Auxiliary variables of
+    /// scaled latents are not where the end of a path has them.
     pub fn start_method(&self, temperature: f64) -> Method {
-        self.methods(temperature).last().copied().unwrap_or(Method::Reweighting)
+        match self.methods(temperature).last() {
+            Some(Method::LatentScaling) if self.target.coordinates().auxiliary() > 0 => Method::Reweighting,
+            last => last.copied().unwrap_or(Method::Reweighting),
+        }
     }
 
     /// The samples of a run at the ends of annealed paths: latents and `log_probs` are those of the flow where a path begins,

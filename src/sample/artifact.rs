@@ -7,7 +7,7 @@ use crate::flow::{Flow, FlowError, FlowSpec, TemperatureRange};
 use candle_core::{DType, Device, Tensor};
 use std::collections::{BTreeMap, HashMap};
 
-const FORMAT: &str = "boltzflow-model/3";
+const FORMAT: &str = "boltzflow-model/4";
 
 /// What a model says of itself.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -46,7 +46,8 @@ pub struct ModelCard {
     /// weights w = exp(−U/kT)/p over the data. For a model that covers the data it is about
     /// `effective_sample_fraction`; where data lie in a mode that the model never visits, it is far less.
     pub data_effective_fraction: Option<f64>,
-    /// What was measured on the way, at most 256 times; steps go back where the run went back.
+    /// What was measured on the way, at most [`MOST_POINTS`] times; steps go back where the run went back. The last point is of the
+    /// last step, also where the model is that of an earlier one.
     pub course: Vec<CoursePoint>,
 }
 
@@ -75,9 +76,12 @@ pub struct TemperatureMeasure {
     pub effective_sample_fraction: f64,
     /// Absent if it could not be fitted.
     pub pareto_k: Option<f64>,
-    /// [`ModelCard::data_effective_fraction`] at this temperature, if there were data of it.
+    /// [`ModelCard::data_effective_fraction`] at this temperature, if there were data of it and it is not the one trained at.
     pub data_effective_fraction: Option<f64>,
 }
+
+/// Points of a card's course.
+pub const MOST_POINTS: usize = 257;
 
 /// A model covers its held-out data if their effective fraction is at least this part of that of its own samples.
 const COVERED: f64 = 0.1;
@@ -109,6 +113,9 @@ impl ModelCard {
                 "its card names temperatures from {low} to {high}, trained around {}",
                 self.temperature
             ));
+        }
+        if self.course.len() > MOST_POINTS {
+            return Err(format!("its card has a course of {} points, of at most {MOST_POINTS}", self.course.len()));
         }
         if self.by_temperature.iter().any(|m| !(m.temperature.is_finite() && m.temperature > 0.0)) {
             return Err("its card was measured at temperatures that there are not".into());

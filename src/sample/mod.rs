@@ -14,7 +14,7 @@ mod method;
 
 pub use annealed::AnnealedPaths;
 pub use annealing::{AnnealingPath, Goal, PathEnds, PathError, PathLength, PathStarts, STEP_SIZES, tuned};
-pub use artifact::{ArtifactError, CoursePoint, ModelCard, TemperatureMeasure, covers};
+pub use artifact::{ArtifactError, CoursePoint, MOST_POINTS, ModelCard, TemperatureMeasure, covers};
 pub use generator::Generator;
 pub use importance::{SampleError, SampleKey, SampleRun, WeightedBatch};
 pub use method::{Method, MethodChoice, PILOT_SAMPLES};

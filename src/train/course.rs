@@ -2,10 +2,10 @@
 
 use super::run::Progress;
 use super::trainer::Trainer;
-use crate::sample::CoursePoint;
+use crate::sample::{CoursePoint, MOST_POINTS};
 
-/// Points that are kept. With more, every other is left out, and only every other that comes is added.
-const MOST: usize = 256;
+/// Points that are kept, besides the last. With more, every other is left out, and only every other that comes is added.
+const MOST: usize = MOST_POINTS - 1;
 
 /// What was measured on the way, thinned to a bounded number of points in equal strides.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -18,7 +18,13 @@ pub(super) struct Course {
 }
 
 impl Course {
-    fn add(&mut self, point: CoursePoint) {
+    /// Adds a point; of the last step it stands in for what was measured there before, and is kept in any case.
+    fn add(&mut self, point: CoursePoint, is_last: bool) {
+        if is_last {
+            self.points.pop_if(|before| before.step == point.step);
+            self.points.push(point);
+            return;
+        }
         let stride = 1u64.checked_shl(self.halvings).unwrap_or(u64::MAX);
         let is_kept = self.seen.is_multiple_of(stride);
         self.seen += 1;
@@ -39,9 +45,9 @@ impl Course {
 
 impl Trainer {
     /// Keeps a measurement for the model's card.
-    pub(super) fn note_course(&mut self, report: &Progress) {
+    pub(super) fn note_course(&mut self, report: &Progress, is_last: bool) {
         let finite = |x: f64| x.is_finite().then_some(x);
-        self.course.add(CoursePoint {
+        let point = CoursePoint {
             step: report.step,
             samples: report.samples,
             energy_evaluations: report.energy_evaluations,
@@ -51,7 +57,8 @@ impl Trainer {
             free_energy_bound: finite(report.weights.free_energy_bound),
             data_log_prob: report.held_out_log_prob.and_then(finite),
             data_effective_fraction: report.held_out_effective_fraction,
-        });
+        };
+        self.course.add(point, is_last);
     }
 }
 
@@ -65,11 +72,19 @@ mod tests {
         let mut course = Course::default();
         for step in 0..5000 {
             let point = CoursePoint { step, ..CoursePoint::default() };
-            course.add(point);
+            course.add(point, false);
             let steps: Vec<u64> = course.points.iter().map(|p| p.step).collect();
             let stride = 1 << course.halvings;
             assert!(steps.len() <= MOST && steps.iter().enumerate().all(|(i, s)| *s == i as u64 * stride), "{steps:?}");
             assert!(steps.len() as u64 > step / stride, "{step}: {steps:?}");
+        }
+        for seconds in [1.0, 2.0] {
+            let before = course.points.len();
+            course.add(CoursePoint { step: 5001, seconds, ..CoursePoint::default() }, true);
+            assert_eq!(
+                (course.points.len(), course.points.last().map(|p| p.seconds)),
+                (before + usize::from(seconds < 2.0), Some(seconds))
+            );
         }
     }
 }

@@ -4,7 +4,7 @@ use super::coverage::FEWEST_FRAMES;
 use super::plan::TrainingPlan;
 use super::trainer::TrainError;
 use crate::coords::ReducedTarget;
-use crate::flow::{Direction, Flow, Tau};
+use crate::flow::{Direction, Flow, Tau, TemperatureRange};
 use crate::math::{LogSumExp, Purpose, Randoms};
 use candle_core::{Device, Tensor};
 use std::collections::HashMap;
@@ -25,6 +25,9 @@ const MAX_HELD_OUT: usize = 8192;
 /// Temperatures that they are of, beside that of the plan.
 const MAX_OTHERS: usize = 16;
 
+/// Temperatures of single precision are a little off.
+const ROUNDING: f64 = 1e-6;
+
 /// Configurations to train on.
 #[derive(Clone, Debug)]
 pub struct TrainingData {
@@ -40,6 +43,8 @@ pub struct TrainingData {
 #[derive(Debug)]
 pub(super) struct PreparedData {
     training: TrainingFrames,
+    /// The last so many coordinates are auxiliary variables, drawn anew for each batch.
+    auxiliary: usize,
     /// The latent temperature of each frame trained on; empty where all are the plan's.
     taus: Vec<f64>,
     /// What a flow is measured on at the plan's temperature.
@@ -172,24 +177,27 @@ impl PreparedData {
         let gap = |frame: usize| (of(frame) / plan.temperature).ln().abs();
         let held = || (0..n).filter(|&frame| held_out[frame]);
         let least = held().map(gap).fold(f64::INFINITY, f64::min);
-        let frames_where = |is_measured: &dyn Fn(usize) -> bool| held().filter(|&f| is_measured(f)).collect::<Vec<_>>();
         let measured_at = |temperature, frames: &[usize], most| {
             HeldOutFrames::new(target, temperature, (frames, most), (&y, &ladj, &positions))
         };
-        let at_reference = frames_where(&|frame| gap(frame) <= least);
-        let mut others = Vec::new();
-        if let Some(range) = plan.temperature_range {
-            let is_other = |frame: usize| gap(frame) > least && (range.low..=range.high).contains(&of(frame));
-            let mut known: Vec<f64> = held().filter(|&frame| is_other(frame)).map(of).collect();
-            known.sort_unstable_by(f64::total_cmp);
-            known.dedup();
-            for &temperature in known.iter().step_by(known.len().div_ceil(MAX_OTHERS).max(1)) {
-                let frames = frames_where(&|frame| of(frame) == temperature && gap(frame) > least);
-                if frames.len() >= FEWEST_FRAMES {
-                    others.push(measured_at(temperature, &frames, MAX_HELD_OUT / MAX_OTHERS)?);
+        let mut others: Vec<(f64, Vec<usize>)> = Vec::new();
+        if let Some(TemperatureRange { low, high }) = plan.temperature_range {
+            let inside = low * (1.0 - ROUNDING)..=high * (1.0 + ROUNDING);
+            let mut known: Vec<usize> = held().filter(|&frame| inside.contains(&of(frame))).collect();
+            known.sort_by(|&a, &b| of(a).total_cmp(&of(b)));
+            for group in known.chunk_by(|&a, &b| of(a) == of(b)) {
+                if let [first, ..] = *group
+                    && group.len() >= FEWEST_FRAMES
+                    && gap(first) > ROUNDING
+                {
+                    others.push((of(first), group.to_vec()));
                 }
             }
         }
+        let stride = others.len().div_ceil(MAX_OTHERS).max(1);
+        let others = others.iter().step_by(stride);
+        let others = others.map(|(temperature, frames)| measured_at(*temperature, frames, MAX_HELD_OUT / MAX_OTHERS));
+        let others = others.collect::<Result<_, _>>()?;
         let (mut training, mut taus) = (Vec::with_capacity(y.len()), Vec::new());
         for (frame, row) in y.chunks_exact(d).enumerate().filter(|(frame, _)| !held_out[*frame]) {
             training.extend_from_slice(row);
@@ -197,12 +205,13 @@ impl PreparedData {
                 taus.extend(temperatures.get(frame).map(|t| t / plan.temperature));
             }
         }
+        let at_reference: Vec<usize> = held().filter(|&frame| gap(frame) <= least).collect();
         let held_out = measured_at(plan.temperature, &at_reference, MAX_HELD_OUT)?;
         let training = match device {
             Device::Cpu => TrainingFrames::Host(training),
             device => TrainingFrames::Device(Tensor::from_slice(&training, (training.len() / d, d), device)?),
         };
-        Ok(Self { training, taus, held_out, others, digest })
+        Ok(Self { training, auxiliary: target.coordinates().auxiliary(), taus, held_out, others, digest })
     }
 
     /// Frames that a flow is measured on.
@@ -210,9 +219,12 @@ impl PreparedData {
         self.held_out.ladj.len()
     }
 
-    /// A flow on what is held out, at the temperature of the plan.
-    pub fn measure(&self, flow: &Flow) -> Result<HeldOut, TrainError> {
-        self.held_out.measure(flow, 1.0)
+    /// A flow on what is held out, at the temperature of the plan; nothing if there are too few frames to hold any out.
+    pub fn measure(&self, flow: &Flow) -> Result<Option<HeldOut>, TrainError> {
+        if self.held_out.ladj.is_empty() {
+            return Ok(None);
+        }
+        self.held_out.measure(flow, 1.0).map(Some)
     }
 
     /// Other temperatures of the plan's range that frames are held out of, and a flow on these.
@@ -259,6 +271,12 @@ impl PreparedData {
                 frames.index_select(&Tensor::from_vec(drawn, batch, frames.device())?, 0)?
             }
         };
-        Ok((rows, taus))
+        if self.auxiliary == 0 {
+            return Ok((rows, taus));
+        }
+        let mut random = Randoms::new(seed, Purpose::BatchAuxiliary, step);
+        let fresh: Vec<f64> = (0..batch * self.auxiliary).map(|_| random.normal()).collect();
+        let fresh = Tensor::from_vec(fresh, (batch, self.auxiliary), rows.device())?;
+        Ok((Tensor::cat(&[rows.narrow(1, 0, d - self.auxiliary)?, fresh], 1)?, taus))
     }
 }

@@ -42,10 +42,11 @@ impl Trainer {
 
     /// Draws of the flow as it is, without a way back to its weights.
     pub(super) fn draw(&self, addresses: &[LatentAddress]) -> Result<FlowDraws, TrainError> {
-        Ok(match self.flow.as_continuous() {
-            None => self.flow.draw(addresses)?,
-            // Weights that can be trained would have it keep all of the integration.
-            Some(_) => self.unaveraged()?.draw(addresses)?,
+        let has_kernels = self.flow.is_fused() || !self.flow.device().is_cpu();
+        Ok(match has_kernels && self.flow.as_continuous().is_none() {
+            true => self.flow.draw(addresses)?,
+            // Operations on weights that can be trained keep all that they come by.
+            false => self.unaveraged()?.draw(addresses)?,
         })
     }
 }

@@ -23,7 +23,7 @@ const MAX_KEPT_BYTES: u64 = 1 << 28;
 /// Rows of a generation of these: their weights are solved for in one step.
 const MAX_GENERATION: u64 = 1 << 20;
 
-/// Numbers of an intermediate result of a batch of a continuous flow, where its field is evaluated once, and where all
+/// Numbers that attention keeps of a batch; and those of an intermediate result of a batch of a continuous flow, where its field is evaluated once, and where all
 /// evaluations of an integration are kept for the way back: some hundreds, of a few dozen results each.
 const MAX_EVALUATED: usize = 1 << 28;
 const MAX_INTEGRATED: usize = 1 << 17;
@@ -230,6 +230,16 @@ impl TrainingPlan {
 
     /// That batches of the plan's flow fit into memory; the message names the field.
     pub fn check_flow(&self, spec: &FlowSpec) -> Result<(), String> {
+        let of_attention = spec.attention_numbers_of_a_row();
+        for (i, stage) in self.stages.iter().enumerate().filter(|_| of_attention > 0) {
+            let most = MAX_EVALUATED / of_attention;
+            if stage.batch > most {
+                return Err(format!(
+                    "stages[{i}].batch is {}; with attention of this size at most {most} rows fit into memory",
+                    stage.batch
+                ));
+            }
+        }
         let Some(numbers) = spec.numbers_of_a_row() else { return Ok(()) };
         for (i, stage) in self.stages.iter().enumerate() {
             let most = (if stage.is_integrated() { MAX_INTEGRATED } else { MAX_EVALUATED }) / numbers.max(1);

@@ -182,7 +182,7 @@ fn proceed(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome
     }
     let report = progress(trainer, last_step.as_ref(), clock.rate, weights.clone())?;
     observer.progress(&report);
-    trainer.note_course(&report);
+    trainer.note_course(&report, true);
     trainer.look_for_lost_modes(&report, observer);
     finish(trainer, reason, &weights, by_temperature)
 }
@@ -250,7 +250,6 @@ fn measure_course(
     let report = progress(trainer, last_step, clock.rate, weights)?;
     if step.is_multiple_of(trainer.plan.validation.every) {
         observer.progress(&report);
-        trainer.note_course(&report);
     }
     if !is_heated(trainer) {
         trainer.look_for_lost_modes(&report, observer);
@@ -259,6 +258,9 @@ fn measure_course(
         check_collapse(trainer, report.weights.effective_fraction(), observer)?;
     }
     trainer.counters.measured_at = step;
+    if step.is_multiple_of(trainer.plan.validation.every) {
+        trainer.note_course(&report, false);
+    }
     if step.is_multiple_of(trainer.plan.validation.every) && has_converged(trainer, &report)? {
         trainer.counters.converged = true;
         return Ok(Some(StopReason::Converged));

@@ -499,7 +499,7 @@ impl Trainer {
     /// The flow as it is on the held-out data, if there are data.
     pub(super) fn held_out(&self) -> Result<Option<HeldOut>, TrainError> {
         let Some(data) = &self.data else { return Ok(None) };
-        Ok(Some(data.measure(&self.present()?)?))
+        data.measure(&self.present()?)
     }
 
     /// The same at each of the other temperatures of the range that there are data of.

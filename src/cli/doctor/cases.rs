@@ -3,6 +3,7 @@
 use crate::compute::bias_activation::Activation;
 use crate::flow::{
     AutoregressiveKind, ConditionerKind, ConditionerSpec, CoordinateKind, CouplingSpec, FlowSpec, LayerSpec, Prior,
+    Tokens,
 };
 use CoordinateKind::{Circular as C, Real as R};
 
@@ -42,6 +43,7 @@ pub(super) fn cases() -> Vec<(&'static str, FlowSpec)> {
         ("affine, tanh", flow(&real, vec![affine(Activation::Tanh)])),
         ("GIN", flow(&real, vec![LayerSpec::Gin { coupling: coupling(&halves[0], Activation::Silu), bound: 1.5 }])),
         ("logistic mixture", flow(&real, vec![smooth])),
+        ("attention", flow(&[R; 30], attention())),
         ("autoregressive", flow(&real, vec![autoregressive])),
         ("residual, SiLU", flow(&mixed, vec![residual(Activation::Silu)])),
         ("residual, ReLU", flow(&mixed, vec![residual(Activation::Relu)])),
@@ -69,6 +71,26 @@ pub(super) fn cases() -> Vec<(&'static str, FlowSpec)> {
                 ],
             ),
         ),
+    ]
+}
+
+/// Couplings between five particles with vectors, and the layer that ends such flows.
+fn attention() -> Vec<LayerSpec> {
+    let (particles, space) = (5, 3);
+    let conditioner = ConditionerSpec {
+        kind: ConditionerKind::Attention,
+        hidden: vec![24; 2],
+        activation: Activation::Silu,
+        tokens: Some(Tokens { particles, space, heads: 4 }),
+    };
+    let coupling = |transformed: std::ops::Range<usize>| CouplingSpec {
+        transformed: transformed.collect(),
+        conditioner: conditioner.clone(),
+    };
+    vec![
+        LayerSpec::Affine { coupling: coupling(0..15), bound: 1.5 },
+        LayerSpec::Spline { coupling: coupling(15..30), bins: 8, bound: 3.0 },
+        LayerSpec::Helmert { particles, space, scaled: true },
     ]
 }
 

@@ -25,6 +25,8 @@ pub(super) enum Quantity {
     LogZDeviation,
     /// F(second mode) − F(first mode).
     DeltaF,
+    /// The same by replica exchange, where that is the reference; its error by the two halves of the walkers.
+    ReferenceDeltaF,
     /// Kish's effective fraction of the model's own samples: (Σw)²/(n Σw²).
     ReverseEss,
     /// 1/E_p[p/q], from samples of the target: far below the former where the model leaves out what the target has.
@@ -56,6 +58,7 @@ impl Quantity {
             Self::LogZ => "log_z",
             Self::LogZDeviation => "log_z_deviation",
             Self::DeltaF => "delta_f",
+            Self::ReferenceDeltaF => "delta_f_reference",
             Self::ReverseEss => "ess_reverse",
             Self::ForwardEss => "ess_forward",
             Self::MeanLogQ => "mean_log_q",
@@ -75,6 +78,7 @@ impl Quantity {
         match self {
             Self::LogZ => reference.log_z,
             Self::MeanLogQ => reference.mean_log_p,
+            Self::DeltaF if matches!(reference.samples, Samples::Frames(_)) => None,
             Self::DeltaF => match reference.weights[..] {
                 [first, second] => Some((first / second).ln()),
                 _ => None,
@@ -251,6 +255,15 @@ fn of_regions(own: &Own, shares: &[Share], regions: &Regions, reference: &Refere
         let error = (relative(first) + relative(second)).sqrt();
         all.push(measured(Quantity::DeltaF, (first.value / second.value).ln(), error));
     }
+    if let Samples::Frames(frames) = &reference.samples
+        && shares.len() == 2
+    {
+        let [value, first, second] = [exact, &frames.halves[0], &frames.halves[1]].map(|weights| match weights[..] {
+            [first, second] => (first / second).ln(),
+            _ => f64::NAN,
+        });
+        all.push(measured(Quantity::ReferenceDeltaF, value, 0.5 * (first - second).abs()));
+    }
     let least = |k: usize| exact.get(k).map_or(0.0, |p| VISITED * p);
     let visited = shares.iter().enumerate().filter(|(k, s)| s.value > 0.0 && s.value >= least(*k)).count();
     all.push(measured(Quantity::ModesVisited, visited as f64, f64::NAN));
@@ -258,6 +271,10 @@ fn of_regions(own: &Own, shares: &[Share], regions: &Regions, reference: &Refere
         return all;
     }
     all.push(measured(Quantity::ModeDistance, distance(), f64::NAN));
+    if matches!(reference.samples, Samples::Frames(_)) {
+        // Its weights have errors of their own.
+        return all;
+    }
     let effective = own.account.effective_samples();
     let deviation = |(share, &exact): (&Share, &f64)| {
         // The samples of a mode that is hardly visited are too few to tell their error.

@@ -25,13 +25,13 @@ use target::{Reference, References, Regions, Target};
 
 /// Train on benchmark targets and print what is reached beside exact and published values
 ///
-/// Each target is trained on from its energy alone, clusters on frames of replica exchange, with the plan that users get who name
+/// Each target is trained on from its energy alone, clusters and the dimer on frames of replica exchange, with the plan that users get who name
 /// a system and nothing else, once for each seed. A model is then measured at all of the target's temperatures, by the way of reaching a temperature that a
 /// pilot picks.
 ///
 /// log_z: log of the mean weight. log_z_deviation: mean |log Z − exact| of independent batches of 2,000 samples. delta_f:
 /// free energy of the second mode less that of the first, in kT: right − left, all else − upper left (y − x > 1), closed −
-/// open. ess_reverse: (Σw)²/(n Σw²) of the model's own samples. Of samples of the target: ess_forward, 1/E_p[p/q];
+/// open; delta_f_reference: the same by replica exchange. ess_reverse: (Σw)²/(n Σw²) of the model's own samples. Of samples of the target: ess_forward, 1/E_p[p/q];
 /// mean_log_q, E_p[log q], whose exact value E_p[log p] is the most that it can be; kl_forward, KL(p ‖ q). modes_visited:
 /// modes that the weighted samples give a tenth of their exact weight at least; those of many-well-32 are the two wells of
 /// each of its 16 pairs. mode_total_variation: between exact and weighted occupancies. worst_mode_error: the largest error

@@ -155,6 +155,7 @@ pub(super) fn references(
             inefficiency: (all / KEPT_EVERY as f64).max(1.0),
             // Two halves differ by twice what all of them differ by from the truth.
             noise: 0.5 * 0.5 * apart,
+            halves: [first, second].map(|counts| counts.iter().map(|&count| count as f64 / half).collect()),
         };
         Reference { weights, samples: Samples::Frames(frames), ..Reference::unknown() }
     };

@@ -120,6 +120,8 @@ pub(super) struct Frames {
     pub positions: Vec<f64>,
     /// Frames for each independent one.
     pub inefficiency: f64,
+    /// The weight of each region by the first and by the second half of the walkers, which never meet.
+    pub halves: [Vec<f64>; 2],
     /// The total variation that the noise of the frames makes between their histogram and an exact one.
     pub noise: f64,
 }

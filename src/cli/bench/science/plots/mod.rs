@@ -79,7 +79,7 @@ mod tests {
     fn made_up(name: &str, fraction: f64) -> Vec<Row> {
         let target = target(name);
         let run = vec![Measured { quantity: Quantity::ReverseEss, value: fraction, standard_error: f64::NAN }];
-        let at = |&tau: &f64| rows(target, tau, None, &Reference::unknown(), &[run.clone()]);
+        let at = |&tau: &f64| rows(target, tau, None, &Reference::unknown(), std::slice::from_ref(&run));
         target.temperatures.iter().flat_map(at).collect()
     }
 
