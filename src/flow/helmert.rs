@@ -19,7 +19,7 @@ pub struct Helmert {
     /// Coordinates, and columns after them that are told.
     dimension: usize,
     told: usize,
-    /// s (2, 1 + told), f64.
+    /// s (2, 1 + told).
     log_scales: Option<Tensor>,
     /// (2, dimension): 1 at the coordinates that a scale is of.
     members: Tensor,
@@ -48,7 +48,7 @@ impl Helmert {
         let is_member = |scale: usize, j: usize| (scale == 0) == (j < about) && !columns.is_circular(j);
         let members = (0..2).flat_map(|scale| (0..dimension).map(move |j| (scale, j)));
         let members: Vec<f64> = members.map(|(scale, j)| f64::from(u8::from(is_member(scale, j)))).collect();
-        let log_scales = || vb.get_with_hints((2, 1 + told), "log_scales", Init::Const(0.0))?.to_dtype(DType::F64);
+        let log_scales = || vb.get_with_hints((2, 1 + told), "log_scales", Init::Const(0.0));
         Ok(Self {
             basis: Tensor::from_vec(basis, (particles, particles), vb.device())?,
             particles,
@@ -64,7 +64,7 @@ impl Helmert {
     fn log_scale(&self, input: &Tensor, log_scales: &Tensor) -> Result<Tensor> {
         let one = Tensor::ones((input.dim(0)?, 1), DType::F64, input.device())?;
         let told = Tensor::cat(&[one, input.narrow(1, self.dimension, self.told)?], 1)?;
-        told.matmul(&log_scales.t()?)?.matmul(&self.members)?.pad_with_zeros(1, 0, self.told)
+        told.matmul(&log_scales.to_dtype(DType::F64)?.t()?)?.matmul(&self.members)?.pad_with_zeros(1, 0, self.told)
     }
 
     /// x with its first coordinates turned by the basis or its transpose.
