@@ -26,6 +26,16 @@ pub struct MeanFreeCoordinates {
     kinds: Vec<CoordinateKind>,
 }
 
+/// What a particle counts for in coordinate k ≥ 1 about the mean, in Helmert's orthonormal basis.
+pub fn helmert(k: usize, particle: usize) -> f64 {
+    let norm = MeanFreeCoordinates::norm(k);
+    match particle {
+        i if i < k => 1.0 / norm,
+        i if i == k => -(k as f64) / norm,
+        _ => 0.0,
+    }
+}
+
 impl MeanFreeCoordinates {
     /// `particles` in a space of `space` dimensions, with the scale of all coordinates.
     pub fn new(particles: usize, space: usize, scale: f64) -> Result<Self, CoordinatesError> {

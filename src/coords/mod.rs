@@ -33,7 +33,7 @@ pub use cartesian::CartesianCoordinates;
 pub use choose::{CoordinateChoice, choose_coordinates, free_particles, preview_kinds};
 pub use geometry::{angle, angle_gradient, dihedral, dihedral_gradient, distance, distance_gradient};
 pub use internal::InternalCoordinates;
-pub use mean_free::{FreeParticles, MeanFreeCoordinates};
+pub use mean_free::{FreeParticles, MeanFreeCoordinates, helmert};
 pub use quantity::{InternalCoordinate, InternalQuantity};
 pub use relabelled::RelabelledCoordinates;
 pub use tables::TransformTables;

@@ -3,6 +3,7 @@
 use super::bijector::Bijector;
 use super::spec::Columns;
 use crate::compute::Direction;
+use crate::coords::helmert;
 use candle_core::{DType, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
@@ -35,12 +36,7 @@ impl Helmert {
         let (n, dimension, told) = (particles as f64, columns.kinds.len(), columns.told);
         let mut basis = Vec::with_capacity(particles * particles);
         for k in 1..particles {
-            let norm = (k as f64 * (k as f64 + 1.0)).sqrt();
-            basis.extend((0..particles).map(|i| match i {
-                i if i < k => 1.0 / norm,
-                i if i == k => -(k as f64) / norm,
-                _ => 0.0,
-            }));
+            basis.extend((0..particles).map(|i| helmert(k, i)));
         }
         basis.resize(particles * particles, 1.0 / n.sqrt());
         let about = particles.saturating_sub(1) * space;

@@ -141,9 +141,10 @@ impl Generator {
     ) -> WeightedBatch {
         let kt = self.kt(run.key.temperature);
         let mut target = target;
-        let variance = self.auxiliary_variance(&run.key);
-        for (ladj, y) in target.ladj.iter_mut().zip(coordinates.chunks_exact(self.target.dimension())) {
-            *ladj += self.target.log_auxiliary(y, variance) - self.target.log_auxiliary(y, 1.0);
+        if let Some(variance) = self.scaled_auxiliary(&run.key) {
+            for (ladj, y) in target.ladj.iter_mut().zip(coordinates.chunks_exact(self.target.dimension())) {
+                *ladj += self.target.log_auxiliary(y, variance) - self.target.log_auxiliary(y, 1.0);
+            }
         }
         let mut batch = WeightedBatch {
             first_index: run.first_index,
@@ -163,9 +164,11 @@ impl Generator {
         batch
     }
 
-    /// The variance of auxiliary variables: of scaled latents τ, as the note's §4 has it of all coordinates, else 1.
-    fn auxiliary_variance(&self, key: &SampleKey) -> f64 {
-        if key.method == Method::LatentScaling { self.latent_temperature(key) } else { 1.0 }
+    /// The variance of auxiliary variables, if there are any and it is not 1: of scaled latents τ, as the note's §4 has it of all
+    /// coordinates.
+    fn scaled_auxiliary(&self, key: &SampleKey) -> Option<f64> {
+        let is_scaled = key.method == Method::LatentScaling && self.target.coordinates().auxiliary() > 0;
+        is_scaled.then(|| self.latent_temperature(key))
     }
 
     /// log p_τ(x) (n) of positions x (n, D): the density that [`Generator::draw`] samples from. Of a model with auxiliary
@@ -174,12 +177,13 @@ impl Generator {
         let tau = self.latent_temperature(key);
         let d = self.target.dimension();
         let (mut coordinates, mut ladj) = self.target.to_coordinates(positions);
-        let variance = self.auxiliary_variance(key);
-        let first = d - self.target.coordinates().auxiliary();
-        for (ladj, y) in ladj.iter_mut().zip(coordinates.chunks_exact_mut(d)) {
-            *ladj -= self.target.log_auxiliary(y, 1.0);
-            y[first..].iter_mut().for_each(|a| *a *= variance.sqrt());
-            *ladj += self.target.log_auxiliary(y, variance);
+        if let Some(variance) = self.scaled_auxiliary(key) {
+            let first = d - self.target.coordinates().auxiliary();
+            for (ladj, y) in ladj.iter_mut().zip(coordinates.chunks_exact_mut(d)) {
+                *ladj -= self.target.log_auxiliary(y, 1.0);
+                y[first..].iter_mut().for_each(|a| *a *= variance.sqrt());
+                *ladj += self.target.log_auxiliary(y, variance);
+            }
         }
         let (latents, flow_ladj) = self.flow.apply_rows(&coordinates, Tau::One(tau), Direction::Inverse)?;
         let log_q = latents.chunks_exact(d).map(|z| self.flow.prior().log_prob(z, tau));

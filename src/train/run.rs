@@ -107,8 +107,8 @@ const FINAL_TEMPERATURES: usize = 5;
 const MAX_ROLLBACKS: u64 = 3;
 const SLOWER: f64 = 0.5;
 
-/// One in so many weights, the largest, may be in a tail that says nothing of the rest. (A flow of an effective half has one in
-/// some thousand by which its fraction falls to a hundredth.)
+/// One in so many weights, the largest, may be in a tail that says nothing of the rest. (One of 8,192 has made an effective fraction
+/// of 44 % look like 1 %.)
 const OUTLIERS: usize = 1000;
 
 /// Samples that are computed between two questions to the observer.

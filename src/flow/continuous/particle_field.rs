@@ -3,6 +3,7 @@
 use super::VectorField;
 use super::network::{Dense, Network, time_features, time_width};
 use crate::compute::bias_activation::Activation;
+use crate::coords::helmert;
 use crate::flow::spec::{Columns, ParticleShape};
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{VarBuilder, init};
@@ -169,15 +170,7 @@ impl VectorField for ParticleField {
 
 /// Of pairs (P, N − 1): what Helmert's coordinates about the mean count for in r_i − r_j.
 fn differences(particles: usize, pairs: &[(usize, usize)], device: &Device) -> Result<Tensor> {
-    let place = |i: usize, k: usize| {
-        let norm = (k as f64 * (k as f64 + 1.0)).sqrt();
-        match k {
-            k if k > i => 1.0 / norm,
-            k if k == i => -(i as f64) / norm,
-            _ => 0.0,
-        }
-    };
     let rows: Vec<f64> =
-        pairs.iter().flat_map(|&(i, j)| (1..particles).map(move |k| place(i, k) - place(j, k))).collect();
+        pairs.iter().flat_map(|&(i, j)| (1..particles).map(move |k| helmert(k, i) - helmert(k, j))).collect();
     Tensor::from_vec(rows, (pairs.len(), particles - 1), device)
 }
