@@ -1,7 +1,15 @@
-//! MBAR against exact free energies, an independent iteration, its own symmetries, and bad input.
+//! MBAR against exact free energies, pymbar, an independent iteration, its own symmetries, and bad input; and over a server.
 
+mod common;
+
+use boltzflow::contract::v1::solve_mbar_request::{MbarHeader, MbarSamples, Part};
+use boltzflow::contract::{array, numbers, v1};
+use boltzflow::energy::EnergyScale;
 use boltzflow::math::{Purpose, Randoms};
-use boltzflow::thermo::{MbarError, MbarSolution, solve_mbar};
+use boltzflow::thermo::{MbarBootstrap, MbarError, MbarSettings, MbarSolution, solve_mbar};
+use common::*;
+use serde_json::Value;
+use tonic::{Code, Status};
 
 /// A harmonic state: centre, stiffness, and how many samples are from it.
 type State = (f64, f64, u64);
@@ -203,4 +211,205 @@ fn groups_of_states_without_overlap_are_named() {
     // Also where nothing but walls is between them.
     let walls = [0.0, 0.0, f64::INFINITY, f64::INFINITY, f64::INFINITY, f64::INFINITY, 0.0, 0.0];
     assert_eq!(solve_mbar(&walls, &[2, 2]), Err(MbarError::Disconnected(vec![vec![0], vec![1]])));
+}
+
+/// Reduced energies, samples of each state and one observable, with pymbar's answers.
+struct Case {
+    u: Vec<f64>,
+    n_k: Vec<u64>,
+    observable: Vec<f64>,
+    answers: Value,
+}
+
+fn list(value: &Value) -> Vec<f64> {
+    match value {
+        Value::Array(all) => all.iter().flat_map(list).collect(),
+        other => vec![other.as_f64().unwrap()],
+    }
+}
+
+/// What pymbar 4.0.3 was given: harmonic states, one of them without samples and one with a single one, and eight temperatures
+/// of replica exchange of alanine dipeptide.
+fn cases() -> [Case; 2] {
+    let read = |name: &str| -> Value {
+        serde_json::from_slice(&std::fs::read(test_data(&format!("mbar/{name}.json"))).unwrap()).unwrap()
+    };
+    let counts = |value: &Value| list(&value["n_k"]).into_iter().map(|n| n as u64).collect();
+    let harmonic = read("harmonic");
+    let x = list(&harmonic["x"]);
+    let states = list(&harmonic["centres"]).into_iter().zip(list(&harmonic["stiffness"]));
+    let u = states.flat_map(|(c, k)| x.iter().map(move |x| 0.5 * k * (x - c) * (x - c)).collect::<Vec<_>>()).collect();
+    let harmonic = Case { u, n_k: counts(&harmonic), observable: x, answers: harmonic };
+    let molecule = read("alanine-dipeptide");
+    let energies = list(&molecule["energies"]);
+    let kt = list(&molecule["temperatures"]).into_iter().map(|t| EnergyScale::KilojoulePerMole.kt(t));
+    let u = kt.flat_map(|kt| energies.iter().map(move |e| e / kt).collect::<Vec<_>>()).collect();
+    [harmonic, Case { u, n_k: counts(&molecule), observable: energies, answers: molecule }]
+}
+
+#[test]
+fn pymbar_has_the_same_answers() {
+    for Case { u, n_k, observable, answers } in cases() {
+        let solved = solve_mbar(&u, &n_k).unwrap();
+        assert_close(&solved.f_k, &list(&answers["f_k"]), 1e-8);
+        assert_close(&solved.standard_errors(), &list(&answers["df_ij"]), 1e-6);
+        assert_close(&solved.overlap, &list(&answers["overlap"]), 1e-8);
+        let averages = solved.averages(&u, &n_k, &observable, &MbarSettings::default()).unwrap();
+        assert_close(&averages.iter().map(|a| a.value).collect::<Vec<_>>(), &list(&answers["averages"]), 1e-8);
+        let errors: Vec<f64> = averages.iter().map(|a| a.standard_error).collect();
+        assert_close(&errors, &list(&answers["average_errors"]), 1e-6);
+        // Weights of each state add up to one.
+        for (row, f) in u.chunks(observable.len()).zip(&solved.f_k) {
+            let sum: f64 = row.iter().zip(&solved.log_densities).map(|(u, d)| (f - u - d).exp()).sum();
+            assert!((sum - 1.0).abs() < 1e-10);
+        }
+    }
+}
+
+/// Bootstrap errors are the asymptotic ones within the spread of 400 draws, 3.5 %, and what few samples make of both: 20 % is
+/// more than four times that where each state has hundreds. The same seed gives the same bits.
+#[test]
+fn bootstrap_errors_are_as_large_as_asymptotic_ones() {
+    let states: Vec<State> = CHAIN.iter().map(|s| (s.0, s.1, if s.2 > 0 { 400 } else { 0 })).collect();
+    let (u, n_k) = harmonic(&states, 11);
+    let solved = solve_mbar(&u, &n_k).unwrap();
+    let bootstrap = MbarBootstrap { replicates: 400, seed: 5 };
+    let errors = bootstrap.standard_errors(&solved, &u, &n_k, &MbarSettings::default()).unwrap();
+    for (e, (a, b)) in errors.iter().zip(solved.standard_errors()).enumerate() {
+        let same = e % (n_k.len() + 1) == 0;
+        assert!(if same { *a == 0.0 } else { (a / b - 1.0).abs() < 0.2 }, "{e}: {a} by bootstrap, {b} asymptotic");
+    }
+    let again = bootstrap.standard_errors(&solved, &u, &n_k, &MbarSettings::default()).unwrap();
+    assert_eq!(errors, again);
+    let stopped = MbarSettings { proceed: &|| false, ..MbarSettings::default() };
+    assert_eq!(bootstrap.standard_errors(&solved, &u, &n_k, &stopped), Err(MbarError::Stopped));
+}
+
+fn samples(rows: Vec<f64>, states: usize, observables: Option<Vec<f64>>) -> Part {
+    let column = |numbers: Vec<f64>, width: usize| {
+        let n = numbers.len() / width;
+        array(numbers, &[n, width], v1::DataType::Float64, v1::ArrayEncoding::Bytes)
+    };
+    Part::Samples(MbarSamples {
+        reduced_energies: Some(column(rows, states)),
+        observables: observables.map(|o| column(o, 1)),
+    })
+}
+
+async fn ask(clients: &mut Clients, parts: Vec<Part>) -> Result<v1::SolveMbarResponse, Status> {
+    let messages = parts.into_iter().map(|part| v1::SolveMbarRequest { part: Some(part) });
+    Ok(clients.free_energy.solve_mbar(tokio_stream::iter(messages.collect::<Vec<_>>())).await?.into_inner())
+}
+
+/// The server, and the command line by itself and through the server, give what the library gives.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_and_the_command_line_solve_it_too() {
+    let (folder, server, mut clients) = fresh().await;
+    let [Case { u, n_k, observable, .. }, _] = cases();
+    let (k, n) = (n_k.len(), observable.len());
+    let solved = solve_mbar(&u, &n_k).unwrap();
+    let averages = solved.averages(&u, &n_k, &observable, &MbarSettings::default()).unwrap();
+    let bootstrap = MbarBootstrap { replicates: 20, seed: 3 };
+    let errors = bootstrap.standard_errors(&solved, &u, &n_k, &MbarSettings::default()).unwrap();
+    let header = MbarHeader {
+        samples_per_state: n_k.iter().map(|n| *n as i64).collect(),
+        bootstrap_replicates: 20,
+        seed: 3,
+        observables: vec!["x".into()],
+        include_log_densities: true,
+        ..MbarHeader::default()
+    };
+    let mut parts = vec![Part::Header(header.clone())];
+    let places: Vec<usize> = (0..n).collect();
+    parts.extend(places.chunks(100).map(|at| {
+        let rows = at.iter().flat_map(|s| (0..k).map(|state| u[state * n + s])).collect();
+        samples(rows, k, Some(at.iter().map(|s| observable[*s]).collect()))
+    }));
+    let answer = ask(&mut clients, parts.clone()).await.unwrap();
+    let of = |message: &Option<v1::Array>| numbers("answer", message.as_ref().unwrap()).unwrap().0;
+    assert_eq!(answer.f, solved.f_k);
+    assert_eq!(of(&answer.standard_errors), solved.standard_errors());
+    assert_eq!(of(&answer.overlap), solved.overlap);
+    assert_eq!(of(&answer.log_densities), solved.log_densities);
+    assert_eq!(of(&answer.bootstrap_standard_errors), errors);
+    assert_eq!(answer.averages[0].values, averages.iter().map(|a| a.value).collect::<Vec<_>>());
+    assert_eq!(answer.averages[0].standard_errors, averages.iter().map(|a| a.standard_error).collect::<Vec<_>>());
+
+    let file = |name: &str| folder.path().join(name);
+    write_npy(&file("u.npy"), &u, &[k as u64, n as u64]);
+    write_npy(&file("n.npy"), &n_k, &[k as u64]);
+    write_npy(&file("x.npy"), &observable, &[n as u64]);
+    let url = format!("http://{}", server.address);
+    for remote in [None, Some(url.as_str())] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_boltzflow"));
+        command
+            .arg("mbar")
+            .args(["--u-kn", "u.npy", "--n-k", "n.npy", "--observables", "x.npy", "--bootstrap", "20", "--seed", "3"])
+            .args(["--log-weights", "w.npy", "--json", "f.json"])
+            .args(remote.iter().flat_map(|url| ["--server", url]))
+            .current_dir(folder.path());
+        let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let json: Value = serde_json::from_slice(&std::fs::read(file("f.json")).unwrap()).unwrap();
+        assert_eq!(list(&json["f_k"]), solved.f_k);
+        assert_eq!(list(&json["df_k"]), solved.standard_errors()[..k]);
+        assert_eq!(list(&json["overlap"]), solved.overlap);
+        assert_eq!(list(&json["bootstrap_df_ij"]), errors);
+        assert_eq!(list(&json["averages"]), averages.iter().map(|a| a.value).collect::<Vec<_>>());
+        let log_weights: Vec<f64> =
+            npyz::NpyFile::new(&std::fs::read(file("w.npy")).unwrap()[..]).unwrap().into_vec().unwrap();
+        let sum: f64 = log_weights[2 * n..3 * n].iter().map(|w| w.exp()).sum();
+        assert!(log_weights.len() == k * n && (sum - 1.0).abs() < 1e-10);
+        std::fs::remove_file(file("w.npy")).unwrap();
+    }
+
+    // What is wrong is named, by its field and its state or sample.
+    let with = |change: fn(&mut MbarHeader)| {
+        let mut header = header.clone();
+        change(&mut header);
+        let mut all = parts.clone();
+        all[0] = Part::Header(header);
+        all
+    };
+    let two = |u: Vec<f64>| {
+        let header = MbarHeader { samples_per_state: vec![2, 2], ..MbarHeader::default() };
+        vec![Part::Header(header), samples(u, 2, None)]
+    };
+    let far = f64::INFINITY;
+    let wrong = [
+        (parts[1..].to_vec(), "header", "first"),
+        (vec![], "header", "first"),
+        (parts[..2].to_vec(), "header.samples_per_state", "346 samples, and 100"),
+        ([parts.clone(), parts[1..].to_vec()].concat(), "samples.reduced_energies", "more than the 346"),
+        (with(|h| h.samples_per_state[0] = -1), "header.samples_per_state", "state 0 is negative"),
+        (with(|h| h.samples_per_state.clear()), "header.samples_per_state", "0 states"),
+        (with(|h| h.tolerance = f64::NAN), "header.tolerance", "NaN"),
+        (with(|h| h.bootstrap_replicates = 1), "header.bootstrap_replicates", "from 2"),
+        (with(|h| h.observables = vec!["x".into(); 2]), "header.observables", "twice"),
+        (with(|h| h.observables.clear()), "samples.observables", "names none"),
+        (two(vec![0.0; 7]), "samples.reduced_energies", "shape"),
+        (
+            two(vec![0.0, f64::NAN, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]),
+            "samples.reduced_energies",
+            "state 1 at sample 0 is NaN",
+        ),
+        (two(vec![0.0, far, 0.0, far, far, 0.0, far, 0.0]), "samples.reduced_energies", "[0] and [1]"),
+        (two(vec![0.0, 0.0, far, far, 0.0, 0.0, 0.0, 0.0]), "samples.reduced_energies", "sample 1 has no density"),
+    ];
+    for (parts, field, words) in wrong {
+        let status = ask(&mut clients, parts).await.unwrap_err();
+        let as_expected = status.code() == Code::InvalidArgument && reason(&status) == "INVALID_FIELD";
+        assert!(as_expected && status.message().starts_with(field) && status.message().contains(words), "{status:?}");
+    }
+    let status = ask(&mut clients, with(|h| h.samples_per_state[0] = i64::MAX)).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "UPLOAD_TOO_LARGE"));
+    server.stop().await;
+}
+
+fn write_npy<T: npyz::AutoSerialize + Copy>(path: &std::path::Path, numbers: &[T], shape: &[u64]) {
+    use npyz::WriterBuilder;
+    let file = std::fs::File::create(path).unwrap();
+    let mut npy = npyz::WriteOptions::new().default_dtype().shape(shape).writer(file).begin_nd().unwrap();
+    npy.extend(numbers.iter().copied()).unwrap();
+    npy.finish().unwrap();
 }

@@ -36,6 +36,11 @@ pub(super) fn read_positions(path: &Path) -> Result<Array, CliError> {
         }
         return Err(CliError::file(path, "it has no array positions_nm or positions"));
     }
+    read_numbers(path)
+}
+
+/// The array of an NPY file.
+pub(super) fn read_numbers(path: &Path) -> Result<Array, CliError> {
     let file = File::open(path).map_err(|e| CliError::file(path, e))?;
     read_npy(BufReader::new(file)).map_err(|e| CliError::file(path, e))
 }
@@ -68,7 +73,11 @@ fn read_npy(reader: impl Read) -> Result<Array, String> {
     let numbers = match (plain.type_char(), plain.size_field()) {
         (TypeChar::Float, 4) => collect(file.data::<f32>().map_err(|e| e.to_string())?, f64::from)?,
         (TypeChar::Float, 8) => collect(file.data::<f64>().map_err(|e| e.to_string())?, |x| x)?,
-        _ => return Err(format!("its numbers are {plain}; float32 and float64 can be read")),
+        (TypeChar::Int, 4) => collect(file.data::<i32>().map_err(|e| e.to_string())?, f64::from)?,
+        (TypeChar::Int, 8) => collect(file.data::<i64>().map_err(|e| e.to_string())?, |x| x as f64)?,
+        (TypeChar::Uint, 4) => collect(file.data::<u32>().map_err(|e| e.to_string())?, f64::from)?,
+        (TypeChar::Uint, 8) => collect(file.data::<u64>().map_err(|e| e.to_string())?, |x| x as f64)?,
+        _ => return Err(format!("its numbers are {plain}; integers and floats of 4 and 8 bytes can be read")),
     };
     Ok(Array { numbers, shape })
 }

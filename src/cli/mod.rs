@@ -11,6 +11,7 @@ mod free_energy;
 mod jobs;
 mod line;
 mod local_server;
+mod mbar;
 mod models;
 mod names;
 mod output;
@@ -52,6 +53,7 @@ enum Command {
     Simulate(simulate::Args),
     Sample(sample::Args),
     FreeEnergy(free_energy::Args),
+    Mbar(mbar::Args),
     Energy(energy::Args),
     Bench(bench::Args),
     Doctor(doctor::Args),
@@ -123,6 +125,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Simulate(args) => simulate::run(args).await,
         Command::Sample(args) => sample::run(args).await,
         Command::FreeEnergy(args) => free_energy::run(args).await,
+        Command::Mbar(args) => mbar::run(args).await,
         Command::Energy(args) => energy::run(args).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,

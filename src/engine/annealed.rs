@@ -22,7 +22,7 @@ pub struct AnnealedRequest {
 }
 
 /// Why paths were given up on their way.
-enum Interruption {
+pub(super) enum Interruption {
     Failed(StreamError),
     /// The time for the stream is over.
     OutOfTime,
@@ -44,7 +44,7 @@ pub(super) struct Limits<'a> {
 
 impl Engine {
     /// What is asked of a client, of the server and of others between two evaluations.
-    fn between_steps<'a, T: Send + 'static>(
+    pub(super) fn between_steps<'a, T: Send + 'static>(
         &'a self,
         outlet: &'a Outlet<T>,
         limits: &'a Limits<'a>,
@@ -105,7 +105,8 @@ impl Engine {
     }
 }
 
-fn in_time<T>(made: Result<T, Interruption>) -> Result<Option<T>, StreamError> {
+/// What was made; nothing if the time was over before.
+pub(super) fn in_time<T>(made: Result<T, Interruption>) -> Result<Option<T>, StreamError> {
     match made {
         Ok(made) => Ok(Some(made)),
         Err(Interruption::OutOfTime) => Ok(None),

@@ -8,16 +8,21 @@ mod device_slot;
 mod estimation;
 mod models;
 mod outlet;
+mod plans;
 mod remembered;
 mod sampling;
 mod shared_batches;
+mod source;
 
 pub use annealed::AnnealedRequest;
 pub use device_slot::{DeviceSlot, Priority, SlotGuard};
 pub use estimation::{EstimateItem, EstimateRequest, TemperatureEstimate};
 pub use models::{EngineError, LoadedModel, Models};
 pub use outlet::StreamError;
+pub use plans::{ChainsRequest, Decision, Plan, PlanRequest, PopulationsRequest, Trial};
 pub use sampling::{SampleItem, SampleRequest, StopCause};
+
+pub use source::ChainSummary;
 
 use crate::metrics::Metrics;
 use candle_core::Device;

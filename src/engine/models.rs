@@ -4,9 +4,11 @@ use super::remembered::Remembered;
 use super::shared_batches::Pace;
 use crate::compute::Precision;
 use crate::sample::{
-    ArtifactError, Generator, Method, MethodChoice, PathError, PathLength, SampleError, SampleKey, WeightedBatch,
+    ArtifactError, ChainShape, Chains, Effort, Generator, Method, MethodChoice, PathError, PathLength, PopulationGoal,
+    Populations, SampleError, SampleKey, WeightedBatch,
 };
 use crate::store::{Artifacts, ArtifactsError, ModelDocument, ResourceKind, Store, StoreError};
+use crate::thermo::WeightSummary;
 use candle_core::Device;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -37,6 +39,12 @@ pub struct LoadedModel {
     pilots: Remembered<(u64, Option<Method>), MethodChoice>,
     /// By temperature and length of paths.
     step_sizes: Remembered<(u64, PathLength), Vec<f64>>,
+    /// By temperature, effort and conditional fraction, whatever their size.
+    populations: Remembered<(u64, Effort, u64), Populations>,
+    /// By temperature, shape and the exponents that were given.
+    chains: Remembered<(u64, ChainShape, Option<Vec<u64>>), Chains>,
+    /// What populations were found to be worth, by temperature.
+    trials: Remembered<u64, WeightSummary>,
 }
 
 impl LoadedModel {
@@ -61,6 +69,49 @@ impl LoadedModel {
     ) -> Result<Vec<f64>, E> {
         let key = (temperature.to_bits(), length);
         self.step_sizes.get_or_make(key, || self.generator.tuned_step_sizes(temperature, length, proceed))
+    }
+
+    /// Tuned populations. The pilots are run once for each temperature and goal.
+    pub fn populations<E: From<PathError> + From<SampleError>>(
+        &self,
+        temperature: f64,
+        goal: PopulationGoal,
+        proceed: impl FnMut() -> Result<(), E>,
+    ) -> Result<Populations, E> {
+        let key = (temperature.to_bits(), goal.effort, goal.conditional_fraction.to_bits());
+        let tuned = || self.generator.tuned_populations(temperature, goal, proceed);
+        Ok(Populations { size: goal.size, ..self.populations.get_or_make(key, tuned)? })
+    }
+
+    /// Tuned chains. The pilots are run once for each temperature, shape and exponents.
+    pub fn chains<E: From<PathError> + From<SampleError>>(
+        &self,
+        temperature: f64,
+        shape: ChainShape,
+        exponents: Option<Vec<f64>>,
+        proceed: impl FnMut() -> Result<(), E>,
+    ) -> Result<Chains, E> {
+        let bits = exponents.as_ref().map(|all| all.iter().map(|b| b.to_bits()).collect());
+        let tuned = || self.generator.tuned_chains(temperature, shape, exponents, proceed);
+        self.chains.get_or_make((temperature.to_bits(), shape, bits), tuned)
+    }
+
+    /// What pilot populations are worth at a temperature; `make` is asked once, and its nothing is not remembered.
+    pub fn trial<E>(
+        &self,
+        temperature: f64,
+        make: impl FnOnce() -> Result<Option<WeightSummary>, E>,
+    ) -> Result<Option<WeightSummary>, E> {
+        let made = self.trials.get_or_make(temperature.to_bits(), || match make() {
+            Ok(Some(weights)) => Ok(weights),
+            Ok(None) => Err(None),
+            Err(error) => Err(Some(error)),
+        });
+        match made {
+            Ok(weights) => Ok(Some(weights)),
+            Err(None) => Ok(None),
+            Err(Some(error)) => Err(error),
+        }
     }
 }
 
@@ -111,6 +162,9 @@ impl Models {
             pace: Pace::default(),
             pilots: Remembered::default(),
             step_sizes: Remembered::default(),
+            populations: Remembered::default(),
+            chains: Remembered::default(),
+            trials: Remembered::default(),
         });
         // Another request may have read the same file meanwhile.
         if let Some(model) = self.find(id, &model.digest) {

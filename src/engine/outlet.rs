@@ -26,6 +26,8 @@ pub enum StreamError {
     Stalled {
         next_index: Option<u64>,
     },
+    /// The time for it was over before anything was there.
+    OutOfTime,
     /// Nobody listens any more.
     Gone,
 }

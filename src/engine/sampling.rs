@@ -1,12 +1,14 @@
 //! Streams of samples, computed on a thread of their own.
 
-use super::annealed::{AnnealedRequest, Limits};
+use super::annealed::Limits;
 use super::models::LoadedModel;
 use super::outlet::{Outlet, StreamError};
+use super::plans::{Decision, PlanRequest};
+use super::source::{ChainSummary, Source};
 use super::{Engine, Priority};
 use crate::math::Purpose;
-use crate::sample::{AnnealedPaths, Method, MethodChoice, SampleError, SampleKey, WeightedBatch};
-use crate::thermo::{WeightAccumulator, WeightSummary};
+use crate::sample::{Method, MethodChoice, SampleError, SampleKey, WeightedBatch};
+use crate::thermo::WeightSummary;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -19,10 +21,7 @@ const FORCES_AT_ONCE: usize = 512;
 #[derive(Clone, Debug)]
 pub struct SampleRequest {
     pub temperature: f64,
-    /// Nothing lets a pilot choose.
-    pub method: Option<Method>,
-    /// Samples are annealed; then there is no choice of a method.
-    pub annealed: Option<AnnealedRequest>,
+    pub plan: PlanRequest,
     /// A temperature with a lower effective fraction is refused.
     pub least_effective_fraction: Option<f64>,
     pub seed: u64,
@@ -46,13 +45,7 @@ pub enum StopCause {
 /// What a stream is made of, in this order: one start, batches, one end.
 #[derive(Debug)]
 pub enum SampleItem {
-    Started {
-        method: Method,
-        /// The pilot's outcome, if there was one.
-        choice: Option<MethodChoice>,
-        /// The paths of annealed samples, of which the method is how they begin.
-        annealed: Option<AnnealedPaths>,
-    },
+    Started(Box<Decision>),
     Batch {
         batch: WeightedBatch,
         /// Forces (n, D), if asked for.
@@ -62,6 +55,8 @@ pub enum SampleItem {
     },
     Finished {
         weights: WeightSummary,
+        effective_samples: f64,
+        chains: Option<ChainSummary>,
         next_index: u64,
         cause: StopCause,
         seconds: f64,
@@ -94,28 +89,22 @@ impl Engine {
         outlet: &Outlet<SampleItem>,
     ) -> Result<(), StreamError> {
         let begin = Instant::now();
-        let (temperature, least) = (request.temperature, request.least_effective_fraction);
         let deadline = request.max_duration.and_then(|limit| begin.checked_add(limit));
         let limits = |next_index| Limits { draining, next_index, deadline };
-        let annealed = match &request.annealed {
-            None => None,
-            Some(paths) => Some(self.paths(outlet, model, temperature, paths, &limits(request.first_index))?),
-        };
-        let (method, choice) = match &annealed {
-            None => self.method_for(outlet, model, temperature, request.method, least)?,
-            Some(_) => (model.generator.start_method(temperature), None),
-        };
-        let key = SampleKey { temperature, method, seed: request.seed, purpose: Purpose::Sample };
-        let started = SampleItem::Started { method, choice, annealed: annealed.clone() };
-        outlet.send(started, Some(request.first_index))?;
+        let (temperature, least) = (request.temperature, request.least_effective_fraction);
+        let first = limits(request.first_index);
+        let decision = self.decide(outlet, model, temperature, &request.plan, least, &first)?;
+        let key = SampleKey { temperature, method: decision.method, seed: request.seed, purpose: Purpose::Sample };
+        let mut source = Source::new(&decision, key);
+        outlet.send(SampleItem::Started(Box::new(decision)), Some(request.first_index))?;
         let mut next_index = request.first_index;
-        let mut weights = WeightAccumulator::default();
+        let mut samples = 0;
         let cause = loop {
-            let left = request.count.map(|count| count - weights.samples());
+            let left = request.count.map(|count| count - samples);
             if left == Some(0) {
                 break StopCause::Count;
             }
-            if request.target_effective_samples.is_some_and(|target| weights.effective_samples() >= target) {
+            if request.target_effective_samples.is_some_and(|target| source.effective_samples() >= target) {
                 break StopCause::TargetReached;
             }
             if request.max_duration.is_some_and(|limit| begin.elapsed() >= limit) {
@@ -125,27 +114,20 @@ impl Engine {
                 return Err(StreamError::Draining { next_index: Some(next_index) });
             }
             let n = left.map_or(request.batch, |left| (request.batch as u64).min(left) as usize);
-            let batch = match &annealed {
-                None => self.draw(outlet, model, &key, next_index, n)?,
-                Some(paths) => match self.draw_annealed(outlet, model, &key, paths, n, &limits(next_index))? {
-                    Some(batch) => batch,
-                    None => break StopCause::MaxDuration,
-                },
+            let Some(batch) = source.next(self, outlet, model, n, &limits(next_index))? else {
+                break StopCause::MaxDuration;
             };
-            next_index += batch.len() as u64;
-            let forces = request.forces.then(|| self.forces(outlet, model, &batch)).transpose()?;
-            batch.log_weights.iter().for_each(|&w| weights.add(w));
             let first = batch.first_index;
-            let item = SampleItem::Batch {
-                batch,
-                forces,
-                samples: weights.samples(),
-                effective_samples: weights.effective_samples(),
-            };
-            outlet.send(item, Some(first))?;
+            next_index += batch.len() as u64;
+            samples += batch.len() as u64;
+            let forces = request.forces.then(|| self.forces(outlet, model, &batch)).transpose()?;
+            let effective_samples = source.effective_samples();
+            outlet.send(SampleItem::Batch { batch, forces, samples, effective_samples }, Some(first))?;
         };
         let seconds = begin.elapsed().as_secs_f64();
-        outlet.send(SampleItem::Finished { weights: weights.summary(), next_index, cause, seconds }, Some(next_index))
+        let (weights, effective_samples, chains) = (source.weights(), source.effective_samples(), source.chains());
+        let end = SampleItem::Finished { weights, effective_samples, chains, next_index, cause, seconds };
+        outlet.send(end, Some(next_index))
     }
 
     /// Samples of a key, together with what others want of the model. A client that goes away ends it after a part.

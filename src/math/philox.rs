@@ -86,6 +86,14 @@ pub enum Purpose {
     Auxiliary = 28,
     /// Auxiliary variables of the data in a training batch.
     BatchAuxiliary = 29,
+    /// Which of a population or a window of samples that a user receives are taken on.
+    SampleResampling = 12,
+    /// The same of pilots.
+    PilotResampling = 13,
+    /// Whether exchanges and jumps of the Markov chains that a user receives are accepted.
+    ChainExchange = 14,
+    /// The same of pilots.
+    PilotExchange = 15,
     /// The noise of Langevin dynamics, new velocities, and the moves of Metropolis Monte Carlo. The pilots of simulations
     /// have the same four purposes and 8 more.
     SimulationNoise = 32,

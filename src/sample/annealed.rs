@@ -20,6 +20,19 @@ pub struct AnnealedPaths {
     pub step_sizes: Vec<f64>,
 }
 
+/// n draws of the flow.
+#[derive(Clone, Debug)]
+pub(super) struct Draws {
+    pub first_index: u64,
+    /// Latents and flow coordinates (n, d).
+    pub latents: Vec<f64>,
+    pub coordinates: Vec<f64>,
+    /// log q(y) (n).
+    pub log_probs: Vec<f64>,
+    /// What the flow was told, and the variance of its latents.
+    pub tau: f64,
+}
+
 impl Generator {
     /// How the flow gives the starts of paths to a temperature: as near to it as it can without a pilot. Auxiliary variables of
     /// scaled latents are not where the end of a path has them.
@@ -52,6 +65,7 @@ impl Generator {
             energies: ends.target.energies,
             log_probs: log_probs.map(|(q, &ladj)| if outside(ladj) { f64::NAN } else { q - ladj }).collect(),
             log_weights: ends.log_weights,
+            ancestors: Vec::new(),
         })
     }
 
@@ -64,22 +78,32 @@ impl Generator {
         proceed: impl FnMut() -> Result<(), E>,
     ) -> Result<(FlowDraws, PathEnds), E> {
         let SampleRun { key, first_index, count } = *run;
-        let end = first_index.checked_add(count as u64).ok_or(SampleError::IndexOverflow)?;
         let tau = self.latent_temperature(&key);
-        let address = |index| LatentAddress { seed: key.seed, purpose: key.purpose, index, tau };
-        let addresses: Vec<_> = (first_index..end).map(address).collect();
-        let mut draws = self.flow.draw(&addresses).map_err(PathError::from)?;
+        let mut draws = self.flow_draws(&key, first_index, count)?;
         let moves = if key.purpose == Purpose::Sample { Purpose::SampleMove } else { Purpose::PilotMove };
         let starts = PathStarts {
             coordinates: std::mem::take(&mut draws.coordinates),
             log_probs: &draws.log_probs,
             temperatures: &vec![key.temperature; count],
             taus: &vec![tau; count],
-            randoms: (first_index..end).map(|index| Randoms::new(key.seed, moves, index)).collect(),
+            randoms: (0..count as u64).map(|row| Randoms::new(key.seed, moves, first_index + row)).collect(),
         };
         let path = AnnealingPath { flow: &self.flow, target: &self.target, length, goal: Goal::Target, step_sizes };
         let ends = path.carry(starts, proceed)?;
         Ok((draws, ends))
+    }
+
+    fn flow_draws(&self, key: &SampleKey, first_index: u64, count: usize) -> Result<FlowDraws, SampleError> {
+        let end = first_index.checked_add(count as u64).ok_or(SampleError::IndexOverflow)?;
+        let tau = self.latent_temperature(key);
+        let address = |index| LatentAddress { seed: key.seed, purpose: key.purpose, index, tau };
+        Ok(self.flow.draw(&(first_index..end).map(address).collect::<Vec<_>>()).map_err(PathError::from)?)
+    }
+
+    /// Draws of the flow that are to be carried on.
+    pub(super) fn draws(&self, key: &SampleKey, first_index: u64, count: usize) -> Result<Draws, SampleError> {
+        let FlowDraws { latents, coordinates, log_probs } = self.flow_draws(key, first_index, count)?;
+        Ok(Draws { first_index, latents, coordinates, log_probs, tau: self.latent_temperature(key) })
     }
 
     /// Step sizes of paths of a length to a temperature, by pilots of a fixed seed: a property of model, temperature and

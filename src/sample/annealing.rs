@@ -21,10 +21,11 @@
 //! ΔS_k = u_k(y_k) − u_k(y_{k−1}), minus the heat that it takes up. With u_k = −log γ_{β_k} and the flow as the deterministic
 //! layers this is the sum above, its terms in another order.
 
-use super::hamiltonian::Moves;
+use super::hamiltonian::{Effort, Moves};
+use super::points::{Densities, Points};
 use crate::coords::{ReducedTarget, TargetBatch};
 use crate::energy::EnergyError;
-use crate::flow::{Flow, FlowError, Tau};
+use crate::flow::{Flow, FlowError};
 use crate::math::Randoms;
 
 /// Acceptance that step sizes are tuned to: near the best of Hamiltonian Monte Carlo (Beskos et al. 2013).
@@ -130,39 +131,6 @@ pub struct PathEnds {
     pub evaluations: u64,
 }
 
-/// The densities at n rows, and all that moves need of them.
-#[derive(Debug, Default)]
-pub(super) struct Points {
-    pub coordinates: Vec<f64>,
-    /// log q (n) and its gradient (n, d).
-    pub log_probs: Vec<f64>,
-    pub scores: Vec<f64>,
-    /// log p̃ = ladj − U/kT (n).
-    pub log_targets: Vec<f64>,
-    /// With the gradients of −log p̃.
-    pub target: TargetBatch,
-}
-
-impl Points {
-    /// log γ_β of a row.
-    pub fn log_density(&self, row: usize, beta: f64) -> f64 {
-        (1.0 - beta) * self.log_probs[row] + beta * self.log_targets[row]
-    }
-
-    /// ∂ log γ_β/∂y of a coordinate, by its place in (n, d).
-    pub fn slope(&self, at: usize, beta: f64) -> f64 {
-        (1.0 - beta) * self.scores[at] - beta * self.target.gradients[at]
-    }
-
-    /// Whether everything at a row is finite.
-    pub fn is_sound(&self, row: usize, d: usize) -> bool {
-        let at = row * d..(row + 1) * d;
-        self.log_probs[row].is_finite()
-            && self.log_targets[row].is_finite()
-            && self.scores[at.clone()].iter().chain(&self.target.gradients[at]).all(|g| g.is_finite())
-    }
-}
-
 impl AnnealingPath<'_> {
     /// β_k of k from 0 to K + 1.
     fn exponent(&self, k: usize) -> f64 {
@@ -173,20 +141,6 @@ impl AnnealingPath<'_> {
         last * k as f64 / (self.length.distributions + 1) as f64
     }
 
-    pub(super) fn points(
-        &self,
-        coordinates: Vec<f64>,
-        temperatures: &[f64],
-        taus: &[f64],
-    ) -> Result<Points, PathError> {
-        let scores = self.flow.score(&coordinates, Tau::Each(taus))?;
-        let target = self.target.evaluate_with_gradient(&coordinates, |row| temperatures[row], |_| 1.0)?;
-        let scale = self.target.system().scale();
-        let energies = target.energies.iter().zip(&target.ladj).zip(temperatures);
-        let log_targets = energies.map(|((energy, ladj), &t)| ladj - energy / scale.kt(t)).collect();
-        Ok(Points { coordinates, log_probs: scores.log_probs, scores: scores.gradients, log_targets, target })
-    }
-
     /// Carries rows from the flow to the goal. What becomes of a row depends on its numbers alone. `proceed` is asked before
     /// each leapfrog step of all rows, and ends it with its error.
     pub fn carry<E: From<PathError>>(
@@ -195,7 +149,8 @@ impl AnnealingPath<'_> {
         mut proceed: impl FnMut() -> Result<(), E>,
     ) -> Result<PathEnds, E> {
         let PathStarts { coordinates, log_probs, temperatures, taus, mut randoms } = starts;
-        let mut points = self.points(coordinates, temperatures, taus)?;
+        let densities = Densities { flow: self.flow, target: self.target };
+        let mut points = densities.points(coordinates, temperatures, taus)?;
         // The flow's density as the way there has it may be rounded otherwise than on the way back.
         let mut log_weights: Vec<f64> =
             points.log_probs.iter().zip(log_probs).map(|(back, there)| back - there).collect();
@@ -207,7 +162,8 @@ impl AnnealingPath<'_> {
         let mut evaluations = log_weights.len() as u64;
         let start_ladj = points.target.ladj.clone();
         let mut acceptance = Vec::with_capacity(self.length.distributions);
-        let moves = Moves::new(self, temperatures, taus, &points);
+        let PathLength { moves, leapfrog_steps, .. } = self.length;
+        let moves = Moves { densities, effort: Effort { moves, leapfrog_steps }, temperatures, taus };
         for (k, &step_size) in (1..).zip(self.step_sizes) {
             gain(&points, &mut log_weights, self.exponent(k) - self.exponent(k - 1));
             let outcome = moves.make(&mut points, self.exponent(k), step_size, &mut randoms, &mut proceed)?;

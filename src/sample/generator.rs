@@ -23,6 +23,11 @@ impl Generator {
         self.card.temperature
     }
 
+    /// Whether the flow gives the gradient of its density, which moves under it need: continuous flows do not.
+    pub fn has_score(&self) -> bool {
+        self.flow.spec().numbers_of_a_row().is_none()
+    }
+
     /// k_B·T at a temperature, in the system's energy unit.
     pub fn kt(&self, temperature: f64) -> f64 {
         self.target.system().scale().kt(temperature)

@@ -4,17 +4,33 @@
 //! probability min(1, e^{H − H'}), which leaves γ invariant whatever the step size. Circular coordinates go round. A
 //! trajectory that meets a point where a density or a slope is not finite is rejected, as it would be on its way back.
 
-use super::annealing::{AnnealingPath, PathError, Points};
+use super::annealing::PathError;
+use super::points::{Densities, Points, append, put};
 use crate::flow::CoordinateKind;
 use crate::math::Randoms;
 use crate::math::special::wrap_angle;
 
+/// How much is done at a distribution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Effort {
+    pub moves: usize,
+    /// Of a move.
+    pub leapfrog_steps: usize,
+}
+
 /// Moves of the rows of a batch.
 pub(super) struct Moves<'a> {
-    path: &'a AnnealingPath<'a>,
-    temperatures: &'a [f64],
-    taus: &'a [f64],
-    /// Rows that can be moved. The others stay where they are.
+    pub densities: Densities<'a>,
+    pub effort: Effort,
+    /// The temperature of the target at each row (n).
+    pub temperatures: &'a [f64],
+    /// What the flow is told of each, and the variance of its latents (n).
+    pub taus: &'a [f64],
+}
+
+/// The moves under way, and the rows that can be moved. The others stay where they are.
+struct Round<'a> {
+    moves: &'a Moves<'a>,
     live: Vec<usize>,
 }
 
@@ -41,14 +57,8 @@ struct Trajectories {
     points: Points,
 }
 
-impl<'a> Moves<'a> {
-    pub fn new(path: &'a AnnealingPath<'a>, temperatures: &'a [f64], taus: &'a [f64], points: &Points) -> Self {
-        let d = path.target.dimension();
-        let live = (0..points.log_probs.len()).filter(|&row| points.is_sound(row, d)).collect();
-        Self { path, temperatures, taus, live }
-    }
-
-    /// The path's moves at γ_β of all rows.
+impl Moves<'_> {
+    /// So many moves at γ_β of all rows. `proceed` is asked before each leapfrog step.
     pub fn make<E: From<PathError>>(
         &self,
         points: &mut Points,
@@ -57,13 +67,18 @@ impl<'a> Moves<'a> {
         randoms: &mut [Randoms],
         proceed: &mut impl FnMut() -> Result<(), E>,
     ) -> Result<Outcome, E> {
+        let d = self.densities.target.dimension();
+        let live = (0..points.len()).filter(|&row| points.is_sound(row, d)).collect();
+        let round = Round { moves: self, live };
         let mut outcome = Outcome::default();
-        for _ in 0..self.path.length.moves {
-            self.one(points, beta, step_size, randoms, proceed, &mut outcome)?;
+        for _ in 0..self.effort.moves {
+            round.one(points, beta, step_size, randoms, proceed, &mut outcome)?;
         }
         Ok(outcome)
     }
+}
 
+impl Round<'_> {
     fn one<E: From<PathError>>(
         &self,
         points: &mut Points,
@@ -73,7 +88,7 @@ impl<'a> Moves<'a> {
         proceed: &mut impl FnMut() -> Result<(), E>,
         outcome: &mut Outcome,
     ) -> Result<(), E> {
-        let d = self.path.target.dimension();
+        let d = self.moves.densities.target.dimension();
         let mut momenta = Vec::with_capacity(self.live.len() * d);
         let mut before = Vec::with_capacity(self.live.len());
         let mut thresholds = Vec::with_capacity(self.live.len());
@@ -85,8 +100,8 @@ impl<'a> Moves<'a> {
             thresholds.push(libm::log(random.uniform()));
         }
         let places: Vec<usize> = (0..self.live.len()).collect();
-        let mut under_way = Trajectories { rows: places, momenta, points: self.taken(points) };
-        for _ in 0..self.path.length.leapfrog_steps {
+        let mut under_way = Trajectories { rows: places, momenta, points: points.rows(&self.live) };
+        for _ in 0..self.moves.effort.leapfrog_steps {
             proceed()?;
             outcome.evaluations += self.leap(&mut under_way, beta, step_size)?;
         }
@@ -105,19 +120,12 @@ impl<'a> Moves<'a> {
         Ok(())
     }
 
-    /// The live rows.
-    fn taken(&self, points: &Points) -> Points {
-        let mut taken = Points::default();
-        self.live.iter().for_each(|&row| append(points, row, &mut taken));
-        taken
-    }
-
     /// A leapfrog step of all trajectories; how many configurations were evaluated. Those that are not sound any more are
     /// given up.
     fn leap(&self, under_way: &mut Trajectories, beta: f64, step_size: f64) -> Result<u64, PathError> {
-        let kinds = self.path.target.coordinates().kinds();
+        let kinds = self.moves.densities.target.coordinates().kinds();
         let d = kinds.len();
-        let size = |place: usize| step_size * self.taus[self.live[place]].sqrt();
+        let size = |place: usize| step_size * self.moves.taus[self.live[place]].sqrt();
         let Trajectories { rows, momenta, points } = under_way;
         let mut moved = Trajectories { rows: Vec::new(), momenta: Vec::new(), points: Points::default() };
         let mut coordinates = Vec::with_capacity(points.coordinates.len());
@@ -139,7 +147,8 @@ impl<'a> Moves<'a> {
         }
         let of = |all: &[f64]| moved.rows.iter().map(|&place| all[self.live[place]]).collect::<Vec<f64>>();
         let evaluated = moved.rows.len() as u64;
-        moved.points = self.path.points(coordinates, &of(self.temperatures), &of(self.taus))?;
+        moved.points =
+            self.moves.densities.points(coordinates, &of(self.moves.temperatures), &of(self.moves.taus))?;
         for (i, &place) in moved.rows.iter().enumerate() {
             let size = size(place);
             for at in i * d..(i + 1) * d {
@@ -169,34 +178,4 @@ fn sound(all: Trajectories, d: usize) -> Trajectories {
         append(&all.points, i, &mut left.points);
     }
     left
-}
-
-/// All arrays of points, and of other points.
-fn arrays<'a>(from: &'a Points, to: &'a mut Points) -> [(&'a [f64], &'a mut Vec<f64>); 8] {
-    [
-        (&from.coordinates, &mut to.coordinates),
-        (&from.log_probs, &mut to.log_probs),
-        (&from.scores, &mut to.scores),
-        (&from.log_targets, &mut to.log_targets),
-        (&from.target.positions, &mut to.target.positions),
-        (&from.target.energies, &mut to.target.energies),
-        (&from.target.ladj, &mut to.target.ladj),
-        (&from.target.gradients, &mut to.target.gradients),
-    ]
-}
-
-fn append(from: &Points, row: usize, to: &mut Points) {
-    let n = from.log_probs.len();
-    for (from, to) in arrays(from, to) {
-        let width = from.len() / n;
-        to.extend_from_slice(&from[row * width..(row + 1) * width]);
-    }
-}
-
-fn put(from: &Points, row: usize, to: &mut Points, at: usize) {
-    let n = from.log_probs.len();
-    for (from, to) in arrays(from, to) {
-        let width = from.len() / n;
-        to[at * width..(at + 1) * width].copy_from_slice(&from[row * width..(row + 1) * width]);
-    }
 }

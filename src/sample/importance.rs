@@ -36,6 +36,8 @@ pub struct WeightedBatch {
     pub log_probs: Vec<f64>,
     /// log w = −U/kT − log p(x) (n), never clipped; −∞ where the energy or the density is not finite.
     pub log_weights: Vec<f64>,
+    /// Indices of the flow's draws that samples come from (n), where several may come from one; else empty.
+    pub ancestors: Vec<u64>,
 }
 
 impl WeightedBatch {
@@ -46,6 +48,42 @@ impl WeightedBatch {
 
     pub fn is_empty(&self) -> bool {
         self.log_weights.is_empty()
+    }
+
+    /// Rows in another order, each as often as it is named.
+    pub fn rows(&self, order: &[usize]) -> Self {
+        let n = self.len().max(1);
+        fn taken<T: Copy>(all: &[T], n: usize, order: &[usize]) -> Vec<T> {
+            let width = all.len() / n;
+            order.iter().flat_map(|&row| all[row * width..(row + 1) * width].iter().copied()).collect()
+        }
+        let of = |all: &[f64]| taken(all, n, order);
+        let ancestors = match self.ancestors.is_empty() {
+            true => order.iter().map(|&row| self.first_index + row as u64).collect(),
+            false => taken(&self.ancestors, n, order),
+        };
+        Self {
+            first_index: self.first_index,
+            latents: of(&self.latents),
+            coordinates: of(&self.coordinates),
+            positions: of(&self.positions),
+            energies: of(&self.energies),
+            reduced_energies: of(&self.reduced_energies),
+            log_probs: of(&self.log_probs),
+            log_weights: of(&self.log_weights),
+            ancestors,
+        }
+    }
+
+    /// Consecutive samples, from a place in this batch on.
+    pub fn part(&self, range: std::ops::Range<usize>) -> Self {
+        let first_index = self.first_index + range.start as u64;
+        let has_ancestors = !self.ancestors.is_empty();
+        let mut part = self.rows(&range.collect::<Vec<_>>());
+        if !has_ancestors {
+            part.ancestors.clear();
+        }
+        Self { first_index, ..part }
     }
 }
 
@@ -155,6 +193,7 @@ impl Generator {
             energies: target.energies,
             log_probs,
             log_weights: Vec::with_capacity(run.count),
+            ancestors: Vec::new(),
         };
         for ((log_p, ladj), u) in batch.log_probs.iter_mut().zip(target.ladj).zip(&batch.reduced_energies) {
             *log_p = if ladj == f64::NEG_INFINITY { f64::NAN } else { *log_p - ladj };
@@ -205,5 +244,6 @@ impl WeightedBatch {
         self.reduced_energies.extend(next.reduced_energies);
         self.log_probs.extend(next.log_probs);
         self.log_weights.extend(next.log_weights);
+        self.ancestors.extend(next.ancestors);
     }
 }

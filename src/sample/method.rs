@@ -11,6 +11,9 @@ pub const PILOT_SAMPLES: usize = 8192;
 /// The pilot's seed. It is fixed, so that the choice is a property of the model and the temperature.
 pub(super) const PILOT_SEED: u64 = 0x70_69_6c_6f_74;
 
+/// The seed of pilots that try what others were fitted to.
+pub const TRIAL_SEED: u64 = 0x74_72_69_61_6c;
+
 /// How a temperature is reached. At the one trained at all are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
@@ -33,10 +36,14 @@ pub struct MethodChoice {
 }
 
 impl MethodChoice {
-    /// Effective samples of the method that was chosen, as a fraction of its pilot.
+    /// The weights of the method that was chosen.
+    pub fn weights(&self) -> Option<&WeightSummary> {
+        self.pilots.iter().find(|(method, _)| *method == self.method).map(|(_, summary)| summary)
+    }
+
+    /// Its effective samples, as a fraction of its pilot.
     pub fn effective_fraction(&self) -> f64 {
-        let chosen = self.pilots.iter().find(|(method, _)| *method == self.method);
-        chosen.map_or(0.0, |(_, summary)| summary.effective_fraction())
+        self.weights().map_or(0.0, WeightSummary::effective_fraction)
     }
 }
 

@@ -5,16 +5,26 @@
 mod annealed;
 mod annealing;
 mod artifact;
+mod chains;
 #[cfg(feature = "cuda")]
 mod device;
 mod generator;
 mod hamiltonian;
 mod importance;
 mod method;
+mod points;
+mod population_tuning;
+mod populations;
+mod resampling;
 
 pub use annealed::AnnealedPaths;
 pub use annealing::{AnnealingPath, Goal, PathEnds, PathError, PathLength, PathStarts, STEP_SIZES, tuned};
 pub use artifact::{ArtifactError, CoursePoint, MOST_POINTS, ModelCard, TemperatureMeasure, covers};
+pub use chains::{Acceptance, ChainBlock, ChainShape, Chains, MOST_REPLICAS};
 pub use generator::Generator;
+pub use hamiltonian::Effort;
 pub use importance::{SampleError, SampleKey, SampleRun, WeightedBatch};
-pub use method::{Method, MethodChoice, PILOT_SAMPLES};
+pub use population_tuning::{CONDITIONAL_FRACTIONS, MOST_EVALUATIONS, PopulationGoal};
+pub use populations::{POPULATIONS, Populations};
+pub use resampling::{Together, WINDOWS, resampled};
+pub use method::{Method, MethodChoice, PILOT_SAMPLES, TRIAL_SEED};

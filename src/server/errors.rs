@@ -40,6 +40,8 @@ pub(super) enum ApiError {
     DrainingStream { next_index: Option<u64> },
     #[error("nothing was read from the stream for so long that it had to end; go on from {}", resume(.next_index))]
     Stalled { next_index: Option<u64> },
+    #[error("max_duration was over before pilots had found how to make the first sample; give it longer, or the numbers themselves")]
+    OutOfTime,
     #[error("the server is shutting down; try again in a moment")]
     Draining,
     #[error(
@@ -154,6 +156,7 @@ impl ApiError {
             Self::TooManyStreams => Shape::new(Code::ResourceExhausted, "TOO_MANY_STREAMS").retry(SOON),
             Self::TooManyTransfers => Shape::new(Code::ResourceExhausted, "TOO_MANY_TRANSFERS").retry(SOON),
             Self::SilentClient => Shape::new(Code::Aborted, "STREAM_STALLED"),
+            Self::OutOfTime => Shape::new(Code::DeadlineExceeded, "OUT_OF_TIME"),
             Self::TooLarge(_) => Shape::new(Code::ResourceExhausted, "UPLOAD_TOO_LARGE"),
             Self::DrainingStream { next_index } => {
                 Shape::new(Code::Unavailable, "DRAINING").retry(SOON).next_index(*next_index)

@@ -2,6 +2,7 @@
 
 use super::app::App;
 use super::errors::ApiError;
+use super::mbar;
 use super::sampling::{
     MAX_SAMPLES, cause_message, check_method, method_message, requested_duration, requested_fraction, requested_method,
     requested_temperature, stream_status,
@@ -249,8 +250,8 @@ impl FreeEnergyService for FreeEnergies {
 
     async fn solve_mbar(
         &self,
-        _request: Request<Streaming<v1::SolveMbarRequest>>,
+        request: Request<Streaming<v1::SolveMbarRequest>>,
     ) -> Result<Response<v1::SolveMbarResponse>, Status> {
-        Err(ApiError::NotImplemented("SolveMbar").into())
+        Ok(Response::new(mbar::solve(&self.app, request.into_inner()).await?))
     }
 }

@@ -1,14 +1,13 @@
 //! SamplingService.
 
-use super::annealed::{paths_message, requested_paths};
 use super::app::App;
 use super::errors::ApiError;
+use super::plans::{describe, needs_score, plan_method, requested_plan};
 use crate::contract::v1;
 use crate::contract::v1::sampling_service_server::SamplingService;
 use crate::contract::{FieldError, array, check_encoding, coverage, energy_unit, id_of, weights_of};
-use crate::engine::{LoadedModel, SampleItem, SampleRequest, StopCause, StreamError};
-use crate::sample::{Generator, Method, MethodChoice, PILOT_SAMPLES, WeightedBatch};
-use crate::thermo::WeightSummary;
+use crate::engine::{ChainSummary, LoadedModel, PlanRequest, SampleItem, SampleRequest, StopCause, StreamError};
+use crate::sample::{Generator, Method, WeightedBatch};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,6 +114,7 @@ pub(super) fn stream_status(error: StreamError) -> Status {
         StreamError::Uncovered { temperature, effective_fraction, least } => {
             ApiError::Uncovered { temperature, effective_fraction, least }.into()
         }
+        StreamError::OutOfTime => ApiError::OutOfTime.into(),
         StreamError::Draining { next_index } => ApiError::DrainingStream { next_index }.into(),
         StreamError::Stalled { next_index } => ApiError::Stalled { next_index }.into(),
         // Nobody is there to be told.
@@ -171,29 +171,9 @@ impl Format {
             forces: forces.map(|f| array(f, &cartesian, self.position_dtype, self.encoding)),
             samples: 0,
             effective_samples: 0.0,
+            ancestors: item.ancestors,
         }
     }
-}
-
-/// Why the pilot chose a method, in a sentence.
-fn method_reason(choice: &MethodChoice) -> String {
-    let part = |(method, weights): &(Method, WeightSummary)| {
-        let name = match method {
-            Method::Reweighting => "reweighting",
-            Method::LatentScaling => "latent scaling",
-            Method::Conditioned => "the flow conditioned on temperature",
-        };
-        let fraction = 100.0 * weights.effective_fraction();
-        format!("{name} has {fraction:.1} % effective samples and k = {:.2}", weights.pareto_k)
-    };
-    let parts: Vec<String> = choice.pilots.iter().map(part).collect();
-    let predicted = match choice.predicted {
-        Some(fraction) => {
-            format!(" From the spread of ladj, scaled latents of a perfect flow would have {:.1} %.", 100.0 * fraction)
-        }
-        None => String::new(),
-    };
-    format!("Of {PILOT_SAMPLES} pilot samples, {}.{predicted}", parts.join("; "))
 }
 
 impl Sampling {
@@ -204,8 +184,7 @@ impl Sampling {
         self.app.check_open()?;
         let id = id_of("model", "models", &request.model)?;
         let format = Format::read(&request)?;
-        let annealed = requested_paths(&request)?;
-        let method = if annealed.is_some() { None } else { requested_method(request.method)? };
+        let plan = requested_plan(&request)?;
         let max_duration = requested_duration(request.max_duration)?;
         if !(request.target_effective_samples.is_finite() && request.target_effective_samples >= 0.0) {
             let reason = format!("it is {}; it must be a positive finite number", request.target_effective_samples);
@@ -226,9 +205,14 @@ impl Sampling {
         }
         let permit = self.app.engine.admit().ok_or(ApiError::TooManyStreams)?;
         let model = self.app.engine.models.get(id).await?;
-        check_method(method, &model.generator)?;
-        if annealed.is_some() && model.generator.flow.spec().numbers_of_a_row().is_some() {
-            let reason = "ANNEALED takes gradients of the flow's density, which continuous flows do not give; use another method";
+        if let PlanRequest::Importance(method) = plan {
+            check_method(Some(method), &model.generator)?;
+        }
+        if needs_score(&plan) && !model.generator.has_score() {
+            let name = request.method().as_str_name().trim_start_matches("SAMPLING_METHOD_");
+            let reason = format!(
+                "{name} takes gradients of the flow's density, which continuous flows do not give; use another method"
+            );
             return Err(FieldError::invalid("method", reason).into());
         }
         let trained = model.generator.temperature();
@@ -249,8 +233,7 @@ impl Sampling {
         };
         let sample_request = SampleRequest {
             temperature,
-            method,
-            annealed,
+            plan: plan.clone(),
             least_effective_fraction: requested_fraction(request.least_effective_fraction)?,
             seed: request.seed,
             first_index: request.first_index,
@@ -265,7 +248,7 @@ impl Sampling {
         let app = self.app.clone();
         app.metrics.streams_open.inc();
         let open = OpenStream { app, method: None };
-        Ok(messages(ReceiverStream::new(items), open, model, format, header))
+        Ok(messages(ReceiverStream::new(items), open, model, format, plan, header))
     }
 }
 
@@ -298,28 +281,16 @@ fn messages(
     mut open: OpenStream,
     model: Arc<LoadedModel>,
     format: Format,
-    header: v1::SampleHeader,
+    plan: PlanRequest,
+    mut header: v1::SampleHeader,
 ) -> impl Stream<Item = Result<v1::StreamSamplesResponse, Status>> + Send {
     use v1::stream_samples_response::Part;
     items.map(move |item| {
         let part = match item.map_err(stream_status)? {
-            SampleItem::Started { method, choice, annealed } => {
-                let method = if annealed.is_some() { v1::SamplingMethod::Annealed } else { method_message(method) };
-                open.method = Some(method);
-                let reason = match choice {
-                    Some(choice) => method_reason(&choice),
-                    None if annealed.is_some() => "It was asked for.".into(),
-                    None if header.temperature == header.trained_temperature => {
-                        "At the temperature trained at nothing has to be done.".into()
-                    }
-                    None => "It was asked for.".into(),
-                };
-                Part::Header(v1::SampleHeader {
-                    method: method.into(),
-                    method_reason: reason,
-                    annealed: annealed.map(paths_message),
-                    ..header.clone()
-                })
+            SampleItem::Started(decision) => {
+                open.method = Some(plan_method(&decision.plan, decision.method));
+                describe(&decision, &plan, &mut header);
+                Part::Header(header.clone())
             }
             SampleItem::Batch { batch, forces, samples, effective_samples } => {
                 if let Some(method) = open.method {
@@ -329,7 +300,7 @@ fn messages(
                 let message = format.batch(&model, batch, forces);
                 Part::Batch(v1::SampleBatch { samples, effective_samples, ..message })
             }
-            SampleItem::Finished { weights, next_index, cause, seconds } => {
+            SampleItem::Finished { weights, effective_samples, chains, next_index, cause, seconds } => {
                 let fraction = weights.effective_fraction();
                 open.app.metrics.sample_effective_fraction.observe(fraction);
                 Part::Summary(v1::SampleSummary {
@@ -338,11 +309,21 @@ fn messages(
                     stop_cause: cause_message(cause).into(),
                     seconds,
                     coverage: coverage(&model.generator.card).into(),
+                    effective_samples,
+                    chains: chains.map(chain_summary),
                 })
             }
         };
         Ok(v1::StreamSamplesResponse { part: Some(part) })
     })
+}
+
+fn chain_summary(chains: ChainSummary) -> v1::ChainSummary {
+    v1::ChainSummary {
+        statistical_inefficiency: chains.statistical_inefficiency,
+        jump_acceptance: chains.jumps,
+        exchange_acceptance: chains.exchanges,
+    }
 }
 
 #[tonic::async_trait]

@@ -106,6 +106,12 @@ impl WeightAccumulator {
         self.keep_in_tail(log_weight);
     }
 
+    /// Adds a sample that has no weight for good reason: nothing about it is infinite or not a number.
+    pub fn add_weightless(&mut self) {
+        self.samples += 1;
+        self.sum_of_negative_logs = f64::INFINITY;
+    }
+
     fn keep_in_tail(&mut self, log_weight: f64) {
         let capacity = (2 * tail_length(self.samples) + 64).min(MAX_TAIL);
         if self.tail.len() < capacity {

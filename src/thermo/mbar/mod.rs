@@ -6,16 +6,23 @@
 //! of the paper). They are where the convex function Σ_n log D_n − Σ_k N_k f_k is least; a few self-consistent iterations
 //! come near, and Newton's method ends at working precision.
 
-use super::mbar_sums::{Mixture, REACH, Sums, weight_sums};
-use crate::math::{log_sum_exp, solve_linear};
+mod averages;
+mod bootstrap;
+mod sums;
+
+pub use averages::MbarAverage;
+pub use bootstrap::MbarBootstrap;
+
+use crate::math::{LogSumExp, solve_linear};
 use rayon::prelude::*;
+use sums::{Samples, Sums};
 
 /// Self-consistent iterations before the first step of Newton.
 const FIRST_ITERATIONS: usize = 4;
 const MAX_ITERATIONS: usize = 500;
 
-/// The free energies are found when Newton's step is below this part of them, or of one kT.
-const TOLERANCE: f64 = 1e-10;
+/// The longest step of a free energy (kT): far from the solution the convex function is nowhere near a parabola.
+const LONGEST_STEP: f64 = 15.0;
 
 /// Halvings of a step of Newton that leads away, before a self-consistent iteration is made instead.
 const MAX_HALVINGS: usize = 6;
@@ -44,6 +51,32 @@ pub enum MbarError {
     Disconnected(Vec<Vec<usize>>),
     #[error("no solution after {0} iterations; states with so little overlap need others between them")]
     NotConverged(usize),
+    #[error("an observable has {values} values for {samples} samples; it needs one for each")]
+    Observable { values: usize, samples: usize },
+    #[error("an observable is {value} at sample {sample}; its values must be finite")]
+    Value { sample: usize, value: f64 },
+    #[error("it was stopped")]
+    Stopped,
+}
+
+/// How free energies are looked for.
+pub struct MbarSettings<'a> {
+    /// They are found when Newton's step is below this part of them, or of one kT.
+    pub tolerance: f64,
+    /// Asked between passes over the samples: whether to go on.
+    pub proceed: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl Default for MbarSettings<'_> {
+    fn default() -> Self {
+        Self { tolerance: 1e-10, proceed: &|| true }
+    }
+}
+
+impl MbarSettings<'_> {
+    fn check(&self) -> Result<(), MbarError> {
+        if (self.proceed)() { Ok(()) } else { Err(MbarError::Stopped) }
+    }
 }
 
 fn groups(components: &[Vec<usize>]) -> String {
@@ -62,6 +95,8 @@ pub struct MbarSolution {
     pub overlap: Vec<f64>,
     /// Θ (K, K), the asymptotic covariance of the f_k (equation 8) up to a constant that all of its elements share.
     pub covariance: Vec<f64>,
+    /// log D_n (N): the weight of sample n in state k is exp(f_k − u_kn − log D_n), and those of a state add up to one.
+    pub log_densities: Vec<f64>,
 }
 
 impl MbarSolution {
@@ -72,23 +107,37 @@ impl MbarSolution {
         let variance = theta[i * k + i] - 2.0 * theta[i * k + j] + theta[j * k + j];
         Some((value, variance.max(0.0).sqrt()))
     }
+
+    /// The errors of all differences f_j − f_i (K, K).
+    pub fn standard_errors(&self) -> Vec<f64> {
+        let k = self.f_k.len();
+        let error = |e: usize| self.difference(e / k, e % k).map_or(f64::NAN, |(_, error)| error);
+        (0..k * k).map(error).collect()
+    }
+}
+
+/// [`solve_with`] of the default settings.
+pub fn solve(u_kn: &[f64], n_k: &[u64]) -> Result<MbarSolution, MbarError> {
+    solve_with(u_kn, n_k, &MbarSettings::default())
 }
 
 /// The free energies of K states from reduced energies u_kn (K, N), row by row, of N samples, N_k of which are from state k,
-/// in any order. States without samples are allowed: their free energies follow from the samples of the others. Memory is
-/// that of u_kn once more; the bits do not depend on the number of threads.
-pub fn solve(u_kn: &[f64], n_k: &[u64]) -> Result<MbarSolution, MbarError> {
-    let all: Vec<&[f64]> = rows(u_kn, n_k)?;
+/// in any order. States without samples are allowed: their free energies follow from the samples of the others. Beside u_kn
+/// there is memory of a few numbers a sample; the bits do not depend on the number of threads.
+pub fn solve_with(u_kn: &[f64], n_k: &[u64], settings: &MbarSettings<'_>) -> Result<MbarSolution, MbarError> {
+    let all = rows(u_kn, n_k)?;
     let sampled: Vec<usize> = (0..n_k.len()).filter(|&k| n_k[k] > 0).collect();
     let own: Vec<&[f64]> = sampled.iter().map(|&k| all[k]).collect();
     let counts: Vec<f64> = sampled.iter().map(|&k| n_k[k] as f64).collect();
     check_energies(&all, &own)?;
 
     // As if all samples were equally probable: each state is then the most probable, or nearly, at some sample.
-    let first = estimate(&own, &vec![0.0; own[0].len()]);
-    let mut mixture = Mixture::new(own, &counts, first.clone());
-    let (f, iterations, converged) = minimise(&mut mixture, &counts, first);
-    let components = components(&mixture.sums(&f, true), &sampled);
+    let mut f = estimate(&all, None, None);
+    let mut own_f: Vec<f64> = sampled.iter().map(|&k| f[k]).collect();
+    let samples = Samples { rows: &own, counts: None };
+    let (iterations, converged) = minimise(&samples, &counts, &mut own_f, FIRST_ITERATIONS, settings)?;
+    let shares = log_shares(&own_f, &counts);
+    let components = components(&samples.probabilities(&shares, true), &sampled);
     if components.len() > 1 {
         return Err(MbarError::Disconnected(components));
     }
@@ -96,16 +145,16 @@ pub fn solve(u_kn: &[f64], n_k: &[u64]) -> Result<MbarSolution, MbarError> {
         return Err(MbarError::NotConverged(iterations));
     }
 
-    let log_densities = mixture.log_densities(&f);
-    drop(mixture);
-    let mut f_k = estimate(&all, &log_densities);
-    let gram = weight_sums(&all, &f_k, &log_densities).second;
-    let origin = f_k[0];
-    f_k.iter_mut().for_each(|f| *f -= origin);
-    let covariance = covariance(&gram, n_k).ok_or(MbarError::NotConverged(iterations))?;
-    let k = n_k.len();
-    let overlap = gram.iter().enumerate().map(|(e, g)| g * n_k[e % k] as f64).collect();
-    Ok(MbarSolution { f_k, iterations, overlap, covariance })
+    let mut log_densities = samples.log_densities(&shares);
+    settings.check()?;
+    f = estimate(&all, Some(&log_densities), None);
+    let origin = f[0];
+    f.iter_mut().chain(&mut log_densities).for_each(|f| *f -= origin);
+    let gram = Samples { rows: &all, counts: None }.weights(&f, &log_densities, None).second;
+    let counts: Vec<f64> = n_k.iter().map(|n| *n as f64).collect();
+    let covariance = covariance(&gram, &counts).ok_or(MbarError::NotConverged(iterations))?;
+    let overlap = gram.iter().enumerate().map(|(e, g)| g * counts[e % counts.len()]).collect();
+    Ok(MbarSolution { f_k: f, iterations, overlap, covariance, log_densities })
 }
 
 /// The rows of u_kn.
@@ -139,59 +188,84 @@ fn check_energies(all: &[&[f64]], sampled: &[&[f64]]) -> Result<(), MbarError> {
     impossible.map_or(Ok(()), |n| Err(MbarError::Impossible(n)))
 }
 
-/// f_k = −log Σ_n exp(−u_kn) / D_n: equation 11, each sum in the order of its samples.
-fn estimate(rows: &[&[f64]], log_densities: &[f64]) -> Vec<f64> {
+/// f_k = −log Σ_n c_n exp(−u_kn) / D_n: equation 11, each sum in the order of its samples; D_n and c_n are one where they are
+/// not given.
+fn estimate(rows: &[&[f64]], log_densities: Option<&[f64]>, counts: Option<&[u32]>) -> Vec<f64> {
     rows.par_iter()
         .map(|row| {
-            let terms: Vec<f64> = row.iter().zip(log_densities).map(|(u, d)| -u - d).collect();
-            -log_sum_exp(&terms)
+            let mut sum = LogSumExp::default();
+            for (n, u) in row.iter().enumerate() {
+                let log_density = log_densities.map_or(0.0, |all| all[n]);
+                let log_count = counts.map_or(0.0, |all| f64::from(all[n]).ln());
+                sum.add(log_count - u - log_density);
+            }
+            -sum.value()
         })
         .collect()
 }
 
-/// The sampled states' free energies from a first guess, the iterations that it took, and whether they are found.
-fn minimise(mixture: &mut Mixture<'_>, counts: &[f64], first: Vec<f64>) -> (Vec<f64>, usize, bool) {
-    let mut f = first;
-    for _ in 0..FIRST_ITERATIONS {
-        let sums = mixture.sums(&f, false);
-        iterate(&mut f, &sums, counts);
+/// log N_k + f_k.
+fn log_shares(f: &[f64], counts: &[f64]) -> Vec<f64> {
+    f.iter().zip(counts).map(|(f, n)| f + n.ln()).collect()
+}
+
+/// Brings the sampled states' free energies to their solution, by so many self-consistent iterations and then by Newton's
+/// method; the iterations that it took, and whether they are found.
+fn minimise(
+    samples: &Samples<'_>,
+    counts: &[f64],
+    f: &mut Vec<f64>,
+    first_iterations: usize,
+    settings: &MbarSettings<'_>,
+) -> Result<(usize, bool), MbarError> {
+    let sums = |f: &[f64], second| {
+        settings.check()?;
+        Ok::<_, MbarError>(samples.probabilities(&log_shares(f, counts), second))
+    };
+    for _ in 0..first_iterations {
+        let here = sums(f, false)?;
+        iterate(f, &here, counts);
     }
-    let mut sums = mixture.sums(&f, true);
-    for iteration in FIRST_ITERATIONS + 1..=MAX_ITERATIONS {
-        let Some(step) = newton_step(&sums, counts) else {
-            iterate(&mut f, &sums, counts);
-            sums = mixture.sums(&f, true);
+    let mut here = sums(f, true)?;
+    for iteration in first_iterations + 1..=MAX_ITERATIONS {
+        let Some(step) = newton_step(&here, counts) else {
+            iterate(f, &here, counts);
+            here = sums(f, true)?;
             continue;
         };
         let size = step.iter().fold(0.0, |size: f64, s| size.max(s.abs()));
         let scale = f.iter().fold(1.0, |scale: f64, x| scale.max((x - f[0]).abs()));
-        if size <= TOLERANCE * scale {
+        if size <= settings.tolerance * scale {
             f.iter_mut().zip(&step).for_each(|(f, s)| *f += s);
-            return (f, iteration, true);
+            return Ok((iteration, true));
         }
-        let before = distance(&sums, counts);
-        let mut length = (0.5 * REACH / size).min(1.0);
-        let better = (0..=MAX_HALVINGS).find_map(|_| {
+        let before = distance(&here, counts);
+        let mut length = (LONGEST_STEP / size).min(1.0);
+        let mut better = None;
+        for _ in 0..=MAX_HALVINGS {
             let there: Vec<f64> = f.iter().zip(&step).map(|(f, s)| f + length * s).collect();
-            let sums = mixture.sums(&there, true);
+            let there_sums = sums(&there, true)?;
+            if distance(&there_sums, counts) < before {
+                better = Some((there, there_sums));
+                break;
+            }
             length *= 0.5;
-            (distance(&sums, counts) < before).then_some((there, sums))
-        });
+        }
         match better {
-            Some((there, there_sums)) => (f, sums) = (there, there_sums),
+            Some((there, there_sums)) => (*f, here) = (there, there_sums),
             None => {
-                iterate(&mut f, &sums, counts);
-                sums = mixture.sums(&f, true);
+                iterate(f, &here, counts);
+                here = sums(f, true)?;
             }
         }
     }
-    (f, MAX_ITERATIONS, false)
+    Ok((MAX_ITERATIONS, false))
 }
 
 /// One self-consistent iteration: f_k − log Σ_n p_kn / N_k, which is equation 11 written with probabilities.
 fn iterate(f: &mut [f64], sums: &Sums, counts: &[f64]) {
     for ((f, s), n) in f.iter_mut().zip(&sums.first).zip(counts) {
-        *f -= (s / n).ln().clamp(-0.5 * REACH, 0.5 * REACH);
+        *f -= (s / n).ln().clamp(-LONGEST_STEP, LONGEST_STEP);
     }
 }
 
@@ -242,20 +316,21 @@ fn components(sums: &Sums, sampled: &[usize]) -> Vec<Vec<usize>> {
     components
 }
 
-/// Θ from G = WᵀW. Equation 8 is Θ = Wᵀ(1 − W N Wᵀ)⁺W, whose null direction is known: W N 1 = 1. Without it
-/// Θ = (1 − G·A)⁻¹G with A = N − N 1 1ᵀ N / Σ N_k, a system of K equations that may be solved also where two states are
-/// alike. What is left out adds a constant to all elements.
-fn covariance(gram: &[f64], n_k: &[u64]) -> Option<Vec<f64>> {
-    let k = n_k.len();
-    let counts: Vec<f64> = n_k.iter().map(|n| *n as f64).collect();
+/// Θ (columns, columns) from G = XᵀX of some columns X, the first of which are the weights W of the states whose numbers of
+/// samples are given; others belong to no samples. Equation 8 is Θ = Xᵀ(1 − W N Wᵀ)⁺X, whose null direction is known: W N 1 = 1.
+/// Without it Θ = (1 − G·A)⁻¹G with A = N − N 1 1ᵀ N / Σ N_k, a system of as many equations as columns, that may be solved also
+/// where two states are alike. What is left out adds a constant to all elements of states.
+fn covariance(gram: &[f64], counts: &[f64]) -> Option<Vec<f64>> {
+    let columns = gram.len().isqrt();
+    let counts: Vec<f64> = (0..columns).map(|k| counts.get(k).copied().unwrap_or(0.0)).collect();
     let total: f64 = counts.iter().sum();
-    let mut matrix = vec![0.0; k * k];
-    for (row, g) in matrix.chunks_exact_mut(k).zip(gram.chunks_exact(k)) {
+    let mut matrix = vec![0.0; gram.len()];
+    for (row, g) in matrix.chunks_exact_mut(columns).zip(gram.chunks_exact(columns)) {
         let weighted: f64 = g.iter().zip(&counts).map(|(g, n)| g * n).sum();
         for (j, (m, g)) in row.iter_mut().zip(g).enumerate() {
             *m = -counts[j] * (g - weighted / total);
         }
     }
-    (0..k).for_each(|i| matrix[i * k + i] += 1.0);
-    solve_linear(matrix, gram.to_vec(), k)
+    (0..columns).for_each(|i| matrix[i * columns + i] += 1.0);
+    solve_linear(matrix, gram.to_vec(), columns)
 }

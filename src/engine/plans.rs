@@ -1,0 +1,232 @@
+//! Which way samples are made: as it is asked for, and as it is decided.
+
+use super::annealed::{AnnealedRequest, Limits, in_time};
+use super::models::LoadedModel;
+use super::outlet::{Outlet, StreamError};
+use super::Engine;
+use crate::math::Purpose;
+use crate::sample::{
+    AnnealedPaths, ChainShape, Chains, Method, MethodChoice, PopulationGoal, Populations, SampleKey,
+};
+use crate::thermo::{WeightAccumulator, WeightSummary};
+use std::sync::Arc;
+
+/// Below this effective fraction, or with a heavier tail than errors can be trusted with, AUTO looks for a better way.
+const LEAST_FRACTION: f64 = 0.01;
+
+/// Populations of a trial.
+const TRIAL_POPULATIONS: u64 = 4;
+
+/// What AUTO takes where it needs more than importance sampling.
+const DEFAULT_GOAL: PopulationGoal = PopulationGoal::DEFAULT;
+const DEFAULT_SHAPE: ChainShape = ChainShape::DEFAULT;
+
+/// How samples are asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PlanRequest {
+    /// What a pilot finds good enough; whether chains, which have no weights, may be among it.
+    Auto { chains: bool },
+    /// Importance sampling.
+    Importance(Method),
+    Annealed(AnnealedRequest),
+    Resampled { window: usize },
+    Populations(PopulationsRequest),
+    Chains(ChainsRequest),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum PopulationsRequest {
+    Tuned(PopulationGoal),
+    Given(Populations),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum ChainsRequest {
+    /// With replicas at these exponents, or where a pilot places them.
+    Tuned(ChainShape, Option<Vec<f64>>),
+    Given(Chains),
+}
+
+/// How samples are made.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Plan {
+    /// Independent samples of the flow, each with its weight.
+    Importance,
+    Annealed(AnnealedPaths),
+    Resampled { window: usize },
+    Populations(Populations),
+    Chains(Chains),
+}
+
+impl Plan {
+    /// Evaluations of the energy that a sample costs.
+    pub fn evaluations(&self) -> f64 {
+        match self {
+            Self::Importance | Self::Resampled { .. } => 1.0,
+            Self::Annealed(paths) => 1.0 + paths.length.evaluations() as f64,
+            Self::Populations(populations) => populations.evaluations() as f64,
+            Self::Chains(chains) => chains.evaluations(),
+        }
+    }
+}
+
+/// What AUTO tried besides importance sampling.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    pub plan: Plan,
+    /// Of the pilot populations; nothing of chains.
+    pub weights: Option<WeightSummary>,
+}
+
+/// What was decided.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// How the flow gives the draws that all begins with.
+    pub method: Method,
+    pub plan: Plan,
+    /// The pilot's outcome, if there was one.
+    pub choice: Option<MethodChoice>,
+    /// What was tried since importance sampling was not good enough, the last of it being the plan.
+    pub trials: Vec<Trial>,
+}
+
+impl Engine {
+    /// Decides how samples are made. A temperature at which fewer of the pilot's samples are effective than `least` is refused.
+    pub(super) fn decide<T: Send + 'static>(
+        &self,
+        outlet: &Outlet<T>,
+        model: &Arc<LoadedModel>,
+        temperature: f64,
+        request: &PlanRequest,
+        least: Option<f64>,
+        limits: &Limits<'_>,
+    ) -> Result<Decision, StreamError> {
+        let carried = |plan| Decision {
+            method: model.generator.start_method(temperature),
+            plan,
+            choice: None,
+            trials: Vec::new(),
+        };
+        Ok(match request {
+            PlanRequest::Auto { chains } => self.escalate(outlet, model, temperature, *chains, least, limits)?,
+            PlanRequest::Importance(method) => {
+                let (method, choice) = self.method_for(outlet, model, temperature, Some(*method), least)?;
+                Decision { method, plan: Plan::Importance, choice, trials: Vec::new() }
+            }
+            PlanRequest::Resampled { window } => {
+                let (method, choice) = self.method_for(outlet, model, temperature, None, least)?;
+                Decision { method, plan: Plan::Resampled { window: *window }, choice, trials: Vec::new() }
+            }
+            PlanRequest::Annealed(paths) => {
+                carried(Plan::Annealed(self.paths(outlet, model, temperature, paths, limits)?))
+            }
+            PlanRequest::Populations(PopulationsRequest::Given(populations)) => {
+                carried(Plan::Populations(populations.clone()))
+            }
+            PlanRequest::Populations(PopulationsRequest::Tuned(goal)) => {
+                let tuned = in_time(model.populations(temperature, *goal, self.between_steps(outlet, limits)))?;
+                carried(Plan::Populations(tuned.ok_or(StreamError::OutOfTime)?))
+            }
+            PlanRequest::Chains(ChainsRequest::Given(chains)) => carried(Plan::Chains(chains.clone())),
+            PlanRequest::Chains(ChainsRequest::Tuned(shape, exponents)) => {
+                let proceed = self.between_steps(outlet, limits);
+                let tuned = in_time(model.chains(temperature, *shape, exponents.clone(), proceed))?;
+                carried(Plan::Chains(tuned.ok_or(StreamError::OutOfTime)?))
+            }
+        })
+    }
+
+    /// Importance sampling where it is good enough; else populations where these are; else chains. Where the time is over, or the
+    /// flow has no gradients, what was found so far.
+    fn escalate<T: Send + 'static>(
+        &self,
+        outlet: &Outlet<T>,
+        model: &Arc<LoadedModel>,
+        temperature: f64,
+        chains: bool,
+        least: Option<f64>,
+        limits: &Limits<'_>,
+    ) -> Result<Decision, StreamError> {
+        let refuse = |effective_fraction: f64| match least {
+            Some(least) if effective_fraction < least => {
+                Err(StreamError::Uncovered { temperature, effective_fraction, least })
+            }
+            _ => Ok(()),
+        };
+        let (method, choice) = self.method_for(outlet, model, temperature, None, None)?;
+        let mut decision = Decision { method, plan: Plan::Importance, choice, trials: Vec::new() };
+        let (enough, fraction) = match &decision.choice {
+            Some(choice) => (choice.weights().is_some_and(is_good), choice.effective_fraction()),
+            None if least.is_some() => {
+                let only = model.choose_method(temperature, Some(method), |key, count| {
+                    self.draw(outlet, model, key, 0, count)
+                })?;
+                (only.weights().is_some_and(is_good), only.effective_fraction())
+            }
+            // At the temperature trained at the card knows.
+            None => {
+                let card = &model.generator.card;
+                let heavy = card.pareto_k.is_some_and(|k| k > MAX_PARETO_K);
+                (!heavy && card.effective_sample_fraction >= LEAST_FRACTION, card.effective_sample_fraction)
+            }
+        };
+        if enough || !model.generator.has_score() {
+            refuse(fraction)?;
+            return Ok(decision);
+        }
+        let start = model.generator.start_method(temperature);
+        let proceed = self.between_steps(outlet, limits);
+        let Some(populations) = in_time(model.populations(temperature, DEFAULT_GOAL, proceed))? else {
+            refuse(fraction)?;
+            return Ok(decision);
+        };
+        let tried = model.trial(temperature, || self.try_populations(outlet, model, temperature, &populations, limits))?;
+        let Some(weights) = tried else {
+            refuse(fraction)?;
+            return Ok(decision);
+        };
+        decision.method = start;
+        decision.plan = Plan::Populations(populations);
+        decision.trials.push(Trial { plan: decision.plan.clone(), weights: Some(weights.clone()) });
+        if is_good(&weights) || !chains {
+            refuse(weights.effective_fraction())?;
+            return Ok(decision);
+        }
+        // What is refused by its effective fraction must have one.
+        refuse(weights.effective_fraction())?;
+        let proceed = self.between_steps(outlet, limits);
+        if let Some(chains) = in_time(model.chains(temperature, DEFAULT_SHAPE, None, proceed))? {
+            decision.plan = Plan::Chains(chains);
+            decision.trials.push(Trial { plan: decision.plan.clone(), weights: None });
+        }
+        Ok(decision)
+    }
+
+    /// The weights of pilot populations; nothing if the time was over.
+    fn try_populations<T: Send + 'static>(
+        &self,
+        outlet: &Outlet<T>,
+        model: &Arc<LoadedModel>,
+        temperature: f64,
+        plan: &Populations,
+        limits: &Limits<'_>,
+    ) -> Result<Option<WeightSummary>, StreamError> {
+        let method = model.generator.start_method(temperature);
+        let mut weights = WeightAccumulator::default();
+        for number in 0..TRIAL_POPULATIONS {
+            // Others than those that the plan was fitted to.
+            let key = SampleKey { temperature, method, seed: crate::sample::TRIAL_SEED, purpose: Purpose::Pilot };
+            let made = model.generator.population(&key, plan, number, self.between_steps(outlet, limits));
+            let Some(together) = in_time(made)? else { return Ok(None) };
+            together.account(&mut weights);
+        }
+        Ok(Some(weights.summary()))
+    }
+}
+
+/// Over it errors cannot be trusted, whatever the number of samples.
+const MAX_PARETO_K: f64 = 0.7;
+
+fn is_good(weights: &WeightSummary) -> bool {
+    weights.tail_is_light() && weights.effective_fraction() >= LEAST_FRACTION
+}

@@ -1,0 +1,119 @@
+//! The distributions that populations go through, and the step sizes there, by pilots of a fixed seed: a property of model and
+//! temperature, so that populations themselves are free of what is fitted to them.
+
+use super::annealing::{PathError, tuned};
+use super::generator::Generator;
+use super::hamiltonian::Effort;
+use super::importance::{SampleError, SampleKey};
+use super::method::PILOT_SEED;
+use super::populations::{Population, Populations};
+use crate::math::{Purpose, log_sum_exp};
+use std::ops::RangeInclusive;
+
+/// Rows of a pilot.
+const PILOT_ROWS: usize = 1024;
+
+const FIRST_STEP_SIZE: f64 = 0.1;
+
+/// Rounds of moves at each distribution of the first pilot, and pilots after it.
+const ROUNDS: usize = 4;
+const MORE_PILOTS: usize = 3;
+
+/// Halvings of an interval of β.
+const HALVINGS: usize = 40;
+
+/// Evaluations of a sample, at most.
+pub const MOST_EVALUATIONS: usize = 1024;
+
+/// Conditional effective fractions that may be asked for.
+pub const CONDITIONAL_FRACTIONS: RangeInclusive<f64> = 0.1..=0.999;
+
+/// What is asked of populations that are to be tuned.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PopulationGoal {
+    pub size: usize,
+    pub effort: Effort,
+    /// Of the weights that a step of β adds, as a fraction: the conditional effective sample size of Zhou, Johansen and Aston
+    /// (2016).
+    pub conditional_fraction: f64,
+}
+
+impl PopulationGoal {
+    /// What is taken where nobody says anything.
+    pub const DEFAULT: Self =
+        Self { size: 512, effort: Effort { moves: 1, leapfrog_steps: 5 }, conditional_fraction: 0.9 };
+}
+
+impl Generator {
+    /// Distributions as far apart as the goal says, with step sizes for an acceptance of 0.65. Where these would be more than a
+    /// sample may cost, the last step is as large as it is.
+    pub fn tuned_populations<E: From<PathError> + From<SampleError>>(
+        &self,
+        temperature: f64,
+        goal: PopulationGoal,
+        mut proceed: impl FnMut() -> Result<(), E>,
+    ) -> Result<Populations, E> {
+        let PopulationGoal { size, effort, conditional_fraction } = goal;
+        let method = self.start_method(temperature);
+        let key = SampleKey { temperature, method, seed: PILOT_SEED, purpose: Purpose::Pilot };
+        let mut plan = Populations { size: PILOT_ROWS, effort, exponents: Vec::new(), step_sizes: Vec::new() };
+        let most = (MOST_EVALUATIONS / (effort.moves * effort.leapfrog_steps).max(1)).max(1);
+        let draws = self.draws(&key, 0, PILOT_ROWS)?;
+        let mut pilot = Population::begin(self, &key, &draws, 0)?;
+        let mut before = 0.0;
+        let mut step_size = FIRST_STEP_SIZE;
+        while plan.exponents.len() < most {
+            let Some(beta) = next_exponent(&pilot, before, conditional_fraction) else { break };
+            pilot.weigh(beta - before);
+            pilot.level();
+            for _ in 0..ROUNDS {
+                let acceptance = pilot.move_on(beta, effort, step_size, &mut proceed)?;
+                let mut one = [step_size];
+                tuned(&mut one, &[acceptance], 2.0);
+                step_size = one[0];
+            }
+            plan.exponents.push(beta);
+            plan.step_sizes.push(step_size);
+            before = beta;
+        }
+        for number in 1..=MORE_PILOTS {
+            let (_, _, acceptance) = self.carry_population(&key, &plan, number as u64, &mut proceed)?;
+            tuned(&mut plan.step_sizes, &acceptance, 2.0 / number as f64);
+        }
+        Ok(Populations { size, ..plan })
+    }
+}
+
+/// The next β, so that the weights of the step have the conditional effective fraction; nothing if all the way to 1 has it, or if
+/// no row has weight.
+fn next_exponent(pilot: &Population<'_>, before: f64, fraction: f64) -> Option<f64> {
+    let ratios: Vec<f64> = (0..pilot.points.len()).map(|row| pilot.points.log_ratio(row)).collect();
+    let total = log_sum_exp(&pilot.log_weights);
+    if !total.is_finite() {
+        return None;
+    }
+    let rows: Vec<(f64, f64)> = pilot
+        .log_weights
+        .iter()
+        .zip(&ratios)
+        .filter(|(w, _)| **w > f64::NEG_INFINITY)
+        .map(|(w, r)| (w - total, *r))
+        .collect();
+    // (Σ W v)² / Σ W v², v the weights of the step.
+    let conditional = |step: f64| {
+        let first = log_sum_exp(&rows.iter().map(|(w, r)| w + step * r).collect::<Vec<_>>());
+        let second = log_sum_exp(&rows.iter().map(|(w, r)| w + 2.0 * step * r).collect::<Vec<_>>());
+        (2.0 * first - second).exp()
+    };
+    let all = 1.0 - before;
+    if conditional(all) >= fraction {
+        return None;
+    }
+    let (mut low, mut high) = (0.0, all);
+    for _ in 0..HALVINGS {
+        let middle = 0.5 * (low + high);
+        if conditional(middle) >= fraction { low = middle } else { high = middle }
+    }
+    let beta = before + low;
+    (beta > before && beta < 1.0).then_some(beta)
+}

@@ -1,0 +1,302 @@
+//! How ways of sampling are asked for and answered.
+
+use super::annealed::{paths_message, requested_paths};
+use super::sampling::{method_message, requested_method};
+use crate::contract::{FieldError, v1};
+use crate::engine::{ChainsRequest, Decision, Plan, PlanRequest, PopulationsRequest, Trial};
+use crate::sample::{
+    CONDITIONAL_FRACTIONS, ChainShape, Chains, Effort, MOST_EVALUATIONS, MOST_REPLICAS, Method, MethodChoice,
+    PILOT_SAMPLES, POPULATIONS, PopulationGoal, Populations, STEP_SIZES, WINDOWS,
+};
+use crate::thermo::WeightSummary;
+use std::ops::RangeInclusive;
+
+const DEFAULT_WINDOW: usize = 4096;
+const CHAINS: RangeInclusive<usize> = 1..=1024;
+const LENGTHS: RangeInclusive<usize> = 16..=65_536;
+const BURN_INS: RangeInclusive<usize> = 1..=65_536;
+const EFFORTS: RangeInclusive<usize> = 1..=1024;
+
+fn invalid(field: &str, reason: String) -> FieldError {
+    FieldError::invalid(field, reason)
+}
+
+/// A number from a range; 0 means a default.
+fn size(field: &str, value: i64, range: &RangeInclusive<usize>, default: usize) -> Result<usize, FieldError> {
+    match usize::try_from(value) {
+        Ok(0) => Ok(default),
+        Ok(value) if range.contains(&value) => Ok(value),
+        _ => {
+            let (least, most) = (range.start(), range.end());
+            Err(invalid(field, format!("it is {value}; it must be from {least} to {most}, or 0 for {default}")))
+        }
+    }
+}
+
+fn effort(outer: &str, moves: i64, leapfrog_steps: i64) -> Result<Effort, FieldError> {
+    Ok(Effort {
+        moves: size(&format!("{outer}.moves"), moves, &EFFORTS, 1)?,
+        leapfrog_steps: size(&format!("{outer}.leapfrog_steps"), leapfrog_steps, &EFFORTS, 5)?,
+    })
+}
+
+/// Step sizes for so many distributions: one for each, or one for all.
+fn step_sizes(field: &str, given: &[f64], count: usize) -> Result<Vec<f64>, FieldError> {
+    let (least, most) = (STEP_SIZES.start(), STEP_SIZES.end());
+    if let Some(size) = given.iter().find(|size| !STEP_SIZES.contains(size)) {
+        return Err(invalid(field, format!("one is {size}; they must be from {least:e} to {most}")));
+    }
+    match given {
+        &[one] => Ok(vec![one; count]),
+        each if each.len() == count => Ok(each.to_vec()),
+        each => Err(invalid(field, format!("there are {} for {count} exponents; give one for each, or one", each.len()))),
+    }
+}
+
+/// That exponents ascend, from above 0.
+fn check_exponents(field: &str, exponents: &[f64]) -> Result<(), FieldError> {
+    let ascend = exponents.first().is_none_or(|b| *b > 0.0) && exponents.windows(2).all(|pair| pair[0] < pair[1]);
+    if ascend && exponents.iter().all(|b| b.is_finite()) {
+        return Ok(());
+    }
+    Err(invalid(field, format!("they are {exponents:?}; they must be positive and ascend")))
+}
+
+/// How samples are to be made.
+pub(super) fn requested_plan(request: &v1::StreamSamplesRequest) -> Result<PlanRequest, FieldError> {
+    use v1::SamplingMethod as M;
+    let method = request.method();
+    let belongs = |is_there: bool, field: &str, to: &str, is_it: bool| match is_there && !is_it {
+        true => Err(invalid(field, format!("it belongs to the method {to}; set method to it"))),
+        false => Ok(()),
+    };
+    let of_chains = matches!(method, M::Chain | M::ReplicaExchange);
+    belongs(request.resampling.is_some(), "resampling", "RESAMPLED", method == M::Resampled)?;
+    let field = "sequential_monte_carlo";
+    let is_it = method == M::SequentialMonteCarlo;
+    belongs(request.sequential_monte_carlo.is_some(), field, "SEQUENTIAL_MONTE_CARLO", is_it)?;
+    belongs(request.chains.is_some(), "chains", "CHAIN or REPLICA_EXCHANGE", of_chains)?;
+    if (of_chains || method == M::SequentialMonteCarlo) && request.least_effective_fraction != 0.0 {
+        let reason = format!("no pilot of {} is weighed; leave it out, or use AUTO", method.as_str_name());
+        return Err(invalid("least_effective_fraction", reason));
+    }
+    if of_chains && request.representation() == v1::Representation::Latent {
+        return Err(invalid("representation", "samples of chains have no latents; use FLOW_COORDINATES".into()));
+    }
+    if let Some(paths) = requested_paths(request)? {
+        return Ok(PlanRequest::Annealed(paths));
+    }
+    match method {
+        M::Resampled => {
+            let window = request.resampling.map_or(0, |r| r.window);
+            Ok(PlanRequest::Resampled { window: size("resampling.window", window, &WINDOWS, DEFAULT_WINDOW)? })
+        }
+        M::SequentialMonteCarlo => populations(request.sequential_monte_carlo.clone().unwrap_or_default()),
+        M::Chain | M::ReplicaExchange => chains(request.chains.clone().unwrap_or_default(), method),
+        _ => Ok(match requested_method(request.method)? {
+            None => PlanRequest::Auto { chains: request.representation() != v1::Representation::Latent },
+            Some(method) => PlanRequest::Importance(method),
+        }),
+    }
+}
+
+fn populations(message: v1::SequentialMonteCarlo) -> Result<PlanRequest, FieldError> {
+    let outer = "sequential_monte_carlo";
+    let field = |name: &str| format!("{outer}.{name}");
+    let size = size(&field("population"), message.population, &POPULATIONS, PopulationGoal::DEFAULT.size)?;
+    let effort = effort(outer, message.moves, message.leapfrog_steps)?;
+    let conditional_fraction = match message.conditional_fraction {
+        0.0 => PopulationGoal::DEFAULT.conditional_fraction,
+        f if CONDITIONAL_FRACTIONS.contains(&f) => f,
+        f => {
+            let (least, most) = (CONDITIONAL_FRACTIONS.start(), CONDITIONAL_FRACTIONS.end());
+            return Err(invalid(&field("conditional_fraction"), format!("it is {f}; it must be from {least} to {most}")));
+        }
+    };
+    let exponents = message.exponents;
+    if exponents.is_empty() {
+        if !message.step_sizes.is_empty() {
+            let reason = "there are some without exponents; give both, or none for both to be found";
+            return Err(invalid(&field("step_sizes"), reason.into()));
+        }
+        let goal = PopulationGoal { size, effort, conditional_fraction };
+        check_cost(outer, effort, 1)?;
+        return Ok(PlanRequest::Populations(PopulationsRequest::Tuned(goal)));
+    }
+    check_exponents(&field("exponents"), &exponents)?;
+    if exponents.last().is_some_and(|b| *b >= 1.0) {
+        return Err(invalid(&field("exponents"), "the last is not below 1, where samples end by themselves".into()));
+    }
+    check_cost(outer, effort, exponents.len())?;
+    let step_sizes = step_sizes(&field("step_sizes"), &message.step_sizes, exponents.len())?;
+    Ok(PlanRequest::Populations(PopulationsRequest::Given(Populations { size, effort, exponents, step_sizes })))
+}
+
+fn check_cost(outer: &str, effort: Effort, distributions: usize) -> Result<(), FieldError> {
+    let cost = distributions.saturating_mul(effort.moves).saturating_mul(effort.leapfrog_steps);
+    if cost <= MOST_EVALUATIONS {
+        return Ok(());
+    }
+    let reason = format!("exponents × moves × leapfrog_steps is {cost}; a sample has at most {MOST_EVALUATIONS}");
+    Err(invalid(&format!("{outer}.leapfrog_steps"), reason))
+}
+
+fn chains(message: v1::MarkovChains, method: v1::SamplingMethod) -> Result<PlanRequest, FieldError> {
+    let outer = "chains";
+    let default = ChainShape::DEFAULT;
+    let effort = match message.without_moves {
+        true if message.moves != 0 || message.leapfrog_steps != 0 => {
+            return Err(invalid("chains.without_moves", "there are to be moves; leave them out, or this".into()));
+        }
+        true => None,
+        false => Some(effort(outer, message.moves, message.leapfrog_steps)?),
+    };
+    let shape = ChainShape {
+        chains: size("chains.chains", message.chains, &CHAINS, default.chains)?,
+        length: size("chains.length", message.length, &LENGTHS, default.length)?,
+        burn_in: size("chains.burn_in", message.burn_in, &BURN_INS, default.burn_in)?,
+        effort,
+    };
+    let exponents = match (method, message.exponents.as_slice()) {
+        (v1::SamplingMethod::Chain, [] | [1.0]) => Some(vec![1.0]),
+        (v1::SamplingMethod::Chain, _) => {
+            return Err(invalid("chains.exponents", "CHAIN has the exponent 1 only; use REPLICA_EXCHANGE".into()));
+        }
+        (_, []) => None,
+        (_, given) => Some(given.to_vec()),
+    };
+    if let Some(exponents) = &exponents {
+        let field = "chains.exponents";
+        check_exponents(field, exponents)?;
+        if exponents.last() != Some(&1.0) || exponents.len() > MOST_REPLICAS {
+            let reason = format!("the last must be 1, of at most {MOST_REPLICAS}");
+            return Err(invalid(field, reason));
+        }
+        check_cost(outer, effort.unwrap_or(Effort { moves: 1, leapfrog_steps: 1 }), exponents.len())?;
+    } else if effort.is_none() {
+        let reason = "replicas are placed by a pilot that needs moves; give exponents, or leave without_moves out";
+        return Err(invalid("chains.exponents", reason.into()));
+    }
+    if message.step_sizes.is_empty() || effort.is_none() {
+        if effort.is_none() && !message.step_sizes.is_empty() {
+            return Err(invalid("chains.step_sizes", "there are no moves that would have them".into()));
+        }
+        return Ok(PlanRequest::Chains(ChainsRequest::Tuned(shape, exponents)));
+    }
+    let Some(exponents) = exponents else {
+        let reason = "there are some without exponents; give both, or none for both to be found";
+        return Err(invalid("chains.step_sizes", reason.into()));
+    };
+    let step_sizes = step_sizes("chains.step_sizes", &message.step_sizes, exponents.len())?;
+    Ok(PlanRequest::Chains(ChainsRequest::Given(Chains { shape, exponents, step_sizes })))
+}
+
+/// Whether the plan moves samples by gradients, which the flow must give.
+pub(super) fn needs_score(plan: &PlanRequest) -> bool {
+    match plan {
+        PlanRequest::Auto { .. } | PlanRequest::Importance(_) | PlanRequest::Resampled { .. } => false,
+        PlanRequest::Annealed(_) | PlanRequest::Populations(_) => true,
+        PlanRequest::Chains(ChainsRequest::Tuned(shape, _)) => shape.effort.is_some(),
+        PlanRequest::Chains(ChainsRequest::Given(chains)) => chains.shape.effort.is_some(),
+    }
+}
+
+/// The method of a decision.
+pub(super) fn plan_method(plan: &Plan, proposal: Method) -> v1::SamplingMethod {
+    match plan {
+        Plan::Importance => method_message(proposal),
+        Plan::Annealed(_) => v1::SamplingMethod::Annealed,
+        Plan::Resampled { .. } => v1::SamplingMethod::Resampled,
+        Plan::Populations(_) => v1::SamplingMethod::SequentialMonteCarlo,
+        Plan::Chains(chains) if chains.exponents.len() == 1 => v1::SamplingMethod::Chain,
+        Plan::Chains(_) => v1::SamplingMethod::ReplicaExchange,
+    }
+}
+
+/// Says in a header what was decided, and why.
+pub(super) fn describe(decision: &Decision, request: &PlanRequest, header: &mut v1::SampleHeader) {
+    header.method = plan_method(&decision.plan, decision.method).into();
+    header.proposal = method_message(decision.method).into();
+    header.evaluations_per_sample = decision.plan.evaluations();
+    header.method_reason = reason(decision, request, header.temperature == header.trained_temperature);
+    match &decision.plan {
+        Plan::Importance => {}
+        Plan::Annealed(paths) => header.annealed = Some(paths_message(paths.clone())),
+        Plan::Resampled { window } => header.resampling = Some(v1::Resampling { window: *window as i64 }),
+        Plan::Populations(plan) => {
+            header.sequential_monte_carlo = Some(v1::SequentialMonteCarlo {
+                population: plan.size as i64,
+                moves: plan.effort.moves as i64,
+                leapfrog_steps: plan.effort.leapfrog_steps as i64,
+                conditional_fraction: 0.0,
+                exponents: plan.exponents.clone(),
+                step_sizes: plan.step_sizes.clone(),
+            });
+        }
+        Plan::Chains(plan) => {
+            let effort = plan.shape.effort;
+            header.chains = Some(v1::MarkovChains {
+                chains: plan.shape.chains as i64,
+                length: plan.shape.length as i64,
+                burn_in: plan.shape.burn_in as i64,
+                without_moves: effort.is_none(),
+                moves: effort.map_or(0, |e| e.moves as i64),
+                leapfrog_steps: effort.map_or(0, |e| e.leapfrog_steps as i64),
+                exponents: plan.exponents.clone(),
+                step_sizes: if effort.is_some() { plan.step_sizes.clone() } else { Vec::new() },
+            });
+        }
+    }
+}
+
+fn reason(decision: &Decision, request: &PlanRequest, as_trained: bool) -> String {
+    let mut sentences = Vec::new();
+    match (&decision.choice, request) {
+        (Some(choice), _) => sentences.push(method_reason(choice)),
+        (None, PlanRequest::Auto { .. }) if as_trained && decision.trials.is_empty() => {
+            sentences.push("At the temperature trained at nothing has to be done.".into());
+        }
+        (None, PlanRequest::Auto { .. }) if as_trained => {
+            sentences.push("By the model's card too few of its samples are effective for importance sampling.".into());
+        }
+        _ => sentences.push("It was asked for.".into()),
+    }
+    for Trial { plan, weights } in &decision.trials {
+        let cost = plan.evaluations();
+        sentences.push(match weights {
+            Some(weights) => format!(
+                "Of sequential Monte Carlo, at {cost:.0} evaluations of the energy a sample, {}.",
+                effective(weights)
+            ),
+            None => format!(
+                "Chains by replica exchange, at {cost:.0} evaluations a sample, have no weights that a tail could be too heavy of."
+            ),
+        });
+    }
+    sentences.join(" ")
+}
+
+fn effective(weights: &WeightSummary) -> String {
+    format!("{:.1} % are effective, with k = {:.2}", 100.0 * weights.effective_fraction(), weights.pareto_k)
+}
+
+/// Why the pilot chose a way to reach a temperature, in a sentence.
+fn method_reason(choice: &MethodChoice) -> String {
+    let part = |(method, weights): &(Method, WeightSummary)| {
+        let name = match method {
+            Method::Reweighting => "reweighting",
+            Method::LatentScaling => "latent scaling",
+            Method::Conditioned => "the flow conditioned on temperature",
+        };
+        let fraction = 100.0 * weights.effective_fraction();
+        format!("{name} has {fraction:.1} % effective samples and k = {:.2}", weights.pareto_k)
+    };
+    let parts: Vec<String> = choice.pilots.iter().map(part).collect();
+    let predicted = match choice.predicted {
+        Some(fraction) => {
+            format!(" From the spread of ladj, scaled latents of a perfect flow would have {:.1} %.", 100.0 * fraction)
+        }
+        None => String::new(),
+    };
+    format!("Of {PILOT_SAMPLES} pilot samples, {}.{predicted}", parts.join("; "))
+}
