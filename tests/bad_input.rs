@@ -750,6 +750,24 @@ async fn samples_and_free_energies() {
         request.annealed = Some(paths);
         request
     };
+    let windows = |window| v1::StreamSamplesRequest {
+        resampling: Some(v1::Resampling { window }),
+        ..with(|r| r.method = v1::SamplingMethod::Resampled.into())
+    };
+    let populations = |change: fn(&mut v1::SequentialMonteCarlo)| {
+        let mut message = v1::SequentialMonteCarlo::default();
+        change(&mut message);
+        let mut request = with(|r| r.method = v1::SamplingMethod::SequentialMonteCarlo.into());
+        request.sequential_monte_carlo = Some(message);
+        request
+    };
+    let chains = |change: fn(&mut v1::StreamSamplesRequest, &mut v1::MarkovChains)| {
+        let (mut request, mut message) =
+            (with(|r| r.method = v1::SamplingMethod::Chain.into()), v1::MarkovChains::default());
+        change(&mut request, &mut message);
+        request.chains = Some(message);
+        request
+    };
     let x = |text: &str| Some(boltzflow::contract::variable_message(&text.parse().unwrap()));
     let ask = |change: &dyn Fn(&mut v1::EstimateFreeEnergyRequest)| {
         let mut request = v1::EstimateFreeEnergyRequest {
@@ -802,10 +820,99 @@ async fn samples_and_free_energies() {
         ),
         case!(s.stream_samples(with(|r| r.method = 77)), InvalidArgument, "INVALID_FIELD", "method"),
         case!(
-            s.stream_samples(with(|r| r.method = v1::SamplingMethod::Chain.into())),
-            Unimplemented,
-            "NOT_IMPLEMENTED",
-            "method"
+            s.stream_samples(with(|r| r.resampling = Some(v1::Resampling::default()))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "RESAMPLED"
+        ),
+        case!(s.stream_samples(windows(15)), InvalidArgument, "INVALID_FIELD", "resampling.window"),
+        case!(s.stream_samples(windows(i64::MIN)), InvalidArgument, "INVALID_FIELD", "resampling.window"),
+        case!(
+            s.stream_samples(populations(|p| p.population = 1 << 40)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "population"
+        ),
+        case!(s.stream_samples(populations(|p| p.moves = 1025)), InvalidArgument, "INVALID_FIELD", "moves"),
+        case!(
+            s.stream_samples(populations(|p| (p.moves, p.leapfrog_steps) = (100, 100))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "10000"
+        ),
+        case!(
+            s.stream_samples(populations(|p| p.conditional_fraction = f64::NAN)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "conditional_fraction"
+        ),
+        case!(
+            s.stream_samples(populations(|p| p.exponents = vec![0.5, 0.5])),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "ascend"
+        ),
+        case!(
+            s.stream_samples(populations(|p| p.exponents = vec![0.5, 1.0])),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "below 1"
+        ),
+        case!(
+            s.stream_samples(populations(|p| p.exponents = vec![0.5])),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "step_sizes"
+        ),
+        case!(
+            s.stream_samples(populations(|p| p.step_sizes = vec![0.5])),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "exponents"
+        ),
+        case!(s.stream_samples(chains(|_, c| c.chains = -1)), InvalidArgument, "INVALID_FIELD", "chains.chains"),
+        case!(s.stream_samples(chains(|_, c| c.length = 15)), InvalidArgument, "INVALID_FIELD", "chains.length"),
+        case!(
+            s.stream_samples(chains(|_, c| c.exponents = vec![0.5, 1.0])),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "REPLICA_EX"
+        ),
+        case!(
+            s.stream_samples(chains(|r, c| {
+                r.method = v1::SamplingMethod::ReplicaExchange.into();
+                c.exponents = vec![0.5];
+            })),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "must be 1"
+        ),
+        case!(
+            s.stream_samples(chains(|r, c| {
+                r.method = v1::SamplingMethod::ReplicaExchange.into();
+                c.without_moves = true;
+            })),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "exponents"
+        ),
+        case!(
+            s.stream_samples(chains(|_, c| (c.without_moves, c.moves) = (true, 1))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "without_moves"
+        ),
+        case!(
+            s.stream_samples(chains(|r, _| r.representation = v1::Representation::Latent.into())),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "latents"
+        ),
+        case!(
+            s.stream_samples(chains(|r, _| r.least_effective_fraction = 0.1)),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "least_effective_fraction"
         ),
         case!(
             s.stream_samples(with(|r| r.annealed = Some(v1::AnnealedPaths::default()))),

@@ -322,7 +322,8 @@ async fn a_server_and_the_command_line_solve_it_too() {
     let mut parts = vec![Part::Header(header.clone())];
     let places: Vec<usize> = (0..n).collect();
     parts.extend(places.chunks(100).map(|at| {
-        let rows = at.iter().flat_map(|s| (0..k).map(|state| u[state * n + s])).collect();
+        let row = |s: &usize| (0..k).map(|state| u[state * n + s]).collect::<Vec<_>>();
+        let rows = at.iter().flat_map(row).collect();
         samples(rows, k, Some(at.iter().map(|s| observable[*s]).collect()))
     }));
     let answer = ask(&mut clients, parts.clone()).await.unwrap();

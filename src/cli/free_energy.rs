@@ -1,9 +1,10 @@
 //! `boltzflow free-energy`
 
 use super::client::{CliError, Clients, ServerArgs};
+use super::methods::{method, method_name};
 use super::names::resource;
 use super::output::{JsonArgs, number, table, with_error};
-use super::sample::{coverage_name, method, unverified};
+use super::sample::{coverage_name, unverified};
 use super::specs;
 use crate::contract::{collective_variable, v1};
 use serde_json::{Value, json};
@@ -193,7 +194,7 @@ fn answer_json(answer: &v1::EstimateFreeEnergyResponse) -> Value {
             .collect();
         json!({
             "temperature": e.temperature,
-            "method": e.method().as_str_name().trim_start_matches("SAMPLING_METHOD_").to_lowercase(),
+            "method": method_name(e.method()),
             "samples": weights.samples,
             "effective_fraction": number(weights.effective_fraction),
             "pareto_k": number(weights.pareto_k),

@@ -12,6 +12,7 @@ mod jobs;
 mod line;
 mod local_server;
 mod mbar;
+mod methods;
 mod models;
 mod names;
 mod output;

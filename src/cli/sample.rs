@@ -2,6 +2,7 @@
 
 use super::arrays::NpzWriter;
 use super::client::{CliError, Clients, ServerArgs};
+use super::methods::{MethodArgs, method_name};
 use super::names::resource;
 use super::output::{JsonArgs, number, progress_bar};
 use super::specs;
@@ -18,8 +19,14 @@ use std::path::{Path, PathBuf};
 /// model, temperature, method and seed that they are of. The average of A over the Boltzmann distribution is
 /// sum(w·A)/sum(w) with w = exp(log_weights − max).
 ///
-/// Example: boltzflow sample models/double-well-0123456789ab --temperature 0.5 --count 100000 --seed 1 -o samples.npz
+/// Where several samples may come from one sample of the flow, `ancestors` has that one's index.
+///
+/// Examples:
+///   boltzflow sample double-well-0123456789ab --temperature 0.5 --count 100000 --seed 1 -o samples.npz
+///   boltzflow sample double-well-0123456789ab --method smc --target-effective-samples 1000 --count 1000000 -o samples.npz
+///   boltzflow sample double-well-0123456789ab --method chain --chains 128 --burn-in 200 -o samples.npz
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(super) struct Args {
     /// models/NAME
     model: String,
@@ -33,22 +40,14 @@ pub(super) struct Args {
     /// Index of the first sample
     #[arg(long, value_name = "I", default_value_t = 0)]
     first_index: u64,
-    /// auto, reweighting, latent-scaling, conditioned or annealed: carried from the flow to the target by Hamiltonian Monte
-    /// Carlo, with the exact weights of paths
-    #[arg(long, default_value = "auto")]
-    method: String,
-    /// With --method annealed: distributions between flow and target [default: 8]
-    #[arg(long, value_name = "K", requires = "method")]
-    distributions: Option<i64>,
-    /// With --method annealed: moves at each of them [default: 1]
-    #[arg(long, value_name = "N", requires = "method")]
-    moves: Option<i64>,
-    /// With --method annealed: leapfrog steps of a move [default: 5]
-    #[arg(long, value_name = "L", requires = "method")]
-    leapfrog_steps: Option<i64>,
-    /// With --method annealed: step sizes in flow coordinates, one or one for each distribution [default: tuned by a pilot]
-    #[arg(long, value_name = "S,…", value_delimiter = ',', requires = "method")]
-    step_sizes: Vec<f64>,
+    /// Stop once so many samples are effective; --count is then the most
+    #[arg(long, value_name = "N", default_value_t = 0.0)]
+    target_effective_samples: f64,
+    /// Stop after so many seconds
+    #[arg(long, value_name = "S", value_parser = specs::seconds)]
+    max_seconds: Option<prost_types::Duration>,
+    #[command(flatten)]
+    method: MethodArgs,
     /// Refuse a temperature at which a smaller fraction of the samples is effective, from 0 to 1
     #[arg(long, value_name = "F", default_value_t = 0.0)]
     least_effective_fraction: f64,
@@ -72,32 +71,6 @@ pub(super) fn coverage_name(coverage: v1::Coverage) -> String {
     coverage.as_str_name().trim_start_matches("COVERAGE_").to_lowercase()
 }
 
-/// A method by its name on the command line.
-pub(super) fn method(name: &str) -> Result<v1::SamplingMethod, CliError> {
-    match name {
-        "auto" => Ok(v1::SamplingMethod::Auto),
-        "reweighting" => Ok(v1::SamplingMethod::Reweighting),
-        "latent-scaling" => Ok(v1::SamplingMethod::LatentScaling),
-        "conditioned" => Ok(v1::SamplingMethod::Conditioned),
-        "annealed" => Ok(v1::SamplingMethod::Annealed),
-        _ => Err(CliError::failed(format!(
-            "'{name}' is not a method; use auto, reweighting, latent-scaling, conditioned or annealed"
-        ))),
-    }
-}
-
-/// What is said of annealed paths, if anything is.
-fn paths(args: &Args) -> Option<v1::AnnealedPaths> {
-    let Args { distributions, moves, leapfrog_steps, step_sizes, .. } = args;
-    let said = distributions.is_some() || moves.is_some() || leapfrog_steps.is_some() || !step_sizes.is_empty();
-    said.then(|| v1::AnnealedPaths {
-        distributions: distributions.unwrap_or(0),
-        moves: moves.unwrap_or(0),
-        leapfrog_steps: leapfrog_steps.unwrap_or(0),
-        step_sizes: step_sizes.clone(),
-    })
-}
-
 /// All that a stream brought, with the positions in a file of their own until the end: they may be larger than memory.
 pub(super) struct Received {
     pub header: v1::SampleHeader,
@@ -105,23 +78,26 @@ pub(super) struct Received {
     pub log_weights: Vec<f64>,
     pub reduced_energies: Vec<f64>,
     pub log_probs: Vec<f64>,
+    /// Of samples several of which may come from one; else empty.
+    pub ancestors: Vec<u64>,
     /// Of one sample's positions.
     pub shape: Vec<usize>,
 }
 
 pub(super) async fn run(args: Args) -> Result<(), CliError> {
     let mut clients = args.server.connect().await?;
-    let request = v1::StreamSamplesRequest {
+    let mut request = v1::StreamSamplesRequest {
         model: resource("models", &args.model),
         temperature: args.temperature.unwrap_or(0.0),
-        method: method(&args.method)?.into(),
-        annealed: paths(&args),
+        target_effective_samples: args.target_effective_samples,
+        max_duration: args.max_seconds,
         least_effective_fraction: args.least_effective_fraction,
         seed: args.seed,
         first_index: args.first_index,
         count: args.count,
         ..v1::StreamSamplesRequest::default()
     };
+    args.method.put(&mut request)?;
     let mut part = args.output.as_os_str().to_owned();
     part.push(".positions.part");
     let part = PathBuf::from(part);
@@ -146,15 +122,23 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     if args.json.write(&summary_json(&received))? {
         println!(
             "{} samples at T = {} by {}: {:.1} effective ({:.2} %), k = {:.2}, log Z = {:.4} ± {:.4}",
-            weights.samples,
+            received.log_weights.len(),
             received.header.temperature,
-            received.header.method().as_str_name().trim_start_matches("SAMPLING_METHOD_").to_lowercase(),
-            weights.effective_samples,
-            100.0 * weights.effective_fraction,
+            method_name(received.header.method()),
+            received.summary.effective_samples,
+            100.0 * received.summary.effective_samples / received.log_weights.len().max(1) as f64,
             weights.pareto_k,
             weights.log_z,
             weights.log_z_standard_error,
         );
+        println!("{}", received.header.method_reason);
+        if let Some(chains) = &received.summary.chains {
+            println!(
+                "chains: {:.1} samples for each independent one, {:.1} % of jumps to samples of the flow accepted",
+                chains.statistical_inefficiency,
+                100.0 * chains.jump_acceptance
+            );
+        }
         if let Some(sentence) = unverified(received.summary.coverage()) {
             println!("{sentence}");
         }
@@ -176,7 +160,7 @@ pub(super) async fn receive(
     let broken = |what: &str| CliError::failed(format!("the server's stream is not as agreed: {what}"));
     let (mut header, mut summary) = (None, None);
     let (mut log_weights, mut reduced_energies, mut log_probs) = (Vec::new(), Vec::new(), Vec::new());
-    let mut shape = Vec::new();
+    let (mut shape, mut ancestors) = (Vec::new(), Vec::new());
     while let Some(message) = stream.message().await? {
         match message.part {
             Some(Part::Header(h)) => header = Some(h),
@@ -192,6 +176,7 @@ pub(super) async fn receive(
                 log_weights.extend(read(&batch.log_weights, "log_weights")?.0);
                 reduced_energies.extend(read(&batch.reduced_energies, "reduced_energies")?.0);
                 log_probs.extend(read(&batch.log_probs, "log_probs")?.0);
+                ancestors.extend(batch.ancestors);
                 bar.set_position(batch.samples);
                 bar.set_message(format!("{:.0} effective", batch.effective_samples));
             }
@@ -201,7 +186,7 @@ pub(super) async fn receive(
     bar.finish_and_clear();
     match (header, summary) {
         (Some(header), Some(summary)) => {
-            Ok(Received { header, summary, log_weights, reduced_energies, log_probs, shape })
+            Ok(Received { header, summary, log_weights, reduced_energies, log_probs, ancestors, shape })
         }
         _ => Err(broken("it ended without a summary")),
     }
@@ -234,6 +219,9 @@ fn write_npz(path: &Path, mut positions: File, received: &Received, first_index:
     npz.add("reduced_energies", received.reduced_energies.iter().copied(), &[n])?;
     npz.add("log_probs", received.log_probs.iter().copied(), &[n])?;
     npz.add_indices("index", first_index..first_index + n as u64)?;
+    if !received.ancestors.is_empty() {
+        npz.add_indices("ancestors", received.ancestors.iter().copied())?;
+    }
     npz.add_json("metadata", &summary_json(received))?;
     npz.finish()
 }
@@ -247,21 +235,43 @@ fn summary_json(received: &Received) -> Value {
         "energy_digest": header.energy_digest,
         "coordinates": header.coordinates,
         "temperature": header.temperature,
-        "method": header.method().as_str_name().trim_start_matches("SAMPLING_METHOD_").to_lowercase(),
+        "method": method_name(header.method()),
         "method_reason": header.method_reason,
+        "proposal": method_name(header.proposal()),
+        "evaluations_per_sample": number(header.evaluations_per_sample),
         "annealed": header.annealed.as_ref().map(|paths| json!({
             "distributions": paths.distributions,
             "moves": paths.moves,
             "leapfrog_steps": paths.leapfrog_steps,
             "step_sizes": paths.step_sizes,
         })),
+        "resampled": header.resampling.as_ref().map(|resampling| json!({ "window": resampling.window })),
+        "smc": header.sequential_monte_carlo.as_ref().map(|plan| json!({
+            "population": plan.population,
+            "moves": plan.moves,
+            "leapfrog_steps": plan.leapfrog_steps,
+            "exponents": plan.exponents,
+            "step_sizes": plan.step_sizes,
+        })),
+        "chains": header.chains.as_ref().map(|plan| json!({
+            "chains": plan.chains,
+            "length": plan.length,
+            "burn_in": plan.burn_in,
+            "moves": plan.moves,
+            "leapfrog_steps": plan.leapfrog_steps,
+            "exponents": plan.exponents,
+            "step_sizes": plan.step_sizes,
+            "statistical_inefficiency": summary.chains.as_ref().map(|c| number(c.statistical_inefficiency)),
+            "jump_acceptance": summary.chains.as_ref().map(|c| number(c.jump_acceptance)),
+            "exchange_acceptance": summary.chains.as_ref().map(|c| c.exchange_acceptance.clone()),
+        })),
         "seed": header.seed,
         "first_index": header.first_index,
         "next_index": summary.next_index,
-        "samples": weights.samples,
+        "samples": received.log_weights.len(),
         "non_finite": weights.non_finite,
-        "effective_samples": number(weights.effective_samples),
-        "effective_fraction": number(weights.effective_fraction),
+        "effective_samples": number(summary.effective_samples),
+        "effective_fraction": number(summary.effective_samples / received.log_weights.len().max(1) as f64),
         "pareto_k": number(weights.pareto_k),
         "pareto_k_threshold": number(weights.pareto_k_threshold),
         "largest_share": number(weights.largest_share),

@@ -11,6 +11,13 @@ pub(super) fn temperature(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Seconds, as a duration.
+pub(super) fn seconds(text: &str) -> Result<prost_types::Duration, String> {
+    let duration = text.parse::<f64>().ok().filter(|s| *s > 0.0).map(std::time::Duration::try_from_secs_f64);
+    let duration = duration.and_then(Result::ok).and_then(|d| prost_types::Duration::try_from(d).ok());
+    duration.ok_or_else(|| "it must be a positive number of seconds".into())
+}
+
 /// `LOW:HIGH`.
 pub(super) fn temperature_range(text: &str) -> Result<v1::TemperatureRange, String> {
     let (low, high) = text.split_once(':').ok_or_else(|| format!("'{text}' is not LOW:HIGH, as in 300:600"))?;

@@ -1,13 +1,11 @@
 //! Which way samples are made: as it is asked for, and as it is decided.
 
+use super::Engine;
 use super::annealed::{AnnealedRequest, Limits, in_time};
 use super::models::LoadedModel;
 use super::outlet::{Outlet, StreamError};
-use super::Engine;
 use crate::math::Purpose;
-use crate::sample::{
-    AnnealedPaths, ChainShape, Chains, Method, MethodChoice, PopulationGoal, Populations, SampleKey,
-};
+use crate::sample::{AnnealedPaths, ChainShape, Chains, Method, MethodChoice, PopulationGoal, Populations, SampleKey};
 use crate::thermo::{WeightAccumulator, WeightSummary};
 use std::sync::Arc;
 
@@ -25,11 +23,15 @@ const DEFAULT_SHAPE: ChainShape = ChainShape::DEFAULT;
 #[derive(Clone, Debug, PartialEq)]
 pub enum PlanRequest {
     /// What a pilot finds good enough; whether chains, which have no weights, may be among it.
-    Auto { chains: bool },
+    Auto {
+        chains: bool,
+    },
     /// Importance sampling.
     Importance(Method),
     Annealed(AnnealedRequest),
-    Resampled { window: usize },
+    Resampled {
+        window: usize,
+    },
     Populations(PopulationsRequest),
     Chains(ChainsRequest),
 }
@@ -53,7 +55,9 @@ pub enum Plan {
     /// Independent samples of the flow, each with its weight.
     Importance,
     Annealed(AnnealedPaths),
-    Resampled { window: usize },
+    Resampled {
+        window: usize,
+    },
     Populations(Populations),
     Chains(Chains),
 }
@@ -158,9 +162,8 @@ impl Engine {
         let (enough, fraction) = match &decision.choice {
             Some(choice) => (choice.weights().is_some_and(is_good), choice.effective_fraction()),
             None if least.is_some() => {
-                let only = model.choose_method(temperature, Some(method), |key, count| {
-                    self.draw(outlet, model, key, 0, count)
-                })?;
+                let only = model
+                    .choose_method(temperature, Some(method), |key, count| self.draw(outlet, model, key, 0, count))?;
                 (only.weights().is_some_and(is_good), only.effective_fraction())
             }
             // At the temperature trained at the card knows.
@@ -180,7 +183,8 @@ impl Engine {
             refuse(fraction)?;
             return Ok(decision);
         };
-        let tried = model.trial(temperature, || self.try_populations(outlet, model, temperature, &populations, limits))?;
+        let tried =
+            model.trial(temperature, || self.try_populations(outlet, model, temperature, &populations, limits))?;
         let Some(weights) = tried else {
             refuse(fraction)?;
             return Ok(decision);

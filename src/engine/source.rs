@@ -6,7 +6,8 @@ use super::models::LoadedModel;
 use super::outlet::{Outlet, StreamError};
 use super::plans::{Decision, Plan};
 use crate::sample::{
-    Acceptance, AnnealedPaths, ChainBlock, Chains, Populations, SampleError, SampleKey, Together, WeightedBatch, resampled,
+    Acceptance, AnnealedPaths, ChainBlock, Chains, Populations, SampleError, SampleKey, Together, WeightedBatch,
+    resampled,
 };
 use crate::simulate::effective_samples;
 use crate::thermo::{WeightAccumulator, WeightSummary};

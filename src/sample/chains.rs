@@ -282,7 +282,9 @@ impl<'a> ChainBlock<'a> {
             positions: points.target.positions.clone(),
             reduced_energies: points.target.energies.iter().map(|u| u / kt).collect(),
             energies: points.target.energies.clone(),
-            log_probs: log_probs.map(|(q, ladj)| if *ladj == f64::NEG_INFINITY { f64::NAN } else { q - ladj }).collect(),
+            log_probs: log_probs
+                .map(|(q, ladj)| if *ladj == f64::NEG_INFINITY { f64::NAN } else { q - ladj })
+                .collect(),
             // A chain that has not come to where there is density has none to give.
             log_weights: (0..points.len())
                 .map(|row| if points.log_ratio(row) == f64::NEG_INFINITY { f64::NEG_INFINITY } else { 0.0 })

@@ -147,8 +147,7 @@ impl Round<'_> {
         }
         let of = |all: &[f64]| moved.rows.iter().map(|&place| all[self.live[place]]).collect::<Vec<f64>>();
         let evaluated = moved.rows.len() as u64;
-        moved.points =
-            self.moves.densities.points(coordinates, &of(self.moves.temperatures), &of(self.moves.taus))?;
+        moved.points = self.moves.densities.points(coordinates, &of(self.moves.temperatures), &of(self.moves.taus))?;
         for (i, &place) in moved.rows.iter().enumerate() {
             let size = size(place);
             for at in i * d..(i + 1) * d {

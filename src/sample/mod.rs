@@ -24,7 +24,7 @@ pub use chains::{Acceptance, ChainBlock, ChainShape, Chains, MOST_REPLICAS};
 pub use generator::Generator;
 pub use hamiltonian::Effort;
 pub use importance::{SampleError, SampleKey, SampleRun, WeightedBatch};
+pub use method::{Method, MethodChoice, PILOT_SAMPLES, TRIAL_SEED};
 pub use population_tuning::{CONDITIONAL_FRACTIONS, MOST_EVALUATIONS, PopulationGoal};
 pub use populations::{POPULATIONS, Populations};
 pub use resampling::{Together, WINDOWS, resampled};
-pub use method::{Method, MethodChoice, PILOT_SAMPLES, TRIAL_SEED};

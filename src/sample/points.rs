@@ -21,12 +21,7 @@ impl Densities<'_> {
     }
 
     /// Both at rows of a flow that log q is known of, without their gradients.
-    pub fn drawn(
-        &self,
-        coordinates: Vec<f64>,
-        log_probs: Vec<f64>,
-        temperatures: &[f64],
-    ) -> Result<Points, PathError> {
+    pub fn drawn(&self, coordinates: Vec<f64>, log_probs: Vec<f64>, temperatures: &[f64]) -> Result<Points, PathError> {
         let target = self.target.evaluate(&coordinates)?;
         let log_targets = self.log_targets(&target, temperatures);
         Ok(Points { coordinates, log_probs, scores: Vec::new(), log_targets, target })

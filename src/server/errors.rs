@@ -40,7 +40,9 @@ pub(super) enum ApiError {
     DrainingStream { next_index: Option<u64> },
     #[error("nothing was read from the stream for so long that it had to end; go on from {}", resume(.next_index))]
     Stalled { next_index: Option<u64> },
-    #[error("max_duration was over before pilots had found how to make the first sample; give it longer, or the numbers themselves")]
+    #[error(
+        "max_duration was over before pilots had found how to make the first sample; give it longer, or the numbers themselves"
+    )]
     OutOfTime,
     #[error("the server is shutting down; try again in a moment")]
     Draining,

@@ -49,7 +49,9 @@ fn step_sizes(field: &str, given: &[f64], count: usize) -> Result<Vec<f64>, Fiel
     match given {
         &[one] => Ok(vec![one; count]),
         each if each.len() == count => Ok(each.to_vec()),
-        each => Err(invalid(field, format!("there are {} for {count} exponents; give one for each, or one", each.len()))),
+        each => {
+            Err(invalid(field, format!("there are {} for {count} exponents; give one for each, or one", each.len())))
+        }
     }
 }
 
@@ -110,7 +112,10 @@ fn populations(message: v1::SequentialMonteCarlo) -> Result<PlanRequest, FieldEr
         f if CONDITIONAL_FRACTIONS.contains(&f) => f,
         f => {
             let (least, most) = (CONDITIONAL_FRACTIONS.start(), CONDITIONAL_FRACTIONS.end());
-            return Err(invalid(&field("conditional_fraction"), format!("it is {f}; it must be from {least} to {most}")));
+            return Err(invalid(
+                &field("conditional_fraction"),
+                format!("it is {f}; it must be from {least} to {most}"),
+            ));
         }
     };
     let exponents = message.exponents;

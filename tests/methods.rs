@@ -1,0 +1,297 @@
+//! Every way of making samples, through a server, from flows that are poor on purpose: averages and log Z against exact
+//! answers, addresses, what AUTO escalates to, and what is refused. Seeds are fixed; a bound of four standard errors has a
+//! false-alarm rate of 6e-5 where it is met by chance alone, and of 5 of 6e-7.
+
+mod common;
+
+use boltzflow::contract::v1;
+use boltzflow::math::{Purpose, Randoms};
+use common::*;
+use std::time::Duration;
+use tonic::Code;
+use v1::SamplingMethod as Method;
+
+/// log Z at T = 1 of a pair of many-well coordinates: of x⁴ − 6x² − x/2, and of a harmonic well.
+fn integral(f: impl Fn(f64) -> f64) -> f64 {
+    let h = 1e-3;
+    (-6000..=6000).map(|i| f64::from(i) * h).map(|x| h * f(x) * (-(x.powi(4) - 6.0 * x * x - 0.5 * x)).exp()).sum()
+}
+
+fn log_z_of_a_pair() -> f64 {
+    integral(|_| 1.0).ln() + 0.5 * (2.0 * std::f64::consts::PI).ln()
+}
+
+/// A model of the many-well in four dimensions, trained for so many steps.
+async fn many_well(clients: &mut Clients, id: &str, dimension: i64, steps: i64) -> String {
+    let potential = v1::analytic_potential::Potential::ManyWell(v1::analytic_potential::ManyWell { dimension });
+    let system = v1::System {
+        definition: Some(v1::system::Definition::Analytic(v1::AnalyticPotential { potential: Some(potential) })),
+        ..v1::System::default()
+    };
+    let request = v1::CreateSystemRequest { system: Some(system), system_id: id.into(), ..Default::default() };
+    clients.systems.create_system(request).await.unwrap();
+    clients.train(v1::TrainingTask { system: format!("systems/{id}"), ..small_task(steps) }).await
+}
+
+fn request(model: &str, method: Method, count: u64) -> v1::StreamSamplesRequest {
+    let (model, method) = (model.to_string(), method.into());
+    v1::StreamSamplesRequest { model, method, count, seed: 5, batch_size: 1000, ..Default::default() }
+}
+
+fn bits(numbers: &[f64]) -> Vec<u64> {
+    numbers.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Mean and standard error of f over weighted samples, from the means of `groups` independent parts.
+fn average(samples: &Samples, groups: usize, f: impl Fn(&[f64]) -> f64) -> (f64, f64) {
+    let (n, d) = (samples.log_weights.len(), samples.shape[1]);
+    let largest = samples.log_weights.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let parts: Vec<(f64, f64)> = (0..groups)
+        .map(|g| {
+            let rows = g * n / groups..(g + 1) * n / groups;
+            rows.fold((0.0, 0.0), |(top, bottom), row| {
+                let w = (samples.log_weights[row] - largest).exp();
+                (top + w * f(&samples.positions[row * d..(row + 1) * d]), bottom + w)
+            })
+        })
+        .collect();
+    let total = parts.iter().fold((0.0, 0.0), |a, p| (a.0 + p.0, a.1 + p.1));
+    let mean = total.0 / total.1;
+    let squares: f64 = parts.iter().map(|p| (p.0 - mean * p.1).powi(2)).sum();
+    (mean, squares.sqrt() / total.1)
+}
+
+fn moved(without_moves: bool, exponents: Vec<f64>) -> Option<v1::MarkovChains> {
+    Some(v1::MarkovChains { chains: 32, length: 128, burn_in: 64, without_moves, exponents, ..Default::default() })
+}
+
+/// Of a flow with some per cent effective samples: right wells' weights, ⟨x⟩ and log Z by every method.
+#[tokio::test(flavor = "multi_thread")]
+async fn averages_are_exact() {
+    let (_folder, server, mut clients) = fresh().await;
+    let model = many_well(&mut clients, "wells", 4, 60).await;
+    let z = integral(|_| 1.0);
+    let right = integral(|x| if x > 0.0 { 1.0 } else { 0.0 }) / z;
+    let mean = integral(|x| x) / z;
+    let log_z = 2.0 * log_z_of_a_pair();
+    let smc = Some(v1::SequentialMonteCarlo { population: 256, ..Default::default() });
+    // 64 windows, populations or blocks of chains.
+    let cases = [
+        ("importance", request(&model, Method::Reweighting, 65_536)),
+        (
+            "windows",
+            v1::StreamSamplesRequest {
+                resampling: Some(v1::Resampling { window: 1024 }),
+                ..request(&model, Method::Resampled, 65_536)
+            },
+        ),
+        (
+            "populations",
+            v1::StreamSamplesRequest {
+                sequential_monte_carlo: smc,
+                ..request(&model, Method::SequentialMonteCarlo, 16_384)
+            },
+        ),
+        (
+            "jumps",
+            v1::StreamSamplesRequest {
+                chains: Some(v1::MarkovChains { burn_in: 1024, length: 1024, ..moved(true, vec![]).unwrap() }),
+                ..request(&model, Method::Chain, 64 * 32 * 1024)
+            },
+        ),
+        (
+            "jumps and moves",
+            v1::StreamSamplesRequest { chains: moved(false, vec![]), ..request(&model, Method::Chain, 64 * 4096) },
+        ),
+        (
+            "replicas",
+            v1::StreamSamplesRequest {
+                chains: moved(false, vec![0.3, 0.6, 1.0]),
+                ..request(&model, Method::ReplicaExchange, 64 * 4096)
+            },
+        ),
+    ];
+    for (name, request) in cases {
+        let method = request.method();
+        let count = request.count;
+        let samples = clients.sample(request).await.unwrap();
+        let (header, summary) = (samples.header.as_ref().unwrap(), samples.summary.as_ref().unwrap());
+        assert_eq!((header.method(), header.proposal()), (method, Method::Reweighting));
+        assert_eq!(samples.log_weights.len() as u64, count);
+        let weights = summary.weights.as_ref().unwrap();
+        println!(
+            "{name}: {} evaluations, {:.0} effective, log Z {} ± {} of {log_z}, {:?}",
+            header.evaluations_per_sample,
+            summary.effective_samples,
+            weights.log_z,
+            weights.log_z_standard_error,
+            summary.chains
+        );
+        assert!((weights.log_z - log_z).abs() < 4.0 * weights.log_z_standard_error, "{name}: {weights:?}");
+        for pair in 0..2 {
+            for (what, exact, (value, error)) in [
+                ("right", right, average(&samples, 64, |x| if x[2 * pair] > 0.0 { 1.0 } else { 0.0 })),
+                ("mean", mean, average(&samples, 64, |x| x[2 * pair])),
+                ("square", 1.0, average(&samples, 64, |x| x[2 * pair + 1].powi(2))),
+            ] {
+                println!("    {what} {value:.4} ± {error:.4}, exact {exact:.4}");
+                // Four errors of 63 degrees of freedom are met by chance once in 6,000.
+                assert!((value - exact).abs() < 5.0 * error && error < 0.1, "{name}: {what} of {pair}");
+            }
+        }
+        match method {
+            Method::Chain | Method::ReplicaExchange => {
+                let chains = summary.chains.as_ref().unwrap();
+                assert!(chains.statistical_inefficiency > 1.0 && chains.jump_acceptance > 0.0, "{chains:?}");
+                assert!(samples.log_weights.iter().all(|w| *w == 0.0));
+            }
+            _ => assert_eq!(weights.effective_samples, summary.effective_samples),
+        }
+    }
+    server.stop().await;
+}
+
+/// A sample has an address: batches of other sizes, ranges, and streams that begin anywhere have the same bits, also with the
+/// numbers that the first header named.
+#[tokio::test(flavor = "multi_thread")]
+async fn samples_have_addresses() {
+    let (_folder, server, mut clients) = fresh().await;
+    let model = clients.train(small_task(20)).await;
+    let smc = Some(v1::SequentialMonteCarlo { population: 64, leapfrog_steps: 2, ..Default::default() });
+    let chains = Some(v1::MarkovChains { chains: 8, length: 16, burn_in: 4, leapfrog_steps: 2, ..Default::default() });
+    let requests = [
+        v1::StreamSamplesRequest {
+            resampling: Some(v1::Resampling { window: 64 }),
+            ..request(&model, Method::Resampled, 400)
+        },
+        v1::StreamSamplesRequest { sequential_monte_carlo: smc, ..request(&model, Method::SequentialMonteCarlo, 400) },
+        v1::StreamSamplesRequest { chains: chains.clone(), ..request(&model, Method::Chain, 400) },
+        v1::StreamSamplesRequest { chains, ..request(&model, Method::ReplicaExchange, 400) },
+    ];
+    for request in requests {
+        let whole = clients.sample(request.clone()).await.unwrap();
+        let header = whole.header.as_ref().unwrap().clone();
+        for (first_index, count, batch_size) in [(0, 400, 37), (1, 1, 1), (63, 130, 1000), (250, 150, 64)] {
+            let named = v1::StreamSamplesRequest {
+                first_index,
+                count,
+                batch_size,
+                resampling: header.resampling,
+                sequential_monte_carlo: header.sequential_monte_carlo.clone(),
+                // What CHAIN tunes is a property of model, temperature and shape.
+                chains: match header.method() {
+                    Method::Chain => request.chains.clone(),
+                    _ => header.chains.clone(),
+                },
+                ..request.clone()
+            };
+            let part = clients.sample(named).await.unwrap();
+            let rows = first_index as usize..(first_index + count) as usize;
+            assert_eq!(bits(&part.log_weights), bits(&whole.log_weights[rows.clone()]), "{:?}", header.method());
+            assert_eq!(bits(&part.positions), bits(&whole.positions[2 * rows.start..2 * rows.end]));
+            assert_eq!(bits(&part.log_probs), bits(&whole.log_probs[rows]));
+            assert_eq!(part.first_indices[0], first_index);
+            assert_eq!(part.summary.unwrap().next_index, first_index + count);
+        }
+    }
+    // Time that is over ends the pilots that tune, with an error that says so.
+    let mut hasty = v1::StreamSamplesRequest {
+        sequential_monte_carlo: Some(v1::SequentialMonteCarlo { leapfrog_steps: 7, ..Default::default() }),
+        max_duration: Some(prost_types::Duration { seconds: 0, nanos: 1 }),
+        ..request(&model, Method::SequentialMonteCarlo, 0)
+    };
+    let status = clients.sample(hasty.clone()).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::DeadlineExceeded, "OUT_OF_TIME"));
+    // And in populations after it, with what is there.
+    hasty.max_duration = Some(prost_types::Duration { seconds: 2, nanos: 0 });
+    let begin = std::time::Instant::now();
+    let summary = clients.sample(hasty).await.unwrap().summary.unwrap();
+    assert_eq!(summary.stop_cause(), v1::StopCause::MaxDuration);
+    assert!(begin.elapsed() < Duration::from_secs(4));
+    server.stop().await;
+}
+
+/// AUTO leaves a good model alone, takes populations where weights are poor, and chains where these are; it says so, and what it
+/// costs.
+#[tokio::test(flavor = "multi_thread")]
+async fn auto_does_as_much_as_is_needed() {
+    let (_folder, server, mut clients) = fresh().await;
+    let good = clients.train(small_task(200)).await;
+    let samples = clients.sample(request(&good, Method::Auto, 100)).await.unwrap();
+    let header = samples.header.unwrap();
+    assert_eq!((header.method(), header.evaluations_per_sample), (Method::Reweighting, 1.0), "{header:?}");
+
+    // Untrained: some ten thousandths of the samples are effective.
+    let poor = many_well(&mut clients, "wells", 8, 1).await;
+    let samples = clients.sample(request(&poor, Method::Auto, 16_384)).await.unwrap();
+    let (header, summary) = (samples.header.as_ref().unwrap(), samples.summary.as_ref().unwrap());
+    println!("{header:?}\n{summary:?}");
+    assert_eq!(header.method(), Method::SequentialMonteCarlo);
+    assert!(header.evaluations_per_sample > 5.0 && header.method_reason.contains("sequential Monte Carlo"));
+    let (weights, log_z) = (summary.weights.as_ref().unwrap(), 4.0 * log_z_of_a_pair());
+    assert!((weights.log_z - log_z).abs() < 4.0 * weights.log_z_standard_error, "{weights:?}, exact {log_z}");
+    assert!(weights.log_z_standard_error < 0.1, "{weights:?}");
+
+    // Asked for less than a population can give, it refuses.
+    let refused = v1::StreamSamplesRequest { least_effective_fraction: 0.99, ..request(&poor, Method::Auto, 10) };
+    let status = clients.sample(refused).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::FailedPrecondition, "TEMPERATURE_NOT_COVERED"));
+    server.stop().await;
+}
+
+/// Chains of the many-well, every 64th sample of which is nearly independent, against samples of the exact distribution: the
+/// largest distance of distribution functions of each well's coordinate, and of the energy. Kolmogorov's bound at 1e-5 is
+/// 2.47 √(2/n).
+#[tokio::test(flavor = "multi_thread")]
+async fn chains_pass_a_two_sample_test() {
+    let (_folder, server, mut clients) = fresh().await;
+    let model = many_well(&mut clients, "wells", 8, 150).await;
+    let chains = Some(v1::MarkovChains { chains: 256, length: 128, burn_in: 128, ..Default::default() });
+    let request = v1::StreamSamplesRequest { chains, ..request(&model, Method::ReplicaExchange, 256 * 128 * 4) };
+    let samples = clients.sample(request).await.unwrap();
+    println!("{:?}", samples.summary);
+    // Rows 63 and 127 of each chain.
+    let rows = (0..samples.log_weights.len()).filter(|row| (row / 256) % 64 == 63);
+    let chain: Vec<&[f64]> = rows.map(|row| &samples.positions[row * 8..(row + 1) * 8]).collect();
+    let exact: Vec<Vec<f64>> = (0..chain.len() as u64).map(exact_sample).collect();
+    let n = chain.len();
+    let bound = 2.47 * (2.0 / n as f64).sqrt();
+    for pair in 0..4 {
+        let distance =
+            kolmogorov(chain.iter().map(|x| x[2 * pair]).collect(), exact.iter().map(|x| x[2 * pair]).collect());
+        assert!(distance < bound, "pair {pair}: {distance}, bound {bound}");
+    }
+    let distance = kolmogorov(chain.iter().map(|x| energy(x)).collect(), exact.iter().map(|x| energy(x)).collect());
+    println!("energy: {distance}, bound {bound}");
+    assert!(distance < bound, "energy: {distance}, bound {bound}");
+    server.stop().await;
+}
+
+fn energy(x: &[f64]) -> f64 {
+    x.chunks(2).map(|p| p[0].powi(4) - 6.0 * p[0] * p[0] - 0.5 * p[0] + 0.5 * p[1] * p[1]).sum()
+}
+
+/// By rejection from a box over each well's coordinate, whose density is highest near 1.75.
+fn exact_sample(index: u64) -> Vec<f64> {
+    let mut random = Randoms::new(77, Purpose::Validation, index);
+    let u = |x: f64| x.powi(4) - 6.0 * x * x - 0.5 * x;
+    let least = (0..4000).map(|i| u(-4.0 + 2e-3 * f64::from(i))).fold(f64::INFINITY, f64::min);
+    let mut all = Vec::new();
+    for _ in 0..4 {
+        let x = loop {
+            let x = 6.0 * random.uniform() - 3.0;
+            if random.uniform().ln() < least - u(x) - 1e-6 {
+                break x;
+            }
+        };
+        all.extend([x, random.normal()]);
+    }
+    all
+}
+
+fn kolmogorov(mut a: Vec<f64>, mut b: Vec<f64>) -> f64 {
+    a.sort_unstable_by(f64::total_cmp);
+    b.sort_unstable_by(f64::total_cmp);
+    let below = |all: &[f64], x: f64| all.partition_point(|y| *y <= x) as f64 / all.len() as f64;
+    a.iter().chain(&b).map(|&x| (below(&a, x) - below(&b, x)).abs()).fold(0.0, f64::max)
+}
