@@ -181,7 +181,9 @@ fn print_profile(profile: &v1::ProfileEstimate, temperature: f64) {
         let seen: Vec<_> = all.iter().filter(|(_, f)| f.value.is_finite()).collect();
         let row = |((x, y), f): &&((&f64, &f64), &v1::Estimate)| vec![format!("{x:.4}"), format!("{y:.4}"), cell(f)];
         println!("{}", table(&["centre", "centre", "F (kT)"], &seen.iter().map(row).collect::<Vec<_>>()));
-        println!("no sample fell into the other {} of {} bins", all.len() - seen.len(), all.len());
+        if seen.len() < all.len() {
+            println!("no sample fell into the other {} of {} bins", all.len() - seen.len(), all.len());
+        }
         return;
     }
     println!("profile of {name} {covered}");

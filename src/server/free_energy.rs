@@ -18,6 +18,7 @@ use crate::thermo::{
     BandwidthRule, BoundVariable, Estimate, FreeEnergyQuery, KERNEL_DENSITY_CELLS, KernelDensity, Profile, ProfileAxis,
     ProfileQuery, StateQuery,
 };
+use prost::Message;
 use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ const MAX_ALL_BINS: usize = 4096;
 /// Pairs, atoms and operations that the variables of a request are computed from: between two looks at the clock they are
 /// computed for some thousands of samples.
 const MAX_TERMS: usize = 400_000;
+/// Of the variables of profiles, which the answer repeats for each temperature.
+const MAX_REPEATED_BYTES: usize = 4 << 20;
 const MAX_STATE_NAME: usize = 63;
 const DEFAULT_SAMPLES: u64 = 100_000;
 const DEFAULT_REPLICATES: i32 = 1000;
@@ -198,6 +201,14 @@ impl FreeEnergies {
         }
         if temperatures.is_empty() {
             temperatures.push(trained);
+        }
+        let repeated = request.profiles.iter().map(Message::encoded_len).sum::<usize>() * temperatures.len();
+        if repeated > MAX_REPEATED_BYTES {
+            let reason = format!(
+                "their variables, which the answer repeats for each temperature, would have {repeated} bytes in it; at most \
+                 {MAX_REPEATED_BYTES} are allowed"
+            );
+            return Err(FieldError::invalid("profiles", reason).into());
         }
         let estimate_request = EstimateRequest {
             temperatures,

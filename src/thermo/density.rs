@@ -14,14 +14,15 @@ pub const CELLS: usize = 1024;
 /// How far the grid goes beyond a range on either side, as a part of it.
 const MARGIN: f64 = 0.25;
 
-/// Standard deviations of the kernel that the margin has room for.
-const REACH: f64 = 4.0;
+/// Where the kernel ends, in standard deviations: far from all samples there is no density to speak of, and no barrier of
+/// hundreds of kT. The margin, and the circle, have room for as much of the largest bandwidth.
+const REACH: f64 = 5.0;
 
 /// The least bandwidth in cells.
 const LEAST_CELLS: f64 = 2.0;
 
-/// Images of a wrapped kernel on either side: at the largest bandwidth, 12 standard deviations.
-const IMAGES: i32 = 3;
+/// Images of a wrapped kernel on either side: the next one is more than a period away.
+const IMAGES: i32 = 1;
 
 /// A kernel density that is asked for: the standard deviation of its kernel, or none for the rule's.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -119,7 +120,7 @@ impl Grid {
             return (bandwidth, BandwidthRule::Given);
         }
         let total: f64 = sums.iter().sum();
-        if !(total > 0.0) {
+        if total.is_nan() || total <= 0.0 {
             return (f64::NAN, BandwidthRule::Silverman);
         }
         let spread = match self.period {
@@ -172,7 +173,9 @@ impl Grid {
     pub fn kernel(&self, places: impl Iterator<Item = f64>, bandwidth: f64) -> Vec<f64> {
         // Weights spread over a cell widen the kernel by a twelfth of its square.
         let variance = bandwidth * bandwidth - self.cell * self.cell / 12.0;
-        let gauss = |apart: f64| (-0.5 * apart * apart / variance).exp();
+        let gauss = |apart: f64| {
+            if apart.abs() > REACH * bandwidth { 0.0 } else { (-0.5 * apart * apart / variance).exp() }
+        };
         let of_pair = |place: f64, cell: usize| {
             let apart = place - self.centre(cell);
             match self.period {
@@ -332,7 +335,7 @@ mod tests {
         }
         assert_eq!(of(1).rule, BandwidthRule::LimitedSilverman);
         let (_, most) = axis("coordinate(1)", -0.1, 0.1, 20).bandwidths();
-        assert!((of(1).bandwidth - most).abs() < 1e-15 && (most - 0.2 / 16.0).abs() < 1e-15);
+        assert!((of(1).bandwidth - most).abs() < 1e-15 && (most - 0.2 / 20.0).abs() < 1e-15);
         assert!(of(3).bandwidth.is_nan() && of(3).free_energy.iter().all(|f| f.value.is_nan()));
     }
 }

@@ -42,7 +42,7 @@ pub struct Profile {
 /// A profile by kernel density.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KernelProfile {
-    /// −log of the density at the centre of each bin, in kT, its smallest value being zero.
+    /// −log of the density at the centre of each bin, in kT, its smallest value being zero; +∞ where no sample is near.
     pub free_energy: Vec<Estimate>,
     /// Standard deviation of the kernel, in the variable's unit.
     pub bandwidth: f64,
