@@ -782,6 +782,14 @@ async fn samples_and_free_energies() {
         name: name.into(),
         intervals: vec![v1::Interval { variable, low, high }],
     };
+    let profile = |text: &str, bins| v1::ProfileSpec {
+        variable: x(text),
+        low: 0.0,
+        high: 1.0,
+        bins,
+        ..v1::ProfileSpec::default()
+    };
+    let axis = |low, bins| Some(v1::ProfileAxis { variable: x("coordinate(1)"), low, high: 1.0, bins });
     let rmsd = Some(v1::CollectiveVariable {
         variable: Some(v1::collective_variable::Variable::Rmsd(v1::collective_variable::Rmsd::default())),
     });
@@ -1028,14 +1036,93 @@ async fn samples_and_free_energies() {
         ),
         case!(
             f.estimate_free_energy(ask(&|r| r.states = vec![state("a", rmsd.clone(), 0.0, 1.0)])),
-            Unimplemented,
-            "NOT_IMPLEMENTED",
-            "rmsd"
+            InvalidArgument,
+            "INVALID_FIELD",
+            "states[0].intervals[0].variable.rmsd.reference"
+        ),
+        case!(
+            f.estimate_free_energy(ask(&|r| r.states = vec![state("a", x("radius_of_gyration()"), 0.0, 1.0)])),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "not made of atoms"
         ),
         case!(
             f.estimate_free_energy(ask(&|r| {
-                let variable = x("coordinate(0)");
-                r.profiles = vec![v1::ProfileSpec { variable, low: 0.0, high: 1.0, bins: 0 }];
+                r.states = vec![state("a", x("expression(a-b;a=coordinate(0))"), 0.0, 1.0)];
+            })),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "'b' is not defined"
+        ),
+        case!(
+            f.estimate_free_energy(ask(&|r| r.profiles = vec![profile("coordinate(0)", 2000)])),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "profiles[0].bins"
+        ),
+        case!(
+            f.estimate_free_energy(ask(&|r| {
+                r.profiles = vec![v1::ProfileSpec { second: axis(0.0, 0), ..profile("coordinate(0)", 10) }];
+            })),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "profiles[0].second.bins"
+        ),
+        case!(
+            f.estimate_free_energy(ask(&|r| {
+                r.profiles = vec![v1::ProfileSpec { second: axis(f64::NAN, 9), ..profile("coordinate(0)", 10) }];
+            })),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "profiles[0].second.low"
+        ),
+        case!(
+            f.estimate_free_energy(ask(&|r| {
+                r.profiles = vec![v1::ProfileSpec { second: axis(0.0, 65), ..profile("coordinate(0)", 64) }];
+            })),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "4160 bins"
+        ),
+        case!(
+            f.estimate_free_energy(ask(&|r| {
+                let kernel_density = Some(v1::KernelDensity::default());
+                r.profiles = vec![v1::ProfileSpec { kernel_density, ..profile("coordinate(0)", 64) }; 4];
+            })),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "4096 cells of kernel densities"
+        ),
+        case!(
+            f.estimate_free_energy(ask(&|r| {
+                let kernel_density = Some(v1::KernelDensity { bandwidth: f64::NAN });
+                r.profiles = vec![v1::ProfileSpec { kernel_density, ..profile("coordinate(0)", 64) }];
+            })),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "profiles[0].kernel_density.bandwidth"
+        ),
+        case!(
+            f.estimate_free_energy(ask(&|r| {
+                let (second, kernel_density) = (axis(0.0, 9), Some(v1::KernelDensity::default()));
+                r.profiles = vec![v1::ProfileSpec { second, kernel_density, ..profile("coordinate(0)", 64) }];
+            })),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "profiles[0].kernel_density"
+        ),
+        case!(
+            f.estimate_free_energy(ask(&|r| {
+                let turn = v1::ProfileSpec { high: 1.2, ..profile("expression(a;a=coordinate(0);period=1)", 10) };
+                r.profiles = vec![turn];
+            })),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "profiles[0].high"
+        ),
+        case!(
+            f.estimate_free_energy(ask(&|r| {
+                r.profiles = vec![profile("coordinate(0)", 0)];
             })),
             InvalidArgument,
             "INVALID_FIELD",
@@ -1043,8 +1130,7 @@ async fn samples_and_free_energies() {
         ),
         case!(
             f.estimate_free_energy(ask(&|r| {
-                let variable = x("coordinate(0)");
-                r.profiles = vec![v1::ProfileSpec { variable, low: f64::NEG_INFINITY, high: 1.0, bins: 5 }];
+                r.profiles = vec![v1::ProfileSpec { low: f64::NEG_INFINITY, ..profile("coordinate(0)", 5) }];
             })),
             InvalidArgument,
             "INVALID_FIELD",

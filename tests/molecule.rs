@@ -144,7 +144,13 @@ async fn alanine_dipeptide() {
     let phi = variable_message(&"dihedral(4,6,8,14)".parse().unwrap());
     let request = v1::EstimateFreeEnergyRequest {
         model: job.model,
-        profiles: vec![v1::ProfileSpec { variable: Some(phi.clone()), low: -PI, high: PI, bins: 18 }],
+        profiles: vec![v1::ProfileSpec {
+            variable: Some(phi.clone()),
+            low: -PI,
+            high: PI,
+            bins: 18,
+            ..v1::ProfileSpec::default()
+        }],
         states: vec![v1::State {
             name: "across the seam".into(),
             intervals: vec![v1::Interval { variable: Some(phi), low: 2.9, high: -1.5 }],

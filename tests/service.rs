@@ -87,11 +87,23 @@ async fn a_job_is_watched_sampled_and_asked_for_free_energies() {
         name: name.into(),
         intervals: vec![v1::Interval { variable: x.clone(), low, high }],
     };
+    let profile = v1::ProfileSpec {
+        variable: x.clone(),
+        low: -3.0,
+        high: 3.0,
+        bins: 12,
+        second: None,
+        kernel_density: Some(v1::KernelDensity { bandwidth: 0.1 }),
+    };
+    let energy = boltzflow::contract::variable_message(
+        &"expression(x^4-6*x^2+x+y^2/2;x=coordinate(0);y=coordinate(1))".parse().unwrap(),
+    );
+    let second = v1::ProfileAxis { variable: Some(energy.clone()), low: -12.0, high: 0.0, bins: 8 };
     let request = v1::EstimateFreeEnergyRequest {
         model: job.model,
         temperatures: vec![1.0, 2.0],
         states: vec![state("left", f64::NEG_INFINITY, 0.0), state("right", 0.0, f64::INFINITY)],
-        profiles: vec![v1::ProfileSpec { variable: x.clone(), low: -3.0, high: 3.0, bins: 12 }],
+        profiles: vec![profile.clone(), v1::ProfileSpec { second: Some(second), kernel_density: None, ..profile }],
         samples: 20_000,
         ..v1::EstimateFreeEnergyRequest::default()
     };
@@ -105,7 +117,14 @@ async fn a_job_is_watched_sampled_and_asked_for_free_energies() {
         let f = value(&e.internal_energy) - e.temperature * value(&e.entropy);
         assert!((f - value(&e.free_energy)).abs() < 1e-9 * f.abs());
         assert!(e.weights.as_ref().unwrap().free_energy_bound > f / e.temperature);
-        assert_eq!((e.profiles[0].edges.len(), e.profiles[0].free_energy.len()), (13, 12));
+        let [one, two] = &e.profiles[..] else { panic!("{}", e.profiles.len()) };
+        assert_eq!((one.edges.len(), one.free_energy.len(), one.kernel_free_energy.len()), (13, 12, 12));
+        assert_eq!((one.bandwidth, one.bandwidth_rule()), (0.1, v1::BandwidthRule::Given));
+        assert!(one.second_variable.is_none() && one.second_edges.is_empty() && one.covered > 0.99);
+        assert_eq!((two.second_variable.as_ref(), two.second_edges.len()), (Some(&energy), 9));
+        assert_eq!((two.free_energy.len(), two.kernel_free_energy.len(), two.bandwidth), (96, 0, 0.0));
+        // Below an energy of zero is less than everything.
+        assert!((0.5..1.0).contains(&two.covered) && two.covered < one.covered, "{}", two.covered);
     }
     server.stop().await;
 }

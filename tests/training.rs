@@ -9,7 +9,8 @@ use boltzflow::flow::{ArchitectureKind, Mixing, TemperatureRange};
 use boltzflow::math::Purpose;
 use boltzflow::sample::{Generator, Method, PathLength, SampleKey};
 use boltzflow::thermo::{
-    CollectiveVariable, FreeEnergyAccumulator, FreeEnergyQuery, FreeEnergyReport, StateQuery, WeightAccumulator,
+    BoundVariable, CollectiveVariable, FreeEnergyAccumulator, FreeEnergyQuery, FreeEnergyReport, StateQuery,
+    WeightAccumulator,
 };
 use boltzflow::train::{
     Annealing, Directive, Observer, Outcome, Progress, Ramp, RampShape, Recipe, Replay, Trainer, TrainingData,
@@ -55,6 +56,11 @@ fn finish(mut trainer: Trainer) -> Generator {
     Generator::decode(&model, &Device::Cpu).unwrap()
 }
 
+/// The double well's coordinate.
+fn x(model: &Generator) -> BoundVariable {
+    CollectiveVariable::Coordinate { index: 0 }.bind(model.target.system()).unwrap()
+}
+
 fn estimate(model: &Generator, tau: f64, batches: u64, states: Vec<StateQuery>) -> (f64, FreeEnergyReport) {
     let method = model.choose_method(tau, None, |key, count| model.samples(key, 0, count)).unwrap().method;
     let key = SampleKey { temperature: tau, method, seed: 1, purpose: Purpose::Sample };
@@ -94,10 +100,7 @@ fn one_flow_conditioned_on_temperature() {
     let plan = default_plan(&system, 1.0, Some(range), false);
     let model = finish(Trainer::new(plan, system, None, &Device::Cpu).unwrap());
     assert_eq!(model.card.temperature_range, Some(range));
-    let state = |name: &str, low, high| StateQuery {
-        name: name.into(),
-        intervals: vec![(CollectiveVariable::Coordinate { index: 0 }, low, high)],
-    };
+    let state = |name: &str, low, high| StateQuery { name: name.into(), intervals: vec![(x(&model), low, high)] };
     let top = 0.08352759;
     let states = vec![state("left", f64::NEG_INFINITY, top), state("right", top, f64::INFINITY)];
     for (tau, log_z, difference) in [(0.5, 21.036795, 6.84940), (1.0, 11.020467, 3.380006), (2.0, 6.509507, 1.633447)] {
@@ -193,10 +196,7 @@ fn annealed_samples_find_all_modes() {
     let double_well = built_in("double-well");
     let model = trained(fab(&double_well), &double_well);
     let top = 0.08352759;
-    let state = |name: &str, low, high| StateQuery {
-        name: name.into(),
-        intervals: vec![(CollectiveVariable::Coordinate { index: 0 }, low, high)],
-    };
+    let state = |name: &str, low, high| StateQuery { name: name.into(), intervals: vec![(x(&model), low, high)] };
     let states = vec![state("left", f64::NEG_INFINITY, top), state("right", top, f64::INFINITY)];
     let (ess, report) = estimate(&model, 1.0, 100, states);
     println!("double well: ESS {ess}, {} evaluations", model.card.energy_evaluations);

@@ -7,15 +7,33 @@ use super::output::{JsonArgs, number, table, with_error};
 use super::sample::{coverage_name, unverified};
 use super::specs;
 use crate::contract::{collective_variable, v1};
+use crate::thermo::CollectiveVariable;
 use serde_json::{Value, json};
 
 /// Estimate log Z, F, U, S, free-energy differences between states, and profiles
 ///
-/// A state is NAME=CV:LOW:HIGH, a profile CV:LOW:HIGH:BINS, with CV one of coordinate(i), linear(c0,c1,…),
-/// distance(i,j), angle(i,j,k), dihedral(i,j,k,l). Differences are to the first state, in kT.
+/// A state is NAME=CV:LOW:HIGH, or several such intervals joined by &. Differences are to the first state, in kT. A profile
+/// is CV:LOW:HIGH:BINS, or two of these joined by &, for one over both variables. In one variable, :kde behind it gives a
+/// kernel density beside the histogram, by Silverman's rule or, with :kde=H, of bandwidth H.
 ///
-/// Example: boltzflow free-energy models/double-well-0123456789ab --temperatures 0.5,1,2
-/// --state "left=coordinate(0):-inf:0.0835" --state "right=coordinate(0):0.0835:inf" --profile "coordinate(0):-2.5:2.5:50"
+/// CV, a collective variable, is one of (lengths in nm, angles in radian, everything counted from 0)
+///
+///   coordinate(i)  linear(c0,c1,…)  distance(i,j)  angle(i,j,k)  dihedral(i,j,k,l)
+///
+///   radius_of_gyration(i,j,…)  mass-weighted; of all atoms with ()
+///
+///   rmsd(i,j,…;FILE.pdb)  from the file's atoms i, j, …, after superposition; of all atoms with (;FILE.pdb)
+///
+///   coordination(i,j,…;k,l,…;R0)  contacts between two groups, Σ 1/(1 + (r/R0)⁶); ;N behind R0 for another power
+///
+///   expression(a-b;a=CV;b=CV)  in OpenMM's expression language; periodic with ;period=2pi behind it
+///
+/// Examples: boltzflow free-energy models/double-well-0123456789ab --temperatures 0.5,1,2
+/// --state "left=coordinate(0):-inf:0.0835" --state "right=coordinate(0):0.0835:inf"
+/// --profile "coordinate(0):-2.5:2.5:50:kde"
+///
+/// boltzflow free-energy MODEL --profile "dihedral(4,6,8,14):-3.14159:3.14159:36&dihedral(6,8,14,16):-3.14159:3.14159:36"
+/// --profile "rmsd(4,6,8,14;topology.pdb):0:0.2:40"
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// models/NAME
@@ -26,8 +44,8 @@ pub(super) struct Args {
     /// A state; may be given several times
     #[arg(long = "state", value_name = "NAME=CV:LOW:HIGH", value_parser = specs::state, allow_hyphen_values = true)]
     states: Vec<v1::State>,
-    /// A profile; may be given several times
-    #[arg(long = "profile", value_name = "CV:LOW:HIGH:BINS", value_parser = specs::profile)]
+    /// A profile; may be given several times, with at most 4096 bins in all, a kernel density counting as 1024
+    #[arg(long = "profile", value_name = "CV:LOW:HIGH:BINS[&CV:LOW:HIGH:BINS][:kde[=H]]", value_parser = specs::profile)]
     profiles: Vec<v1::ProfileSpec>,
     /// Samples at each temperature
     #[arg(long, value_name = "N", default_value_t = 100_000)]
@@ -134,24 +152,90 @@ fn print_answer(answer: &v1::EstimateFreeEnergyResponse) {
         println!("{}", table(&["state", "probability", "F − F(first) (kT)"], &states));
     }
     for estimate in &answer.estimates {
-        for profile in &estimate.profiles {
-            let name = collective_variable(profile.variable.as_ref()).map_or_else(|e| e.to_string(), |v| v.to_string());
-            println!("profile of {name} at T = {}", estimate.temperature);
-            let rows: Vec<Vec<String>> = profile
-                .edges
-                .windows(2)
-                .zip(&profile.free_energy)
-                .map(|(edge, f)| {
-                    vec![format!("{:.4}", (edge[0] + edge[1]) / 2.0), with_error(f.value, f.standard_error)]
-                })
-                .collect();
-            println!("{}", table(&["centre", "F (kT)"], &rows));
-        }
+        estimate.profiles.iter().for_each(|profile| print_profile(profile, estimate.temperature));
     }
     println!("{}; model {}", answer.coordinates, &answer.model_digest[..12.min(answer.model_digest.len())]);
     if let Some(sentence) = unverified(answer.coverage()) {
         println!("{sentence}");
     }
+}
+
+/// The text of a variable of an answer.
+fn text(variable: Option<&v1::CollectiveVariable>, of: impl Fn(&CollectiveVariable) -> String) -> String {
+    collective_variable(variable).map_or_else(|error| error.to_string(), |variable| of(&variable))
+}
+
+fn print_profile(profile: &v1::ProfileEstimate, temperature: f64) {
+    let centres = |edges: &[f64]| edges.windows(2).map(|edge| (edge[0] + edge[1]) / 2.0).collect::<Vec<f64>>();
+    let cell = |f: &v1::Estimate| with_error(f.value, f.standard_error);
+    let name = text(profile.variable.as_ref(), CollectiveVariable::short);
+    let covered = format!("at T = {temperature}; {:.2} % of the probability is in its range", 100.0 * profile.covered);
+    let first = centres(&profile.edges);
+    if profile.second_variable.is_some() {
+        let second = centres(&profile.second_edges);
+        println!(
+            "profile of {name} and {} {covered}",
+            text(profile.second_variable.as_ref(), CollectiveVariable::short)
+        );
+        let places = first.iter().flat_map(|x| second.iter().map(move |y| (x, y)));
+        let all: Vec<_> = places.zip(&profile.free_energy).collect();
+        let seen: Vec<_> = all.iter().filter(|(_, f)| f.value.is_finite()).collect();
+        let row = |((x, y), f): &&((&f64, &f64), &v1::Estimate)| vec![format!("{x:.4}"), format!("{y:.4}"), cell(f)];
+        println!("{}", table(&["centre", "centre", "F (kT)"], &seen.iter().map(row).collect::<Vec<_>>()));
+        if seen.len() < all.len() {
+            println!("no sample fell into the other {} of {} bins", all.len() - seen.len(), all.len());
+        }
+        return;
+    }
+    println!("profile of {name} {covered}");
+    let mut rows: Vec<Vec<String>> =
+        first.iter().zip(&profile.free_energy).map(|(x, f)| vec![format!("{x:.4}"), cell(f)]).collect();
+    if profile.kernel_free_energy.is_empty() {
+        println!("{}", table(&["centre", "F (kT)"], &rows));
+        return;
+    }
+    rows.iter_mut().zip(&profile.kernel_free_energy).for_each(|(row, f)| row.push(cell(f)));
+    println!("{}", table(&["centre", "F (kT)", "by kernels (kT)"], &rows));
+    println!("bandwidth {:.4}: {}", profile.bandwidth, rule(profile.bandwidth_rule()));
+}
+
+fn rule(rule: v1::BandwidthRule) -> &'static str {
+    match rule {
+        v1::BandwidthRule::Given => "as asked for",
+        v1::BandwidthRule::Silverman => "Silverman's rule",
+        v1::BandwidthRule::SilvermanLimited => "the nearest to Silverman's rule that the grid over this range can show",
+        v1::BandwidthRule::Unspecified => "unknown",
+    }
+}
+
+fn profile_json(profile: &v1::ProfileEstimate) -> Value {
+    type Number = fn(&v1::Estimate) -> Value;
+    let (value, error): (Number, Number) = (|f| number(f.value), |f| number(f.standard_error));
+    let list = |estimates: &[v1::Estimate], of: Number| Value::Array(estimates.iter().map(of).collect());
+    let mut json = json!({
+        "variable": text(profile.variable.as_ref(), ToString::to_string),
+        "edges": profile.edges,
+        "covered": number(profile.covered),
+    });
+    if profile.second_variable.is_some() {
+        let bins = profile.second_edges.len().saturating_sub(1).max(1);
+        let rows = |of: Number| Value::Array(profile.free_energy.chunks(bins).map(|row| list(row, of)).collect());
+        json["second_variable"] = text(profile.second_variable.as_ref(), ToString::to_string).into();
+        json["second_edges"] = json!(profile.second_edges);
+        (json["free_energy_kt"], json["free_energy_kt_stderr"]) = (rows(value), rows(error));
+    } else {
+        json["free_energy_kt"] = list(&profile.free_energy, value);
+        json["free_energy_kt_stderr"] = list(&profile.free_energy, error);
+    }
+    if !profile.kernel_free_energy.is_empty() {
+        json["kernel_density"] = json!({
+            "free_energy_kt": list(&profile.kernel_free_energy, value),
+            "free_energy_kt_stderr": list(&profile.kernel_free_energy, error),
+            "bandwidth": number(profile.bandwidth),
+            "bandwidth_rule": profile.bandwidth_rule().as_str_name().trim_start_matches("BANDWIDTH_RULE_").to_lowercase(),
+        });
+    }
+    json
 }
 
 fn estimate_json(estimate: Option<v1::Estimate>) -> Value {
@@ -178,20 +262,7 @@ fn answer_json(answer: &v1::EstimateFreeEnergyResponse) -> Value {
                 })
             })
             .collect();
-        let profiles: Vec<Value> = e
-            .profiles
-            .iter()
-            .map(|p| {
-                let variable = collective_variable(p.variable.as_ref()).map(|v| v.to_string()).unwrap_or_default();
-                json!({
-                    "variable": variable,
-                    "edges": p.edges,
-                    "free_energy_kt": p.free_energy.iter().map(|f| number(f.value)).collect::<Vec<_>>(),
-                    "free_energy_kt_stderr": p.free_energy.iter().map(|f| number(f.standard_error)).collect::<Vec<_>>(),
-                    "covered": number(p.covered),
-                })
-            })
-            .collect();
+        let profiles: Vec<Value> = e.profiles.iter().map(profile_json).collect();
         json!({
             "temperature": e.temperature,
             "method": method_name(e.method()),

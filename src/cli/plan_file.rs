@@ -214,9 +214,15 @@ struct Range {
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct VariableRange {
+    #[serde(deserialize_with = "variable")]
     variable: CollectiveVariable,
     low: f64,
     high: f64,
+}
+
+/// A variable as on the command line: a reference may be a file's name.
+fn variable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CollectiveVariable, D::Error> {
+    super::specs::variable(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 
 impl Task {

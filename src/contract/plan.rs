@@ -62,7 +62,7 @@ pub fn training_plan(task: &v1::TrainingTask, system: &System, temperature: f64)
     count("checkpoint_every", task.checkpoint_every, &mut plan.checkpoint_every)?;
     plan.collective_variable = task.collective_variable.as_ref().map(read_variable).transpose()?;
     plan.check().map_err(|sentence| FieldError::from_sentence(PREFIX, &sentence))?;
-    plan.check_variable(system).map_err(|sentence| FieldError::from_sentence(PREFIX, &sentence))?;
+    plan.bound_variable(system).map_err(|sentence| FieldError::from_sentence(PREFIX, &sentence))?;
     Ok(plan)
 }
 

@@ -1,38 +1,52 @@
 //! Structures laid upon one another, and the principal axes of their motion.
 
-use nalgebra::{DMatrix, Matrix3, SymmetricEigen};
+use nalgebra::{DMatrix, Matrix3, Matrix4, SymmetricEigen};
 
-/// More steps than a singular value decomposition of three rows takes; without a limit, numbers that are not finite would
-/// keep it busy for ever.
+/// More steps than the search for four eigenvalues takes; without a limit, it might have no end.
 const MOST_STEPS: usize = 200;
 
 /// Vectors whose products are summed at once.
 const BLOCK: usize = 512;
 
-/// The rotation R for which Σ |R x_i − c_i|² is least (Kabsch, Acta Cryst. A 32, 922 (1976)): never a reflection. Both are
-/// points in three dimensions (3n numbers) about their mean. NaN if a number is not finite.
+/// The rotation R for which Σ |R x_i − c_i|² is least (Horn, J. Opt. Soc. Am. A 4, 629 (1987)): never a reflection. Both are
+/// points in three dimensions (3n numbers) about their mean. Where several rotations are equally good (points on a line, or
+/// in one place), it is one of them. NaN if a number is not finite.
 pub fn superposition(x: &[f64], c: &[f64]) -> Matrix3<f64> {
-    let mut covariance = Matrix3::<f64>::zeros();
+    let mut s = Matrix3::<f64>::zeros();
     for (x, c) in x.chunks_exact(3).zip(c.chunks_exact(3)) {
         for a in 0..3 {
             for b in 0..3 {
-                covariance[(a, b)] += x[a] * c[b];
+                s[(a, b)] += x[a] * c[b];
             }
         }
     }
-    let decomposed = if covariance.iter().all(|x| x.is_finite()) {
-        covariance.try_svd(true, true, f64::EPSILON, MOST_STEPS)
-    } else {
-        None
-    };
-    match decomposed.and_then(|svd| svd.u.zip(svd.v_t)) {
-        Some((u, v_t)) => {
-            // The singular values come in descending order: the last axis is turned round at the least cost.
-            let hand = (u.determinant() * v_t.determinant()).signum();
-            v_t.transpose() * Matrix3::from_diagonal(&[1.0, 1.0, hand].into()) * u.transpose()
-        }
-        None => Matrix3::from_element(f64::NAN),
+    let nothing = Matrix3::from_element(f64::NAN);
+    if !s.iter().all(|s| s.is_finite()) {
+        return nothing;
     }
+    let [xx, xy, xz] = [s[(0, 0)], s[(0, 1)], s[(0, 2)]];
+    let [yx, yy, yz] = [s[(1, 0)], s[(1, 1)], s[(1, 2)]];
+    let [zx, zy, zz] = [s[(2, 0)], s[(2, 1)], s[(2, 2)]];
+    // Quadratic in the rotation's quaternion is how much the points agree; linear in s, it keeps the digits that sᵀs loses
+    // where the points are nearly on a line.
+    #[rustfmt::skip]
+    let agreement = Matrix4::new(
+        xx + yy + zz, yz - zy, zx - xz, xy - yx,
+        yz - zy, xx - yy - zz, xy + yx, zx + xz,
+        zx - xz, xy + yx, yy - xx - zz, yz + zy,
+        xy - yx, zx + xz, yz + zy, zz - xx - yy,
+    );
+    let Some(eigen) = SymmetricEigen::try_new(agreement, f64::EPSILON, MOST_STEPS) else { return nothing };
+    let best = eigen.eigenvalues.imax();
+    let quaternion = eigen.eigenvectors.column(best).normalize();
+    let [w, x, y, z] = [quaternion[0], quaternion[1], quaternion[2], quaternion[3]];
+    #[rustfmt::skip]
+    let rotation = Matrix3::new(
+        w * w + x * x - y * y - z * z, 2.0 * (x * y - w * z), 2.0 * (x * z + w * y),
+        2.0 * (x * y + w * z), w * w - x * x + y * y - z * z, 2.0 * (y * z - w * x),
+        2.0 * (x * z - w * y), 2.0 * (y * z + w * x), w * w - x * x - y * y + z * z,
+    );
+    rotation
 }
 
 /// The principal axes of a set of vectors about zero, and the mean square along each, largest first, in the space

@@ -15,7 +15,11 @@ use crate::contract::{
 use crate::energy::System;
 use crate::engine::{EstimateItem, EstimateRequest, LoadedModel, TemperatureEstimate};
 use crate::sample::ModelCard;
-use crate::thermo::{CollectiveVariable, Estimate, FreeEnergyQuery, ProfileQuery, StateQuery};
+use crate::thermo::{
+    BandwidthRule, BoundVariable, Estimate, FreeEnergyQuery, KERNEL_DENSITY_CELLS, KernelDensity, Profile, ProfileAxis,
+    ProfileQuery, StateQuery,
+};
+use prost::Message;
 use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,8 +31,13 @@ const MAX_TEMPERATURES: usize = 64;
 const MAX_STATES: usize = 64;
 const MAX_PROFILES: usize = 16;
 const MAX_BINS: i32 = 1000;
-/// Of all profiles of a request.
+/// Of all profiles of a request, and the cells of their kernel densities.
 const MAX_ALL_BINS: usize = 4096;
+/// Pairs, atoms and operations that the variables of a request are computed from: between two looks at the clock they are
+/// computed for some thousands of samples.
+const MAX_TERMS: usize = 400_000;
+/// Of the variables of profiles, which the answer repeats for each temperature.
+const MAX_REPEATED_BYTES: usize = 4 << 20;
 const MAX_STATE_NAME: usize = 63;
 const DEFAULT_SAMPLES: u64 = 100_000;
 const DEFAULT_REPLICATES: i32 = 1000;
@@ -50,10 +59,9 @@ fn at_most<T>(field: &str, list: &[T], most: usize) -> Result<(), FieldError> {
 }
 
 /// A variable that the system has.
-fn variable(message: Option<&v1::CollectiveVariable>, system: &System) -> Result<CollectiveVariable, FieldError> {
-    let variable = collective_variable(message)?;
-    variable.check(system.dimension(), system.atoms()).map_err(|e| FieldError::invalid("variable", e.to_string()))?;
-    Ok(variable)
+fn variable(message: Option<&v1::CollectiveVariable>, system: &System) -> Result<BoundVariable, FieldError> {
+    let bound = collective_variable(message)?.bind(system);
+    bound.map_err(|e| FieldError::invalid("variable", e.to_string()))
 }
 
 fn state(message: &v1::State, system: &System) -> Result<StateQuery, FieldError> {
@@ -69,8 +77,9 @@ fn state(message: &v1::State, system: &System) -> Result<StateQuery, FieldError>
         let outer = format!("intervals[{i}]");
         let variable = variable(interval.variable.as_ref(), system).map_err(|e| e.within(&outer))?;
         let (low, high) = (interval.low, interval.high);
-        let empty = low.is_nan() || high.is_nan() || (variable.period().is_none() && low >= high);
-        if empty || (variable.period().is_some() && !(low.is_finite() && high.is_finite())) {
+        let is_periodic = variable.description().period().is_some();
+        let empty = low.is_nan() || high.is_nan() || (!is_periodic && low >= high);
+        if empty || (is_periodic && !(low.is_finite() && high.is_finite())) {
             return Err(FieldError::invalid(outer, format!("[{low}, {high}) is not an interval")));
         }
         intervals.push((variable, low, high));
@@ -78,19 +87,45 @@ fn state(message: &v1::State, system: &System) -> Result<StateQuery, FieldError>
     Ok(StateQuery { name: message.name.clone(), intervals })
 }
 
-fn profile(message: &v1::ProfileSpec, system: &System) -> Result<ProfileQuery, FieldError> {
+fn axis(message: &v1::ProfileAxis, system: &System) -> Result<ProfileAxis, FieldError> {
     let variable = variable(message.variable.as_ref(), system)?;
     let (low, high) = (message.low, message.high);
-    if !(low.is_finite() && high.is_finite() && low < high) {
+    if !(low < high && low.is_finite() && (high - low).is_finite()) {
         return Err(FieldError::invalid("low", format!("[{low}, {high}) is not a finite interval")));
     }
-    if variable.period().is_some_and(|period| high - low > period * (1.0 + 1e-12)) {
-        return Err(FieldError::invalid("high", format!("[{low}, {high}) is more than a whole turn")));
+    if let Some(period) = variable.description().period().filter(|period| high - low > period * (1.0 + 1e-12)) {
+        return Err(FieldError::invalid("high", format!("[{low}, {high}) is more than a whole turn, {period}")));
     }
     match usize::try_from(message.bins) {
-        Ok(bins) if (1..=MAX_BINS).contains(&message.bins) => Ok(ProfileQuery { variable, low, high, bins }),
+        Ok(bins) if (1..=MAX_BINS).contains(&message.bins) => Ok(ProfileAxis { variable, low, high, bins }),
         _ => Err(FieldError::invalid("bins", format!("it is {}; it must be from 1 to {MAX_BINS}", message.bins))),
     }
+}
+
+fn profile(message: &v1::ProfileSpec, system: &System) -> Result<ProfileQuery, FieldError> {
+    let v1::ProfileSpec { variable, low, high, bins, second, kernel_density } = message;
+    let first = v1::ProfileAxis { variable: variable.clone(), low: *low, high: *high, bins: *bins };
+    let first = axis(&first, system)?;
+    let second = second.as_ref().map(|second| axis(second, system).map_err(|e| e.within("second"))).transpose()?;
+    if kernel_density.is_some() && second.is_some() {
+        let reason = "there is none of two variables; ask for it in one, or leave out `second`";
+        return Err(FieldError::invalid("kernel_density", reason));
+    }
+    let kernel = kernel_density.as_ref().map(|kernel| kernel_of(kernel, &first)).transpose()?;
+    Ok(ProfileQuery { first, second, kernel })
+}
+
+fn kernel_of(message: &v1::KernelDensity, axis: &ProfileAxis) -> Result<KernelDensity, FieldError> {
+    let (bandwidth, (least, most)) = (message.bandwidth, axis.bandwidths());
+    if bandwidth == 0.0 {
+        return Ok(KernelDensity { bandwidth: None });
+    }
+    if !(least..=most).contains(&bandwidth) {
+        let reason =
+            format!("it is {bandwidth}; over this range it must be from {least} to {most}, or 0 for the rule's");
+        return Err(FieldError::invalid("kernel_density.bandwidth", reason));
+    }
+    Ok(KernelDensity { bandwidth: Some(bandwidth) })
 }
 
 fn query(request: &v1::EstimateFreeEnergyRequest, system: &System) -> Result<FreeEnergyQuery, FieldError> {
@@ -109,9 +144,22 @@ fn query(request: &v1::EstimateFreeEnergyRequest, system: &System) -> Result<Fre
         let outer = format!("profiles[{i}]");
         query.profiles.push(profile(message, system).map_err(|e| e.within(&outer))?);
     }
-    let bins: usize = query.profiles.iter().map(|p| p.bins).sum();
-    if bins > MAX_ALL_BINS {
-        return Err(FieldError::invalid("profiles", format!("they have {bins} bins; at most {MAX_ALL_BINS} in all")));
+    let bins: usize = query.profiles.iter().map(ProfileQuery::bins).sum();
+    let cells = KERNEL_DENSITY_CELLS * query.profiles.iter().filter(|profile| profile.kernel.is_some()).count();
+    if bins + cells > MAX_ALL_BINS {
+        let kernels = if cells > 0 { format!(", and {cells} cells of kernel densities") } else { String::new() };
+        let reason = format!("they have {bins} bins{kernels}; at most {MAX_ALL_BINS} are allowed in all");
+        return Err(FieldError::invalid("profiles", reason));
+    }
+    let of_states = query.states.iter().flat_map(|state| &state.intervals).map(|(variable, ..)| variable);
+    let axes = query.profiles.iter().flat_map(|profile| [Some(&profile.first), profile.second.as_ref()]).flatten();
+    let terms: usize = of_states.chain(axes.map(|axis| &axis.variable)).map(BoundVariable::terms).sum();
+    if terms > MAX_TERMS {
+        let reason = format!(
+            "the variables of states and profiles are computed from {terms} pairs, atoms and operations; at most \
+             {MAX_TERMS} are allowed"
+        );
+        return Err(FieldError::invalid("states", reason));
     }
     Ok(query)
 }
@@ -154,6 +202,14 @@ impl FreeEnergies {
         }
         if temperatures.is_empty() {
             temperatures.push(trained);
+        }
+        let repeated = request.profiles.iter().map(Message::encoded_len).sum::<usize>() * temperatures.len();
+        if repeated > MAX_REPEATED_BYTES {
+            let reason = format!(
+                "their variables, which the answer repeats for each temperature, would have {repeated} bytes in it; at most \
+                 {MAX_REPEATED_BYTES} are allowed"
+            );
+            return Err(FieldError::invalid("profiles", reason).into());
         }
         let estimate_request = EstimateRequest {
             temperatures,
@@ -218,14 +274,29 @@ fn estimate_message(item: &TemperatureEstimate, query: &FreeEnergyQuery, card: &
                 difference: Some(estimate(difference)),
             })
             .collect(),
-        profiles: profiles
-            .map(|(query, profile)| v1::ProfileEstimate {
-                variable: Some(variable_message(&query.variable)),
-                edges: profile.edges.clone(),
-                free_energy: profile.free_energy.iter().map(estimate).collect(),
-                covered: profile.covered,
+        profiles: profiles.map(|(query, profile)| profile_message(query, profile)).collect(),
+    }
+}
+
+fn profile_message(query: &ProfileQuery, profile: &Profile) -> v1::ProfileEstimate {
+    let variable = |axis: &ProfileAxis| variable_message(axis.variable.description());
+    let kernel = profile.kernel.as_ref();
+    v1::ProfileEstimate {
+        variable: Some(variable(&query.first)),
+        edges: profile.edges.clone(),
+        free_energy: profile.free_energy.iter().map(estimate).collect(),
+        covered: profile.covered,
+        second_variable: query.second.as_ref().map(variable),
+        second_edges: profile.second_edges.clone(),
+        kernel_free_energy: kernel.iter().flat_map(|kernel| &kernel.free_energy).map(estimate).collect(),
+        bandwidth: kernel.map_or(0.0, |kernel| kernel.bandwidth),
+        bandwidth_rule: kernel
+            .map_or(v1::BandwidthRule::Unspecified, |kernel| match kernel.rule {
+                BandwidthRule::Given => v1::BandwidthRule::Given,
+                BandwidthRule::Silverman => v1::BandwidthRule::Silverman,
+                BandwidthRule::LimitedSilverman => v1::BandwidthRule::SilvermanLimited,
             })
-            .collect(),
+            .into(),
     }
 }
 

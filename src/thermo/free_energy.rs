@@ -1,26 +1,19 @@
 //! Free energies from weighted samples: log Z, F, U, S (equations 38 to 43 of the note), states and profiles.
 
 use super::bootstrap::{BlockSums, Estimate, Totals};
-use super::collective_variable::CollectiveVariable;
+use super::collective_variable::BoundVariable;
+use super::density::{BandwidthRule, CELLS, Grid, OnGrid};
+use super::profile::{KernelProfile, Profile, ProfileQuery};
 
 /// A state: the configurations whose variables are in all of these intervals [low, high).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct StateQuery {
     pub name: String,
-    pub intervals: Vec<(CollectiveVariable, f64, f64)>,
-}
-
-/// A free-energy profile over `bins` equal bins of [low, high).
-#[derive(Clone, Debug, PartialEq)]
-pub struct ProfileQuery {
-    pub variable: CollectiveVariable,
-    pub low: f64,
-    pub high: f64,
-    pub bins: usize,
+    pub intervals: Vec<(BoundVariable, f64, f64)>,
 }
 
 /// What is asked of one temperature.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct FreeEnergyQuery {
     pub states: Vec<StateQuery>,
     pub profiles: Vec<ProfileQuery>,
@@ -34,18 +27,17 @@ pub struct FreeEnergyAccumulator {
     kt: f64,
     /// u₀.
     origin: Option<f64>,
+    /// Of each profile, that of its kernel density.
+    grids: Vec<Option<(Grid, OnGrid)>>,
     sums: BlockSums,
 }
 
-/// A profile as estimated.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Profile {
-    /// bins + 1 edges.
-    pub edges: Vec<f64>,
-    /// −log of the probability density in each bin, in kT, its smallest value being zero; +∞ in empty bins.
-    pub free_energy: Vec<Estimate>,
-    /// The probability of being inside [low, high).
-    pub covered: f64,
+/// What the grid of a kernel density is made into a profile with.
+struct Smoother {
+    bandwidth: f64,
+    rule: BandwidthRule,
+    /// As [`Grid::kernel`] says.
+    kernel: Vec<f64>,
 }
 
 /// The answers at one temperature. Energies are in the system's unit; S is in units of k_B.
@@ -73,9 +65,12 @@ const MOMENTS: usize = 3;
 
 impl FreeEnergyAccumulator {
     pub fn new(query: FreeEnergyQuery, kt: f64) -> Self {
-        let bins: usize = query.profiles.iter().map(|p| p.bins).sum();
-        let sums = BlockSums::new(MOMENTS + query.states.len() + bins);
-        Self { query, kt, origin: None, sums }
+        let grid = |profile: &ProfileQuery| profile.kernel.map(|_| (Grid::new(&profile.first), OnGrid::default()));
+        let grids: Vec<_> = query.profiles.iter().map(grid).collect();
+        let cells = CELLS * grids.iter().flatten().count();
+        let bins: usize = query.profiles.iter().map(ProfileQuery::bins).sum();
+        let sums = BlockSums::new(MOMENTS + query.states.len() + bins + cells);
+        Self { query, kt, origin: None, grids, sums }
     }
 
     /// Adds samples: log weights (n), potential energies (n), positions (n, D).
@@ -87,24 +82,36 @@ impl FreeEnergyAccumulator {
             self.origin = heaviest.filter(|(w, _)| **w > f64::NEG_INFINITY).map(|(_, energy)| energy / self.kt);
         }
         for ((&log_weight, &energy), x) in log_weights.iter().zip(energies).zip(positions.chunks(width.max(1))) {
-            let query = &self.query;
+            let (query, grids) = (&self.query, &mut self.grids);
             let u = energy / self.kt - self.origin.unwrap_or(0.0);
             self.sums.add(log_weight, |w, sums| {
                 sums[0] += w;
                 sums[1] += w * u;
                 sums[2] += w * u * u;
-                let (states, bins) = sums[MOMENTS..].split_at_mut(query.states.len());
+                let (states, mut rest) = sums[MOMENTS..].split_at_mut(query.states.len());
                 for (sum, state) in states.iter_mut().zip(&query.states) {
-                    if state.intervals.iter().all(|(cv, low, high)| cv.contains(*low, *high, cv.value(x))) {
+                    let inside = |(variable, low, high): &(BoundVariable, f64, f64)| {
+                        variable.description().contains(*low, *high, variable.value(x))
+                    };
+                    if state.intervals.iter().all(inside) {
                         *sum += w;
                     }
                 }
-                let mut first = 0;
-                for profile in &query.profiles {
-                    if let Some(bin) = profile.bin(profile.variable.value(x)) {
-                        bins[first + bin] += w;
+                for (profile, grid) in query.profiles.iter().zip(grids) {
+                    let (bins, after) = rest.split_at_mut(profile.bins());
+                    let first = profile.first.variable.value(x);
+                    let second = profile.second.as_ref().map(|axis| axis.variable.value(x));
+                    if let Some(bin) = profile.bin(first, second) {
+                        bins[bin] += w;
                     }
-                    first += profile.bins;
+                    rest = after;
+                    let Some((grid, on_grid)) = grid else { continue };
+                    let (cells, after) = rest.split_at_mut(CELLS);
+                    if let Some(cell) = grid.cell(first) {
+                        cells[cell] += w;
+                        on_grid.add(log_weight);
+                    }
+                    rest = after;
                 }
             });
         }
@@ -113,7 +120,9 @@ impl FreeEnergyAccumulator {
     /// The answers so far, with bootstrap errors from `replicates` resamplings.
     pub fn report(&self, replicates: usize, seed: u64) -> FreeEnergyReport {
         let (kt, states) = (self.kt, self.query.states.len());
-        let estimates = self.sums.estimate(replicates, seed, |t| self.quantities(t));
+        let totals = self.sums.totals();
+        let smoothers = self.smoothers(&totals);
+        let estimates = self.sums.estimate(replicates, seed, |t| self.quantities(t, &smoothers));
         let scaled = |e: Estimate, s: f64| {
             let (a, b) = (s * e.interval.0, s * e.interval.1);
             Estimate { value: s * e.value, standard_error: s.abs() * e.standard_error, interval: (a.min(b), a.max(b)) }
@@ -126,19 +135,25 @@ impl FreeEnergyAccumulator {
         };
         let state_probabilities = rest.by_ref().take(states).map(known).collect();
         let state_differences = rest.by_ref().take(states.saturating_sub(1)).collect();
-        let totals = self.sums.totals();
-        let mut first = MOMENTS + states;
+        let mut sums = &totals.sums[MOMENTS + states..];
         let profiles = self
             .query
             .profiles
             .iter()
-            .map(|query| {
-                let inside: f64 = totals.sums[first..first + query.bins].iter().sum();
-                first += query.bins;
+            .zip(smoothers)
+            .map(|(query, smoother)| {
+                let (bins, after) = sums.split_at(query.bins());
+                sums = &after[if smoother.is_some() { CELLS } else { 0 }..];
                 Profile {
-                    edges: query.edges(),
-                    free_energy: rest.by_ref().take(query.bins).collect(),
-                    covered: inside / totals.sums[0],
+                    edges: query.first.edges(),
+                    second_edges: query.second.as_ref().map(|axis| axis.edges()).unwrap_or_default(),
+                    free_energy: rest.by_ref().take(query.bins()).collect(),
+                    covered: bins.iter().sum::<f64>() / totals.sums[0],
+                    kernel: smoother.map(|Smoother { bandwidth, rule, .. }| KernelProfile {
+                        free_energy: rest.by_ref().take(query.first.bins).collect(),
+                        bandwidth,
+                        rule,
+                    }),
                 }
             })
             .collect();
@@ -154,8 +169,27 @@ impl FreeEnergyAccumulator {
         }
     }
 
-    /// log Z, U/kT, S/k, C/k, then states, differences and profiles.
-    fn quantities(&self, t: &Totals) -> Vec<f64> {
+    /// How the grids of kernel densities are made into profiles, by the bandwidths that all samples give: a resampling has the
+    /// same.
+    fn smoothers(&self, t: &Totals) -> Vec<Option<Smoother>> {
+        let mut sums = &t.sums[MOMENTS + self.query.states.len()..];
+        let mut all = Vec::with_capacity(self.grids.len());
+        for (profile, grid) in self.query.profiles.iter().zip(&self.grids) {
+            sums = &sums[profile.bins()..];
+            let (Some((grid, on_grid)), Some(asked)) = (grid, profile.kernel) else {
+                all.push(None);
+                continue;
+            };
+            let (cells, after) = sums.split_at(CELLS);
+            sums = after;
+            let (bandwidth, rule) = grid.bandwidth(asked, cells, on_grid);
+            all.push(Some(Smoother { bandwidth, rule, kernel: grid.kernel(profile.first.centres(), bandwidth) }));
+        }
+        all
+    }
+
+    /// log Z, U/kT, S/k, C/k, then states, differences and profiles, each with its kernel density behind it.
+    fn quantities(&self, t: &Totals, smoothers: &[Option<Smoother>]) -> Vec<f64> {
         let w = t.sums[0];
         let log_z = (w / t.samples).ln() + t.log_scale;
         let (shifted, squared) = (t.sums[1] / w, t.sums[2] / w);
@@ -165,31 +199,22 @@ impl FreeEnergyAccumulator {
             t.sums[MOMENTS..MOMENTS + self.query.states.len()].iter().map(|s| s / w).collect();
         all.extend(&probabilities);
         all.extend(probabilities.iter().skip(1).map(|p| (probabilities[0] / p).ln()));
-        let mut first = MOMENTS + self.query.states.len();
-        for profile in &self.query.profiles {
-            let bins = &t.sums[first..first + profile.bins];
-            let fullest = bins.iter().copied().fold(0.0, f64::max);
-            all.extend(bins.iter().map(|b| (fullest / b).ln()));
-            first += profile.bins;
+        let mut sums = &t.sums[MOMENTS + self.query.states.len()..];
+        let mut push = |densities: &[f64]| {
+            let highest = densities.iter().copied().fold(0.0, f64::max);
+            all.extend(densities.iter().map(|density| (highest / density).ln()));
+        };
+        for (profile, smoother) in self.query.profiles.iter().zip(smoothers) {
+            let (bins, after) = sums.split_at(profile.bins());
+            push(bins);
+            sums = after;
+            if let Some(smoother) = smoother {
+                let (cells, after) = sums.split_at(CELLS);
+                let density = |row: &[f64]| row.iter().zip(cells).map(|(k, s)| k * s).sum();
+                push(&smoother.kernel.chunks_exact(CELLS).map(density).collect::<Vec<f64>>());
+                sums = after;
+            }
         }
         all
-    }
-}
-
-impl ProfileQuery {
-    fn bin(&self, value: f64) -> Option<usize> {
-        let value = match self.variable.period() {
-            Some(period) => self.low + (value - self.low).rem_euclid(period),
-            None => value,
-        };
-        if !(self.low..self.high).contains(&value) {
-            return None;
-        }
-        let bin = ((value - self.low) / (self.high - self.low) * self.bins as f64) as usize;
-        Some(bin.min(self.bins - 1))
-    }
-
-    fn edges(&self) -> Vec<f64> {
-        (0..=self.bins).map(|i| self.low + (self.high - self.low) * i as f64 / self.bins as f64).collect()
     }
 }

@@ -2,17 +2,24 @@
 
 mod bootstrap;
 mod collective_variable;
+mod density;
 mod free_energy;
 mod mbar;
 mod pareto;
+mod profile;
 mod weights;
 
 pub use bootstrap::Estimate;
-pub use collective_variable::{CollectiveVariable, CollectiveVariableError};
-pub use free_energy::{FreeEnergyAccumulator, FreeEnergyQuery, FreeEnergyReport, Profile, ProfileQuery, StateQuery};
+pub use collective_variable::{
+    BoundVariable, CollectiveVariable, CollectiveVariableError, DEEPEST, DEFAULT_COORDINATION_POWER,
+    split_outside_brackets,
+};
+pub use density::{BandwidthRule, CELLS as KERNEL_DENSITY_CELLS, KernelDensity};
+pub use free_energy::{FreeEnergyAccumulator, FreeEnergyQuery, FreeEnergyReport, StateQuery};
 pub use mbar::{
     MbarAverage, MbarBootstrap, MbarError, MbarSettings, MbarSolution, solve as solve_mbar,
     solve_with as solve_mbar_with,
 };
 pub use pareto::{pareto_k, pareto_k_threshold};
+pub use profile::{KernelProfile, Profile, ProfileAxis, ProfileQuery};
 pub use weights::{WeightAccumulator, WeightSummary};

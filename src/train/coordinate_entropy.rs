@@ -10,7 +10,7 @@ use super::trainer::{TrainError, Trainer};
 use crate::coords::ReducedTarget;
 use crate::energy::System;
 use crate::flow::{Direction, Flow, Tau};
-use crate::thermo::CollectiveVariable;
+use crate::thermo::{BoundVariable, CollectiveVariable};
 use candle_core::Tensor;
 use rayon::prelude::*;
 
@@ -42,9 +42,9 @@ impl VariableRange {
         Ok(())
     }
 
-    /// That the variable exists for a system.
-    pub(super) fn check_system(&self, system: &System) -> Result<(), String> {
-        self.variable.check(system.dimension(), system.atoms()).map_err(|error| format!("variable: {error}"))
+    /// The variable as one that a system has.
+    pub(super) fn bind(&self, system: &System) -> Result<BoundVariable, String> {
+        self.variable.bind(system).map_err(|error| format!("variable: {error}"))
     }
 
     /// The shares (11) of a value in the kernels, and their derivatives.
@@ -83,11 +83,11 @@ impl VariableRange {
 impl Trainer {
     /// One batch of a step, at a factor of the temperature; nothing where there is nothing to learn from.
     pub(super) fn coordinate_entropy(&mut self, batch: usize, factor: f64) -> Result<Option<Loss>, TrainError> {
-        let Some(range) = &self.plan.collective_variable else { return Ok(None) };
+        let (Some(range), Some(variable)) = (&self.plan.collective_variable, &self.variable) else { return Ok(None) };
         let taus = self.latent_temperatures(&self.temperatures(batch, factor));
         let z = self.latents(&taus)?;
         self.counters.samples += batch as u64;
-        loss(&self.flow, &self.target, &z, Tau::Each(&taus), range).map(Some)
+        loss(&self.flow, &self.target, &z, Tau::Each(&taus), (range, variable)).map(Some)
     }
 }
 
@@ -97,7 +97,7 @@ pub(super) fn loss(
     target: &ReducedTarget,
     z: &Tensor,
     tau: Tau<'_>,
-    range: &VariableRange,
+    (range, variable): (&VariableRange, &BoundVariable),
 ) -> Result<Loss, TrainError> {
     let (y, _) = flow.apply(z, tau, Direction::Forward)?;
     let (n, d) = z.dims2()?;
@@ -106,7 +106,7 @@ pub(super) fn loss(
     let values: Vec<Option<f64>> = gradients
         .par_chunks_mut(d)
         .zip(rows.par_chunks(d))
-        .map(|(gradient, y)| along(target, &range.variable, y, gradient))
+        .map(|(gradient, y)| along(target, variable, y, gradient))
         .collect();
     let (value, slopes) = range.minus_entropy(&values.iter().flatten().copied().collect::<Vec<_>>());
     let mut slopes = slopes.into_iter();
@@ -121,7 +121,7 @@ pub(super) fn loss(
 
 /// The variable at flow coordinates y, and its gradient with respect to them; nothing if that is not finite, or y is outside of
 /// the coordinates' domain.
-fn along(target: &ReducedTarget, variable: &CollectiveVariable, y: &[f64], gradient: &mut [f64]) -> Option<f64> {
+fn along(target: &ReducedTarget, variable: &BoundVariable, y: &[f64], gradient: &mut [f64]) -> Option<f64> {
     let coordinates = target.coordinates();
     let mut x = vec![0.0; coordinates.position_dimension()];
     let ladj = coordinates.to_positions(y, &mut x);

@@ -7,6 +7,7 @@ use super::schedule::Ramp;
 use crate::coords::CoordinateChoice;
 use crate::energy::System;
 use crate::flow::{Architecture, ArchitectureKind, FlowSpec, TemperatureRange};
+use crate::thermo::BoundVariable;
 
 const MAX_STAGES: usize = 64;
 const MAX_BATCH: usize = 1 << 16;
@@ -254,10 +255,10 @@ impl TrainingPlan {
         Ok(())
     }
 
-    /// That the plan's collective variable exists for a system; the message names the field.
-    pub fn check_variable(&self, system: &System) -> Result<(), String> {
-        let Some(range) = &self.collective_variable else { return Ok(()) };
-        range.check_system(system).map_err(|reason| format!("collective_variable.{reason}"))
+    /// The plan's collective variable as one that a system has; the message of an error names the field.
+    pub fn bound_variable(&self, system: &System) -> Result<Option<BoundVariable>, String> {
+        let bound = self.collective_variable.as_ref().map(|range| range.bind(system));
+        bound.transpose().map_err(|reason| format!("collective_variable.{reason}"))
     }
 
     /// Whether any stage needs data.

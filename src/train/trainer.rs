@@ -15,6 +15,7 @@ use crate::energy::{EnergyError, System};
 use crate::flow::{Flow, FlowError, Tau, Weights};
 use crate::math::{Purpose, Randoms};
 use crate::sample::PathError;
+use crate::thermo::BoundVariable;
 use candle_core::{DType, Device, Tensor};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -78,6 +79,8 @@ pub struct Trainer {
     pub(super) safe: Vec<u8>,
     /// The flow's own samples, where stages train on them.
     pub(super) own: Buffer,
+    /// The plan's collective variable.
+    pub(super) variable: Option<BoundVariable>,
     data: Option<PreparedData>,
     pub(super) course: Course,
     /// Samples left out of gradients that `counters` does not have yet.
@@ -204,7 +207,7 @@ impl Trainer {
                     .into(),
             ));
         }
-        plan.check_variable(&system).map_err(TrainError::Plan)?;
+        let variable = plan.bound_variable(&system).map_err(TrainError::Plan)?;
         let positions = data.as_ref().map(|d| d.positions.as_slice());
         let particles = free_particles(&system);
         let coordinates = match coordinates {
@@ -233,7 +236,22 @@ impl Trainer {
         let average = plan.weight_average.map(|_| present()).transpose()?;
         let (best, safe) = (None, Vec::new());
         let (course, left_out) = (Course::default(), None);
-        Ok(Self { plan, target, flow, weights, adam, counters, average, best, safe, own, data, course, left_out })
+        Ok(Self {
+            plan,
+            target,
+            flow,
+            weights,
+            adam,
+            counters,
+            average,
+            best,
+            safe,
+            own,
+            variable,
+            data,
+            course,
+            left_out,
+        })
     }
 
     pub fn target(&self) -> &ReducedTarget {

@@ -39,7 +39,7 @@ fn the_profile_of_alanine_dipeptide_is_that_of_openmm() {
     let reference: serde_json::Value = serde_json::from_str(&read("reference-profile.json")).unwrap();
     let reference = &reference["profiles"][0]["phi"];
     let bins = reference["probability"].as_array().unwrap().len();
-    let phi = CollectiveVariable::Dihedral { atoms: [4, 6, 8, 14] };
+    let phi = CollectiveVariable::Dihedral { atoms: [4, 6, 8, 14] }.bind(&system).unwrap();
     let (begin, steps) = (Instant::now(), plan.total_steps() as f64 * (8 * WALKERS) as f64);
     let mut simulation = Simulation::new(plan, system.clone(), &start).unwrap();
     let mut counts = vec![vec![0.0; WALKERS]; bins];

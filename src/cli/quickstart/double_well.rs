@@ -96,7 +96,7 @@ fn question(model: &str, seed: u64) -> v1::EstimateFreeEnergyRequest {
         model: model.to_string(),
         temperatures: TEMPERATURES.to_vec(),
         states: vec![state("left", f64::NEG_INFINITY, SADDLE), state("right", SADDLE, f64::INFINITY)],
-        profiles: vec![v1::ProfileSpec { variable: x(), low, high, bins }],
+        profiles: vec![v1::ProfileSpec { variable: x(), low, high, bins, ..v1::ProfileSpec::default() }],
         samples: FREE_ENERGY_SAMPLES,
         seed,
         ..v1::EstimateFreeEnergyRequest::default()

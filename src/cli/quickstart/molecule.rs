@@ -122,6 +122,7 @@ fn question(model: &str, seed: u64) -> v1::EstimateFreeEnergyRequest {
         low: -PI,
         high: PI,
         bins: BINS,
+        ..v1::ProfileSpec::default()
     };
     v1::EstimateFreeEnergyRequest {
         model: model.to_string(),

@@ -33,6 +33,7 @@ mod vector;
 mod workspace;
 mod xml;
 
+pub use expression::NamedExpression;
 pub use mechanics::MolecularMechanics;
 pub use reader::{Constraint, OpenMmSystem, read_system};
 pub use topology::{Atom, Topology};

@@ -4,9 +4,9 @@ use super::super::super::quickstart::DOUBLE_WELL_SADDLE;
 use super::measure::Quantity;
 use super::reference::{Area, funnel, mixture, plane, wells};
 use super::target::{Published, References, RegionKind, Regions, Target};
+use crate::coords::dihedral;
 use crate::energy::analytic::AnalyticPotential;
 use crate::energy::{System, SystemDefinition};
-use crate::thermo::CollectiveVariable;
 use std::f64::consts::PI;
 
 /// The top between the wells of each pair of the many-well.
@@ -175,13 +175,13 @@ fn nearest_mean(system: &System) -> Option<Regions> {
 
 /// Bins of φ and ψ.
 fn ramachandran() -> Regions {
-    let torsions = TORSIONS.map(|atoms| CollectiveVariable::Dihedral { atoms });
     let of = move |x: &[f64], _: usize| {
-        let bin = |torsion: &CollectiveVariable| {
-            let turn = (torsion.value(x) + PI) / (2.0 * PI);
+        let bin = |atoms: [usize; 4]| {
+            let [a, b, c, d] = atoms.map(|atom| [0, 1, 2].map(|k| x[3 * atom + k]));
+            let turn = (dihedral(a, b, c, d) + PI) / (2.0 * PI);
             ((turn * TORSION_BINS as f64) as usize).min(TORSION_BINS - 1)
         };
-        TORSION_BINS * bin(&torsions[0]) + bin(&torsions[1])
+        TORSION_BINS * bin(TORSIONS[0]) + bin(TORSIONS[1])
     };
     let regions = TORSION_BINS * TORSION_BINS;
     Regions { kind: RegionKind::Ramachandran, sets: 1, regions, of: Box::new(of) }
