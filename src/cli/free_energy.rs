@@ -78,6 +78,14 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     Ok(())
 }
 
+/// A time limit.
+pub(super) fn seconds(value: f64) -> Result<prost_types::Duration, CliError> {
+    let limit = std::time::Duration::try_from_secs_f64(value).ok().filter(|limit| !limit.is_zero());
+    limit
+        .and_then(|limit| limit.try_into().ok())
+        .ok_or_else(|| CliError::failed(format!("{value} is not a time limit; give a positive number of seconds")))
+}
+
 /// The final estimates of a request.
 pub(super) async fn estimate(
     clients: &mut Clients,
@@ -153,7 +161,7 @@ fn print_answer(answer: &v1::EstimateFreeEnergyResponse) {
     }
 }
 
-fn estimate_json(estimate: Option<v1::Estimate>) -> Value {
+pub(super) fn estimate_json(estimate: Option<v1::Estimate>) -> Value {
     let e = estimate.unwrap_or_default();
     json!({
         "value": number(e.value),

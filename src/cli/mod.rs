@@ -8,6 +8,7 @@ mod datasets;
 mod doctor;
 mod energy;
 mod free_energy;
+mod free_energy_difference;
 mod jobs;
 mod line;
 mod local_server;
@@ -52,6 +53,7 @@ enum Command {
     Simulate(simulate::Args),
     Sample(sample::Args),
     FreeEnergy(free_energy::Args),
+    FreeEnergyDifference(free_energy_difference::Args),
     Energy(energy::Args),
     Bench(bench::Args),
     Doctor(doctor::Args),
@@ -123,6 +125,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Simulate(args) => simulate::run(args).await,
         Command::Sample(args) => sample::run(args).await,
         Command::FreeEnergy(args) => free_energy::run(args).await,
+        Command::FreeEnergyDifference(args) => free_energy_difference::run(args).await,
         Command::Energy(args) => energy::run(args).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,

@@ -5,7 +5,10 @@
 
 mod annealed;
 mod device_slot;
+mod difference;
+mod ends;
 mod estimation;
+mod frames;
 mod models;
 mod outlet;
 mod remembered;
@@ -14,7 +17,9 @@ mod shared_batches;
 
 pub use annealed::AnnealedRequest;
 pub use device_slot::{DeviceSlot, Priority, SlotGuard};
+pub use difference::{DifferenceItem, DifferenceRequest, EndPoint, EndReport};
 pub use estimation::{EstimateItem, EstimateRequest, TemperatureEstimate};
+pub use frames::{Frames, FramesError, MOST_FRAMES};
 pub use models::{EngineError, LoadedModel, Models};
 pub use outlet::StreamError;
 pub use sampling::{SampleItem, SampleRequest, StopCause};

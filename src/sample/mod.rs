@@ -5,6 +5,7 @@
 mod annealed;
 mod annealing;
 mod artifact;
+mod density;
 #[cfg(feature = "cuda")]
 mod device;
 mod generator;

@@ -5,6 +5,7 @@ mod annealed;
 mod app;
 mod convert;
 mod datasets;
+mod difference;
 mod errors;
 mod free_energy;
 mod instrument;
