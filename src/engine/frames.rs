@@ -113,6 +113,27 @@ impl Frames {
         Ok(frames)
     }
 
+    /// [`Frames::open`] for each temperature of a dataset, if none is given.
+    pub async fn open_all(
+        store: &dyn Store,
+        artifacts: &Artifacts,
+        id: &str,
+        system: &System,
+        temperature: Option<f64>,
+    ) -> Result<Vec<Self>, FramesError> {
+        let document: DatasetDocument = store.get_resource(ResourceKind::Dataset, id).await?.read()?;
+        let mut all = Vec::new();
+        match (temperature, document.simulated) {
+            (None, Some(simulated)) => {
+                for temperature in simulated.temperatures {
+                    all.push(Self::open(store, artifacts, id, system, Some(temperature)).await?);
+                }
+            }
+            _ => all.push(Self::open(store, artifacts, id, system, temperature).await?),
+        }
+        Ok(all)
+    }
+
     /// The frames that a simulation's table has of the temperature.
     async fn choose(&mut self, table: &str) -> Result<(), FramesError> {
         let step = PIECE / TABLE_ROW;
@@ -149,6 +170,11 @@ impl Frames {
             }
         }
         self.rows.push(row);
+    }
+
+    /// Whether the frames are of a temperature.
+    pub fn is_of(&self, temperature: f64) -> bool {
+        is_same(self.temperature, temperature)
     }
 
     /// The number of frames that are used.
@@ -200,7 +226,8 @@ impl Frames {
     }
 }
 
-fn is_same(a: f64, b: f64) -> bool {
+/// Whether two temperatures are the same.
+pub(super) fn is_same(a: f64, b: f64) -> bool {
     (a / b - 1.0).abs() <= SAME
 }
 

@@ -3,7 +3,7 @@
 use super::EngineError;
 use super::frames::FramesError;
 use crate::sample::{PathError, SampleError};
-use crate::thermo::BarError;
+use crate::thermo::{BarError, MbarError};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -34,6 +34,14 @@ pub enum StreamError {
     Frames(FramesError),
     /// Samples of two ends that have no difference.
     Difference(BarError),
+    /// Samples and frames that have no free energies together.
+    Joint(MbarError),
+}
+
+impl From<MbarError> for StreamError {
+    fn from(error: MbarError) -> Self {
+        Self::Joint(error)
+    }
 }
 
 impl From<FramesError> for StreamError {

@@ -25,6 +25,12 @@ impl Generator {
         Ok(log_q)
     }
 
+    /// Whether the samples of two keys are of the same density, whatever they are weighted to.
+    pub fn is_same_density(&self, a: &SampleKey, b: &SampleKey) -> bool {
+        let (of_a, of_b) = (self.latent_temperature(a), self.latent_temperature(b));
+        of_a == of_b && (a.method == b.method || self.target.coordinates().auxiliary() == 0)
+    }
+
     /// Whether a configuration x (D) is in the domain of the coordinates.
     pub fn makes(&self, x: &[f64]) -> bool {
         let coordinates = self.target.coordinates();

@@ -6,7 +6,7 @@ use crate::engine::{EngineError, FramesError};
 use crate::sample::{ArtifactError, SampleError};
 use crate::scheduler::LoadSystemError;
 use crate::store::{ArtifactsError, StoreError};
-use crate::thermo::BarError;
+use crate::thermo::{BarError, MbarError};
 use std::collections::HashMap;
 use std::time::Duration;
 use tonic::{Code, Status};
@@ -55,6 +55,9 @@ pub(super) enum ApiError {
     /// Samples of two ends that have no difference.
     #[error(transparent)]
     Difference(#[from] BarError),
+    /// Samples and frames that have no free energies together.
+    #[error("the model's samples are state 0 and those after it, then come the temperatures of the frames: {0}")]
+    Joint(MbarError),
     /// Frames that cannot be used for what was asked.
     #[error("{0}")]
     Frames(FramesError),
@@ -186,8 +189,13 @@ impl ApiError {
                 shape
             }
             Self::Incomparable(_) => Shape::new(Code::FailedPrecondition, "INCOMPARABLE_ENDS"),
-            Self::Difference(BarError::NoOverlap) => Shape::new(Code::FailedPrecondition, "NO_OVERLAP"),
-            Self::Difference(_) | Self::Frames(_) => Shape::new(Code::FailedPrecondition, "UNSUITABLE_DATASET"),
+            Self::Difference(BarError::NoOverlap)
+            | Self::Joint(MbarError::Disconnected(_) | MbarError::NotConverged(_) | MbarError::Unreachable(_)) => {
+                Shape::new(Code::FailedPrecondition, "NO_OVERLAP")
+            }
+            Self::Difference(_) | Self::Joint(_) | Self::Frames(_) => {
+                Shape::new(Code::FailedPrecondition, "UNSUITABLE_DATASET")
+            }
             Self::Draining => Shape::new(Code::Unavailable, "DRAINING").retry(SOON),
             Self::NotImplemented(_) => Shape::new(Code::Unimplemented, "NOT_IMPLEMENTED"),
             Self::Definition { field, error: EnergyError::Unsupported { .. } } => {

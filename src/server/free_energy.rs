@@ -3,6 +3,7 @@
 use super::app::App;
 use super::difference;
 use super::errors::ApiError;
+use super::joint;
 use super::sampling::{
     MAX_SAMPLES, cause_message, check_method, method_message, requested_duration, requested_fraction, requested_method,
     requested_temperature, stream_status,
@@ -13,7 +14,7 @@ use crate::contract::{
     FieldError, collective_variable, coverage, energy_unit, estimate, id_of, variable_message, weights_of,
 };
 use crate::energy::System;
-use crate::engine::{EstimateItem, EstimateRequest, LoadedModel, TemperatureEstimate};
+use crate::engine::{EstimateItem, EstimateRequest, JointRequest, LoadedModel, TemperatureEstimate};
 use crate::sample::ModelCard;
 use crate::thermo::{CollectiveVariable, Estimate, FreeEnergyQuery, ProfileQuery, StateQuery};
 use std::collections::HashSet;
@@ -150,6 +151,7 @@ impl FreeEnergies {
             return Err(FieldError::invalid("samples", reason).into());
         }
         let replicates = requested_replicates(request.bootstrap_replicates)?;
+        let joint_estimators = joint::Estimators::read(&request)?;
         let permit = self.app.engine.admit().ok_or(ApiError::TooManyStreams)?;
         let model = self.app.engine.models.get(id).await?;
         check_method(method, &model.generator)?;
@@ -166,6 +168,26 @@ impl FreeEnergies {
         if temperatures.is_empty() {
             temperatures.push(trained);
         }
+        let least_effective_fraction = requested_fraction(request.least_effective_fraction)?;
+        if let Some(wanted) = joint_estimators {
+            let joint_request = JointRequest {
+                temperatures,
+                query: query.clone(),
+                importance: false,
+                bar: false,
+                mbar: false,
+                data: Vec::new(),
+                samples: 0,
+                target_standard_error,
+                max_duration,
+                seed: request.seed,
+                method,
+                least_effective_fraction,
+                replicates,
+            };
+            let rest = joint::Rest { model, query, request: joint_request, permit };
+            return Ok(Box::pin(joint::start(&self.app, &request, wanted, rest).await?));
+        }
         let estimate_request = EstimateRequest {
             temperatures,
             query: query.clone(),
@@ -174,7 +196,7 @@ impl FreeEnergies {
             max_duration,
             seed: request.seed,
             method,
-            least_effective_fraction: requested_fraction(request.least_effective_fraction)?,
+            least_effective_fraction,
             replicates,
         };
         let items = self.app.engine.estimate(Arc::clone(&model), estimate_request, permit, self.app.draining.clone());
@@ -192,7 +214,11 @@ impl FreeEnergies {
     }
 }
 
-fn response(item: &EstimateItem, query: &FreeEnergyQuery, model: &LoadedModel) -> v1::EstimateFreeEnergyResponse {
+pub(super) fn response(
+    item: &EstimateItem,
+    query: &FreeEnergyQuery,
+    model: &LoadedModel,
+) -> v1::EstimateFreeEnergyResponse {
     let card = &model.generator.card;
     v1::EstimateFreeEnergyResponse {
         estimates: item.estimates.iter().map(|e| estimate_message(e, query, card)).collect(),
@@ -204,6 +230,7 @@ fn response(item: &EstimateItem, query: &FreeEnergyQuery, model: &LoadedModel) -
         coordinates: card.coordinates.clone(),
         coverage: coverage(card).into(),
         seconds: item.seconds,
+        ..v1::EstimateFreeEnergyResponse::default()
     }
 }
 
@@ -216,8 +243,10 @@ fn estimate_message(item: &TemperatureEstimate, query: &FreeEnergyQuery, card: &
     v1::FreeEnergyEstimate {
         temperature: item.temperature,
         method: method_message(item.method).into(),
+        estimator: v1::FreeEnergyEstimator::Importance.into(),
         weights: Some(weights_of(&item.weights, card)),
         log_z: Some(estimate(&report.log_z)),
+        log_z_asymptotic_error: item.weights.log_z_standard_error,
         free_energy: Some(estimate(&report.free_energy)),
         internal_energy: Some(estimate(&report.internal_energy)),
         entropy: Some(estimate(&report.entropy)),

@@ -10,6 +10,7 @@ mod errors;
 mod free_energy;
 mod instrument;
 mod jobs;
+mod joint;
 mod models;
 mod pages;
 mod reply;

@@ -119,6 +119,7 @@ pub(super) fn stream_status(error: StreamError) -> Status {
         StreamError::Stalled { next_index } => ApiError::Stalled { next_index }.into(),
         StreamError::Frames(e) => e.into(),
         StreamError::Difference(e) => e.into(),
+        StreamError::Joint(e) => ApiError::Joint(e).into(),
         // Nobody is there to be told.
         StreamError::Gone => Status::cancelled("the client has gone away"),
     }

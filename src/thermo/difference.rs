@@ -19,7 +19,7 @@
 use super::bar::{BarError, Equation, log_logistic};
 use super::bootstrap::Estimate;
 use super::resampling::{Blocks, Resampling};
-use super::series::{bounded, statistical_inefficiency};
+use super::series::statistical_inefficiency;
 use crate::math::log_sum_exp;
 
 /// The samples of one end, as logarithms of densities at them. −∞ is no density there; a sample that is of no use at all has −∞
@@ -83,7 +83,7 @@ impl EndSamples {
 
     /// How many samples are worth an independent one.
     fn inefficiency(&self) -> f64 {
-        if self.correlated { statistical_inefficiency(&bounded(self.log_ratios())) } else { 1.0 }
+        if self.correlated { statistical_inefficiency(self.log_ratios()) } else { 1.0 }
     }
 
     fn check(&self, end: &'static str) -> Result<(), BarError> {

@@ -11,13 +11,15 @@ const FEWEST: usize = 64;
 /// A coarser look counts if what it finds is larger by so many of its own standard errors.
 const SIGNIFICANT: f64 = 3.0;
 
-/// The statistical inefficiency 1 + 2·Σρ(t) of a series of finite numbers: how many of them are worth an independent one (Chodera
-/// et al., J. Chem. Theory Comput. 3, 26 (2007)); 1 for a series that never changes.
+/// The statistical inefficiency 1 + 2·Σρ(t) of a series: how many of its numbers are worth an independent one (Chodera et al.,
+/// J. Chem. Theory Comput. 3, 26 (2007)); 1 for a series that never changes. Numbers may be infinite: it is that of a bounded series
+/// which goes up and down with them.
 ///
 /// Frames of several walkers may follow one another, so that neighbours are independent and those one round apart are not: the
 /// sum over lags would end before it has begun. Means of longer and longer blocks show such correlations, and the largest
 /// inefficiency that is not noise is taken.
 pub fn statistical_inefficiency(series: &[f64]) -> f64 {
+    let series = &bounded(series)[..];
     let n = series.len() as f64;
     let variance = variance(series);
     if series.len() < 4 || variance <= 0.0 {
@@ -46,9 +48,8 @@ pub fn statistical_inefficiency(series: &[f64]) -> f64 {
     }
 }
 
-/// A bounded series that goes up and down with the numbers, which may be infinite: (x − m)/(s + |x − m|), with their median m and
-/// their typical distance s from it.
-pub(super) fn bounded(series: &[f64]) -> Vec<f64> {
+/// (x − m)/(s + |x − m|) of numbers x, with their median m and their typical distance s from it.
+fn bounded(series: &[f64]) -> Vec<f64> {
     let centre = median(series.to_vec());
     if !centre.is_finite() {
         return series.iter().map(|x| f64::from(u8::from(*x > centre)) - f64::from(u8::from(*x < centre))).collect();
