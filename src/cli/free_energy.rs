@@ -16,6 +16,9 @@ use serde_json::{Value, json};
 /// is CV:LOW:HIGH:BINS, or two of these joined by &, for one over both variables. In one variable, :kde behind it gives a
 /// kernel density beside the histogram, by Silverman's rule or, with :kde=H, of bandwidth H.
 ///
+/// With --data, frames of molecular dynamics are combined with the model's samples: log Z, U, S and states by MBAR, or by BAR at
+/// the frames' temperatures. DATASET is datasets/NAME, and may end with @T for the temperature of the frames.
+///
 /// CV, a collective variable, is one of (lengths in nm, angles in radian, everything counted from 0)
 ///
 ///   coordinate(i)  linear(c0,c1,…)  distance(i,j)  angle(i,j,k)  dihedral(i,j,k,l)
@@ -47,9 +50,15 @@ pub(super) struct Args {
     /// A profile; may be given several times, with at most 4096 bins in all, a kernel density counting as 1024
     #[arg(long = "profile", value_name = "CV:LOW:HIGH:BINS[&CV:LOW:HIGH:BINS][:kde[=H]]", value_parser = specs::profile)]
     profiles: Vec<v1::ProfileSpec>,
-    /// Samples at each temperature
-    #[arg(long, value_name = "N", default_value_t = 100_000)]
-    samples: u64,
+    /// Frames to combine with the model's samples; may be given several times
+    #[arg(long, value_name = "DATASET", value_parser = data)]
+    data: Vec<v1::MdData>,
+    /// importance, bar or mbar, separated by commas [default: importance, and with --data mbar as well]
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',', value_parser = estimator)]
+    estimators: Vec<i32>,
+    /// Samples at each temperature [default: 100000, or 20000 with --data]
+    #[arg(long, value_name = "N")]
+    samples: Option<u64>,
     /// Stop a temperature once the errors of log Z and of state differences are at most this, in kT
     #[arg(long, value_name = "E")]
     target_error: Option<f64>,
@@ -67,6 +76,26 @@ pub(super) struct Args {
     server: ServerArgs,
 }
 
+/// `datasets/NAME@T`.
+fn data(text: &str) -> Result<v1::MdData, String> {
+    let (name, temperature) = match text.split_once('@') {
+        Some((name, temperature)) => (name, specs::temperature(temperature)?),
+        None => (text, 0.0),
+    };
+    Ok(v1::MdData { dataset: resource("datasets", name), temperature })
+}
+
+/// An estimator by its name on the command line.
+fn estimator(name: &str) -> Result<i32, String> {
+    use v1::FreeEnergyEstimator as E;
+    let known = [E::Importance, E::Bar, E::Mbar].into_iter().find(|e| estimator_name(*e) == name);
+    known.map(i32::from).ok_or_else(|| format!("'{name}' is not an estimator; use importance, bar or mbar"))
+}
+
+fn estimator_name(estimator: v1::FreeEnergyEstimator) -> String {
+    estimator.as_str_name().trim_start_matches("FREE_ENERGY_ESTIMATOR_").to_lowercase()
+}
+
 pub(super) async fn run(args: Args) -> Result<(), CliError> {
     let mut clients = args.server.connect().await?;
     let request = v1::EstimateFreeEnergyRequest {
@@ -74,7 +103,9 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         temperatures: args.temperatures,
         states: args.states,
         profiles: args.profiles,
-        samples: args.samples,
+        samples: args.samples.unwrap_or(0),
+        estimators: args.estimators,
+        data: args.data,
         target_standard_error: args.target_error.unwrap_or(0.0),
         seed: args.seed,
         method: method(&args.method)?.into(),
@@ -85,9 +116,14 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     if args.json.write(&answer_json(&answer))? {
         print_answer(&answer);
     }
+    for warning in &answer.warnings {
+        eprintln!("warning: {warning}");
+    }
     for estimate in &answer.estimates {
         let weights = estimate.weights.clone().unwrap_or_default();
-        if !weights.warning.is_empty() {
+        // Once for each temperature, whose estimates have the same samples.
+        let first = answer.estimates.iter().find(|e| e.temperature == estimate.temperature);
+        if first.is_some_and(|first| first.estimator == estimate.estimator) && !weights.warning.is_empty() {
             eprintln!("warning: T = {}: {}", estimate.temperature, weights.warning);
         }
         for state in estimate.states.iter().filter(|s| s.probability.is_some_and(|p| p.value == 0.0)) {
@@ -95,6 +131,14 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         }
     }
     Ok(())
+}
+
+/// A time limit.
+pub(super) fn seconds(value: f64) -> Result<prost_types::Duration, CliError> {
+    let limit = std::time::Duration::try_from_secs_f64(value).ok().filter(|limit| !limit.is_zero());
+    limit
+        .and_then(|limit| limit.try_into().ok())
+        .ok_or_else(|| CliError::failed(format!("{value} is not a time limit; give a positive number of seconds")))
 }
 
 /// The final estimates of a request.
@@ -125,6 +169,7 @@ pub(super) async fn estimate(
 fn print_answer(answer: &v1::EstimateFreeEnergyResponse) {
     let cell = |e: Option<v1::Estimate>| e.map_or_else(String::new, |e| with_error(e.value, e.standard_error));
     let unit = if answer.energy_unit() == v1::EnergyUnit::KjPerMol { "kJ/mol" } else { "reduced" };
+    let combined = !answer.data.is_empty();
     let rows: Vec<Vec<String>> = answer
         .estimates
         .iter()
@@ -132,7 +177,9 @@ fn print_answer(answer: &v1::EstimateFreeEnergyResponse) {
             let weights = e.weights.clone().unwrap_or_default();
             let ess = format!("{:.1} %", 100.0 * weights.effective_fraction);
             let k = format!("{:.2}", weights.pareto_k);
-            let mut row = vec![e.temperature.to_string(), cell(e.log_z), cell(e.free_energy), cell(e.internal_energy)];
+            let name = e.temperature.to_string();
+            let name = if combined { format!("{name} by {}", estimator_name(e.estimator())) } else { name };
+            let mut row = vec![name, cell(e.log_z), cell(e.free_energy), cell(e.internal_energy)];
             row.extend([cell(e.entropy), ess, k]);
             row
         })
@@ -153,6 +200,12 @@ fn print_answer(answer: &v1::EstimateFreeEnergyResponse) {
     }
     for estimate in &answer.estimates {
         estimate.profiles.iter().for_each(|profile| print_profile(profile, estimate.temperature));
+    }
+    for used in &answer.data {
+        println!(
+            "{} at {}: {} of {} frames, an independent one in {:.2} of every {}",
+            used.dataset, used.temperature, used.used, used.frames, used.statistical_inefficiency, used.stride
+        );
     }
     println!("{}; model {}", answer.coordinates, &answer.model_digest[..12.min(answer.model_digest.len())]);
     if let Some(sentence) = unverified(answer.coverage()) {
@@ -238,7 +291,7 @@ fn profile_json(profile: &v1::ProfileEstimate) -> Value {
     json
 }
 
-fn estimate_json(estimate: Option<v1::Estimate>) -> Value {
+pub(super) fn estimate_json(estimate: Option<v1::Estimate>) -> Value {
     let e = estimate.unwrap_or_default();
     json!({
         "value": number(e.value),
@@ -246,6 +299,35 @@ fn estimate_json(estimate: Option<v1::Estimate>) -> Value {
         "low": number(e.interval_low),
         "high": number(e.interval_high),
     })
+}
+
+fn used_json(used: &v1::UsedFrames) -> Value {
+    json!({
+        "dataset": used.dataset,
+        "temperature": used.temperature,
+        "frames": used.frames,
+        "stride": used.stride,
+        "statistical_inefficiency": number(used.statistical_inefficiency),
+        "used": used.used,
+        "beyond_domain": used.beyond_domain,
+    })
+}
+
+fn state_json(state: &v1::JointState) -> Value {
+    let method = state.method().as_str_name().trim_start_matches("SAMPLING_METHOD_").to_lowercase();
+    json!({
+        "flow": (state.method() != v1::SamplingMethod::Unspecified).then_some(method),
+        "temperature": state.temperature,
+        "samples": state.samples,
+        "f": number(state.f),
+        "f_stderr": number(state.f_standard_error),
+    })
+}
+
+/// Rows of the overlap matrix.
+fn overlap_json(overlap: &v1::Array) -> Vec<Vec<Value>> {
+    let width = overlap.shape.last().and_then(|k| usize::try_from(*k).ok()).unwrap_or(0).max(1);
+    overlap.values.chunks(width).map(|row| row.iter().map(|o| number(*o)).collect()).collect()
 }
 
 fn answer_json(answer: &v1::EstimateFreeEnergyResponse) -> Value {
@@ -271,7 +353,9 @@ fn answer_json(answer: &v1::EstimateFreeEnergyResponse) -> Value {
             "pareto_k": number(weights.pareto_k),
             "reliable": weights.reliable,
             "warning": weights.warning,
+            "estimator": estimator_name(e.estimator()),
             "log_z": estimate_json(e.log_z),
+            "log_z_asymptotic_stderr": number(e.log_z_asymptotic_error),
             "free_energy": estimate_json(e.free_energy),
             "internal_energy": estimate_json(e.internal_energy),
             "entropy_k": estimate_json(e.entropy),
@@ -283,6 +367,10 @@ fn answer_json(answer: &v1::EstimateFreeEnergyResponse) -> Value {
     };
     json!({
         "estimates": answer.estimates.iter().map(temperature).collect::<Vec<_>>(),
+        "data": answer.data.iter().map(used_json).collect::<Vec<_>>(),
+        "joint_states": answer.joint_states.iter().map(state_json).collect::<Vec<_>>(),
+        "overlap": answer.overlap.as_ref().map(overlap_json),
+        "warnings": answer.warnings,
         "model_digest": answer.model_digest,
         "energy_digest": answer.energy_digest,
         "energy_unit": if answer.energy_unit() == v1::EnergyUnit::KjPerMol { "kJ/mol" } else { "reduced" },

@@ -8,6 +8,7 @@ mod datasets;
 mod doctor;
 mod energy;
 mod free_energy;
+mod free_energy_difference;
 mod jobs;
 mod line;
 mod local_server;
@@ -55,6 +56,7 @@ enum Command {
     Sample(sample::Args),
     FreeEnergy(free_energy::Args),
     Mbar(mbar::Args),
+    FreeEnergyDifference(free_energy_difference::Args),
     Energy(energy::Args),
     Bench(bench::Args),
     Doctor(doctor::Args),
@@ -127,6 +129,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Sample(args) => sample::run(args).await,
         Command::FreeEnergy(args) => free_energy::run(args).await,
         Command::Mbar(args) => mbar::run(args).await,
+        Command::FreeEnergyDifference(args) => free_energy_difference::run(args).await,
         Command::Energy(args) => energy::run(args).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,

@@ -19,6 +19,7 @@ mod equivalent;
 mod geometry;
 mod internal;
 mod mean_free;
+mod measure;
 mod pilot;
 mod placement;
 mod quantity;
@@ -34,6 +35,7 @@ pub use choose::{CoordinateChoice, choose_coordinates, free_particles, preview_k
 pub use geometry::{angle, angle_gradient, dihedral, dihedral_gradient, distance, distance_gradient};
 pub use internal::InternalCoordinates;
 pub use mean_free::{FreeParticles, MeanFreeCoordinates, helmert};
+pub use measure::Measure;
 pub use quantity::{InternalCoordinate, InternalQuantity};
 pub use relabelled::RelabelledCoordinates;
 pub use tables::TransformTables;

@@ -5,7 +5,12 @@
 
 mod annealed;
 mod device_slot;
+mod difference;
+mod ends;
 mod estimation;
+mod frames;
+mod joint;
+mod joint_run;
 mod models;
 mod outlet;
 mod plans;
@@ -16,7 +21,10 @@ mod source;
 
 pub use annealed::AnnealedRequest;
 pub use device_slot::{DeviceSlot, Priority, SlotGuard};
+pub use difference::{DifferenceItem, DifferenceRequest, EndPoint, EndReport};
 pub use estimation::{EstimateItem, EstimateRequest, TemperatureEstimate};
+pub use frames::{Frames, FramesError, MOST_FRAMES};
+pub use joint::{JointItem, JointRequest, JointState, MOST_SOLVED, UsedFrames};
 pub use models::{EngineError, LoadedModel, Models};
 pub use outlet::StreamError;
 pub use plans::{ChainsRequest, Decision, Plan, PlanRequest, PopulationsRequest, Trial};

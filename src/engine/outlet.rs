@@ -1,7 +1,9 @@
 //! The way from a computing thread to a client, who may stop reading or go away.
 
 use super::EngineError;
+use super::frames::FramesError;
 use crate::sample::{PathError, SampleError};
+use crate::thermo::{BarError, MbarError};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -30,6 +32,30 @@ pub enum StreamError {
     OutOfTime,
     /// Nobody listens any more.
     Gone,
+    /// Frames that cannot be read.
+    Frames(FramesError),
+    /// Samples of two ends that have no difference.
+    Difference(BarError),
+    /// Samples and frames that have no free energies together.
+    Joint(MbarError),
+}
+
+impl From<MbarError> for StreamError {
+    fn from(error: MbarError) -> Self {
+        Self::Joint(error)
+    }
+}
+
+impl From<FramesError> for StreamError {
+    fn from(error: FramesError) -> Self {
+        Self::Frames(error)
+    }
+}
+
+impl From<BarError> for StreamError {
+    fn from(error: BarError) -> Self {
+        Self::Difference(error)
+    }
 }
 
 impl From<SampleError> for StreamError {
@@ -80,6 +106,11 @@ impl<T: Send + 'static> Outlet<T> {
             });
         }
         receiver
+    }
+
+    /// What comes of a future, on this thread.
+    pub fn wait<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
     }
 
     /// Whether nobody listens any more.

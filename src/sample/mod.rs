@@ -6,6 +6,7 @@ mod annealed;
 mod annealing;
 mod artifact;
 mod chains;
+mod density;
 #[cfg(feature = "cuda")]
 mod device;
 mod generator;

@@ -2,10 +2,11 @@
 
 use crate::contract::{ERROR_DOMAIN, FieldError};
 use crate::energy::EnergyError;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, FramesError};
 use crate::sample::{ArtifactError, SampleError};
 use crate::scheduler::LoadSystemError;
 use crate::store::{ArtifactsError, StoreError};
+use crate::thermo::{BarError, MbarError};
 use std::collections::HashMap;
 use std::time::Duration;
 use tonic::{Code, Status};
@@ -52,6 +53,18 @@ pub(super) enum ApiError {
         percent(.effective_fraction), percent(.least)
     )]
     Uncovered { temperature: f64, effective_fraction: f64, least: f64 },
+    /// End points whose free energies mean different things.
+    #[error("{0}")]
+    Incomparable(String),
+    /// Samples of two ends that have no difference.
+    #[error(transparent)]
+    Difference(#[from] BarError),
+    /// Samples and frames that have no free energies together.
+    #[error("the model's samples are state 0 and those after it, then come the temperatures of the frames: {0}")]
+    Joint(MbarError),
+    /// Frames that cannot be used for what was asked.
+    #[error("{0}")]
+    Frames(FramesError),
     #[error("{0}")]
     Damaged(String),
     #[error("{0} is not implemented yet")]
@@ -75,6 +88,17 @@ impl From<LoadSystemError> for ApiError {
             LoadSystemError::Store(e) => Self::Store(e),
             LoadSystemError::Energy(e) => Self::Damaged(format!("the stored system: {e}")),
             LoadSystemError::Lost => Self::Internal("building a system panicked".into()),
+        }
+    }
+}
+
+impl From<FramesError> for ApiError {
+    fn from(error: FramesError) -> Self {
+        match error {
+            FramesError::Store(e) => Self::Store(e),
+            FramesError::Artifacts { source, .. } => Self::Artifacts(source),
+            FramesError::Short { .. } => Self::Damaged(error.to_string()),
+            error => Self::Frames(error),
         }
     }
 }
@@ -169,6 +193,14 @@ impl ApiError {
                 shape.metadata.insert("effective_fraction".to_string(), effective_fraction.to_string());
                 shape
             }
+            Self::Incomparable(_) => Shape::new(Code::FailedPrecondition, "INCOMPARABLE_ENDS"),
+            Self::Difference(BarError::NoOverlap)
+            | Self::Joint(MbarError::Disconnected(_) | MbarError::NotConverged(_) | MbarError::Unreachable(_)) => {
+                Shape::new(Code::FailedPrecondition, "NO_OVERLAP")
+            }
+            Self::Difference(_) | Self::Joint(_) | Self::Frames(_) => {
+                Shape::new(Code::FailedPrecondition, "UNSUITABLE_DATASET")
+            }
             Self::Draining => Shape::new(Code::Unavailable, "DRAINING").retry(SOON),
             Self::NotImplemented(_) => Shape::new(Code::Unimplemented, "NOT_IMPLEMENTED"),
             Self::Definition { field, error: EnergyError::Unsupported { .. } } => {
@@ -208,7 +240,7 @@ macro_rules! into_status {
     };
 }
 
-into_status!(FieldError, StoreError, EngineError, ArtifactsError, LoadSystemError, SampleError);
+into_status!(FieldError, StoreError, EngineError, ArtifactsError, LoadSystemError, SampleError, FramesError, BarError);
 
 impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {

@@ -1,7 +1,9 @@
 //! FreeEnergyService.
 
 use super::app::App;
+use super::difference;
 use super::errors::ApiError;
+use super::joint;
 use super::mbar;
 use super::sampling::{
     MAX_SAMPLES, cause_message, check_method, method_message, requested_duration, requested_fraction, requested_method,
@@ -13,7 +15,7 @@ use crate::contract::{
     FieldError, collective_variable, coverage, energy_unit, estimate, id_of, variable_message, weights_of,
 };
 use crate::energy::System;
-use crate::engine::{EstimateItem, EstimateRequest, LoadedModel, TemperatureEstimate};
+use crate::engine::{EstimateItem, EstimateRequest, JointRequest, LoadedModel, TemperatureEstimate};
 use crate::sample::ModelCard;
 use crate::thermo::{
     BandwidthRule, BoundVariable, Estimate, FreeEnergyQuery, KERNEL_DENSITY_CELLS, KernelDensity, Profile, ProfileAxis,
@@ -40,7 +42,7 @@ const MAX_TERMS: usize = 400_000;
 const MAX_REPEATED_BYTES: usize = 4 << 20;
 const MAX_STATE_NAME: usize = 63;
 const DEFAULT_SAMPLES: u64 = 100_000;
-const DEFAULT_REPLICATES: i32 = 1000;
+const DEFAULT_REPLICATES: usize = 1000;
 const MAX_REPLICATES: i32 = 4000;
 
 /// Free energies.
@@ -164,6 +166,27 @@ fn query(request: &v1::EstimateFreeEnergyRequest, system: &System) -> Result<Fre
     Ok(query)
 }
 
+/// The error at which an estimation may end; nothing if the request does not say.
+pub(super) fn requested_target(value: f64) -> Result<Option<f64>, FieldError> {
+    if !(value.is_finite() && value >= 0.0) {
+        let reason = format!("it is {value}; it must be a positive finite number");
+        return Err(FieldError::invalid("target_standard_error", reason));
+    }
+    Ok((value > 0.0).then_some(value))
+}
+
+/// Bootstrap resamplings.
+pub(super) fn requested_replicates(value: i32) -> Result<usize, FieldError> {
+    match value {
+        0 => Ok(DEFAULT_REPLICATES),
+        n if (2..=MAX_REPLICATES).contains(&n) => Ok(n.unsigned_abs() as usize),
+        n => {
+            let reason = format!("it is {n}; it must be from 2 to {MAX_REPLICATES}");
+            Err(FieldError::invalid("bootstrap_replicates", reason))
+        }
+    }
+}
+
 impl FreeEnergies {
     async fn start(&self, request: v1::EstimateFreeEnergyRequest) -> Result<EstimateStream, ApiError> {
         self.app.check_open()?;
@@ -171,22 +194,13 @@ impl FreeEnergies {
         at_most("temperatures", &request.temperatures, MAX_TEMPERATURES)?;
         let method = requested_method(request.method)?;
         let max_duration = requested_duration(request.max_duration)?;
-        if !(request.target_standard_error.is_finite() && request.target_standard_error >= 0.0) {
-            let reason = format!("it is {}; it must be a positive finite number", request.target_standard_error);
-            return Err(FieldError::invalid("target_standard_error", reason).into());
-        }
+        let target_standard_error = requested_target(request.target_standard_error)?;
         if request.samples > MAX_SAMPLES {
             let reason = format!("it is {}; it must be at most {MAX_SAMPLES}", request.samples);
             return Err(FieldError::invalid("samples", reason).into());
         }
-        let replicates = match request.bootstrap_replicates {
-            0 => DEFAULT_REPLICATES,
-            n if (2..=MAX_REPLICATES).contains(&n) => n,
-            n => {
-                let reason = format!("it is {n}; it must be from 2 to {MAX_REPLICATES}");
-                return Err(FieldError::invalid("bootstrap_replicates", reason).into());
-            }
-        };
+        let replicates = requested_replicates(request.bootstrap_replicates)?;
+        let joint_estimators = joint::Estimators::read(&request)?;
         let permit = self.app.engine.admit().ok_or(ApiError::TooManyStreams)?;
         let model = self.app.engine.models.get(id).await?;
         check_method(method, &model.generator)?;
@@ -211,16 +225,36 @@ impl FreeEnergies {
             );
             return Err(FieldError::invalid("profiles", reason).into());
         }
+        let least_effective_fraction = requested_fraction(request.least_effective_fraction)?;
+        if let Some(wanted) = joint_estimators {
+            let joint_request = JointRequest {
+                temperatures,
+                query: query.clone(),
+                importance: false,
+                bar: false,
+                mbar: false,
+                data: Vec::new(),
+                samples: 0,
+                target_standard_error,
+                max_duration,
+                seed: request.seed,
+                method,
+                least_effective_fraction,
+                replicates,
+            };
+            let rest = joint::Rest { model, query, request: joint_request, permit };
+            return Ok(Box::pin(joint::start(&self.app, &request, wanted, rest).await?));
+        }
         let estimate_request = EstimateRequest {
             temperatures,
             query: query.clone(),
             samples: if request.samples == 0 { DEFAULT_SAMPLES } else { request.samples },
-            target_standard_error: (request.target_standard_error > 0.0).then_some(request.target_standard_error),
+            target_standard_error,
             max_duration,
             seed: request.seed,
             method,
-            least_effective_fraction: requested_fraction(request.least_effective_fraction)?,
-            replicates: replicates.unsigned_abs() as usize,
+            least_effective_fraction,
+            replicates,
         };
         let items = self.app.engine.estimate(Arc::clone(&model), estimate_request, permit, self.app.draining.clone());
         let metrics = self.app.metrics.clone();
@@ -237,7 +271,11 @@ impl FreeEnergies {
     }
 }
 
-fn response(item: &EstimateItem, query: &FreeEnergyQuery, model: &LoadedModel) -> v1::EstimateFreeEnergyResponse {
+pub(super) fn response(
+    item: &EstimateItem,
+    query: &FreeEnergyQuery,
+    model: &LoadedModel,
+) -> v1::EstimateFreeEnergyResponse {
     let card = &model.generator.card;
     v1::EstimateFreeEnergyResponse {
         estimates: item.estimates.iter().map(|e| estimate_message(e, query, card)).collect(),
@@ -249,6 +287,7 @@ fn response(item: &EstimateItem, query: &FreeEnergyQuery, model: &LoadedModel) -
         coordinates: card.coordinates.clone(),
         coverage: coverage(card).into(),
         seconds: item.seconds,
+        ..v1::EstimateFreeEnergyResponse::default()
     }
 }
 
@@ -261,8 +300,10 @@ fn estimate_message(item: &TemperatureEstimate, query: &FreeEnergyQuery, card: &
     v1::FreeEnergyEstimate {
         temperature: item.temperature,
         method: method_message(item.method).into(),
+        estimator: v1::FreeEnergyEstimator::Importance.into(),
         weights: Some(weights_of(&item.weights, card)),
         log_z: Some(estimate(&report.log_z)),
+        log_z_asymptotic_error: item.weights.log_z_standard_error,
         free_energy: Some(estimate(&report.free_energy)),
         internal_energy: Some(estimate(&report.internal_energy)),
         entropy: Some(estimate(&report.entropy)),
@@ -314,9 +355,10 @@ impl FreeEnergyService for FreeEnergies {
 
     async fn estimate_free_energy_difference(
         &self,
-        _request: Request<v1::EstimateFreeEnergyDifferenceRequest>,
+        request: Request<v1::EstimateFreeEnergyDifferenceRequest>,
     ) -> Result<Response<DifferenceStream>, Status> {
-        Err(ApiError::NotImplemented("EstimateFreeEnergyDifference").into())
+        let answers = difference::start(&self.app, request.into_inner()).await?;
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn solve_mbar(

@@ -117,6 +117,9 @@ pub(super) fn stream_status(error: StreamError) -> Status {
         StreamError::OutOfTime => ApiError::OutOfTime.into(),
         StreamError::Draining { next_index } => ApiError::DrainingStream { next_index }.into(),
         StreamError::Stalled { next_index } => ApiError::Stalled { next_index }.into(),
+        StreamError::Frames(e) => e.into(),
+        StreamError::Difference(e) => e.into(),
+        StreamError::Joint(e) => ApiError::Joint(e).into(),
         // Nobody is there to be told.
         StreamError::Gone => Status::cancelled("the client has gone away"),
     }

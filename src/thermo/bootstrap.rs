@@ -151,7 +151,7 @@ impl BlockSums {
 }
 
 /// Replicates in which a quantity is not finite (a state that no resampled block visited) make the error infinite.
-fn summarise(value: f64, mut column: Vec<f64>) -> Estimate {
+pub(super) fn summarise(value: f64, mut column: Vec<f64>) -> Estimate {
     if column.len() < 2 || column.iter().any(|c| !c.is_finite()) {
         return Estimate::without_error(value);
     }

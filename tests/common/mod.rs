@@ -157,6 +157,51 @@ impl Clients {
         Ok(last.filter(|answer| answer.r#final).expect("a final estimate"))
     }
 
+    /// The final answer.
+    pub async fn difference(
+        &mut self,
+        request: v1::EstimateFreeEnergyDifferenceRequest,
+    ) -> Result<v1::EstimateFreeEnergyDifferenceResponse, Status> {
+        let mut stream = self.free_energy.estimate_free_energy_difference(request).await?.into_inner();
+        let mut last = None;
+        while let Some(message) = stream.message().await? {
+            last = Some(message);
+        }
+        Ok(last.filter(|answer| answer.r#final).expect("a final estimate"))
+    }
+
+    /// Stores frames (n, d) of a system as a dataset, and answers with its name.
+    pub async fn upload(&mut self, system: &str, id: &str, temperature: f64, frames: &[f64], d: usize) -> String {
+        use v1::upload_dataset_request::Part;
+        let dataset = v1::Dataset { system: system.into(), temperature, ..v1::Dataset::default() };
+        let header = v1::UploadHeader { dataset: Some(dataset), dataset_id: id.into(), request_id: String::new() };
+        let mut messages = vec![v1::UploadDatasetRequest { part: Some(Part::Header(header)) }];
+        for chunk in frames.chunks(10_000 * d) {
+            let shape = [chunk.len() / d, d];
+            let positions = Some(boltzflow::contract::array(
+                chunk.to_vec(),
+                &shape,
+                v1::DataType::Float64,
+                v1::ArrayEncoding::Bytes,
+            ));
+            messages.push(v1::UploadDatasetRequest { part: Some(Part::Frames(v1::FrameChunk { positions })) });
+        }
+        self.datasets.upload_dataset(tokio_stream::iter(messages)).await.unwrap().into_inner().name
+    }
+
+    /// Stores an analytic system, and answers with its name.
+    pub async fn analytic(&mut self, id: &str, potential: v1::analytic_potential::Potential) -> String {
+        let analytic = v1::AnalyticPotential { potential: Some(potential) };
+        let system =
+            v1::System { definition: Some(v1::system::Definition::Analytic(analytic)), ..v1::System::default() };
+        let request = v1::CreateSystemRequest {
+            system: Some(system),
+            system_id: id.into(),
+            ..v1::CreateSystemRequest::default()
+        };
+        self.systems.create_system(request).await.unwrap().into_inner().name
+    }
+
     /// The bytes of a model's weights, by path.
     pub async fn weights(&mut self, model: &str) -> BTreeMap<String, Vec<u8>> {
         let file = self.export(model).await;
