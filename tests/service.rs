@@ -677,16 +677,10 @@ async fn health_reflection_and_metrics_are_there() {
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }
-    for (status, name) in [
-        (clients.models.evaluate_log_prob(v1::EvaluateLogProbRequest::default()).await.unwrap_err(), "EvaluateLogProb"),
-        (
-            clients.free_energy.solve_mbar(tokio_stream::iter(Vec::<v1::SolveMbarRequest>::new())).await.unwrap_err(),
-            "SolveMbar",
-        ),
-    ] {
-        assert_eq!((status.code(), reason(&status).as_str()), (Code::Unimplemented, "NOT_IMPLEMENTED"));
-        assert!(status.message().contains(name));
-    }
+    let status =
+        clients.free_energy.solve_mbar(tokio_stream::iter(Vec::<v1::SolveMbarRequest>::new())).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unimplemented, "NOT_IMPLEMENTED"));
+    assert!(status.message().contains("SolveMbar"));
     server.stop().await;
 }
 

@@ -12,6 +12,7 @@ mod jobs;
 mod line;
 mod local_server;
 mod models;
+mod log_prob;
 mod names;
 mod output;
 mod plan_file;
@@ -53,6 +54,7 @@ enum Command {
     Sample(sample::Args),
     FreeEnergy(free_energy::Args),
     Energy(energy::Args),
+    LogProb(log_prob::Args),
     Bench(bench::Args),
     Doctor(doctor::Args),
     #[command(subcommand)]
@@ -124,6 +126,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Sample(args) => sample::run(args).await,
         Command::FreeEnergy(args) => free_energy::run(args).await,
         Command::Energy(args) => energy::run(args).await,
+        Command::LogProb(args) => log_prob::run(args).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Systems(command) => systems::run(command).await,

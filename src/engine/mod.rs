@@ -4,6 +4,7 @@
 //! for a batch that they share (`shared_batches`), training for one step, and samplers go first.
 
 mod annealed;
+mod density;
 mod device_slot;
 mod estimation;
 mod models;
@@ -13,6 +14,7 @@ mod sampling;
 mod shared_batches;
 
 pub use annealed::AnnealedRequest;
+pub use density::{Densities, DensityRequest};
 pub use device_slot::{DeviceSlot, Priority, SlotGuard};
 pub use estimation::{EstimateItem, EstimateRequest, TemperatureEstimate};
 pub use models::{EngineError, LoadedModel, Models};

@@ -8,6 +8,7 @@ mod datasets;
 mod errors;
 mod free_energy;
 mod instrument;
+mod independent;
 mod jobs;
 mod models;
 mod pages;
