@@ -29,11 +29,12 @@ pub use arrays::{array, check_encoding, finite_rows, numbers, rows};
 pub use energy::{analytic_message, energy_unit, system_definition};
 pub use errors::FieldError;
 pub use events::{
-    checkpoint_event, encode_state_event, job_event, message_event, progress_message, simulation_message, state_message,
+    checkpoint_event, encode_state_event, job_event, message_event, progress_message, sampling_message,
+    simulation_message, state_message,
 };
 pub use names::{check_id, id_of, page_size, timestamp};
 pub use plan::{chosen_recipe, training_plan, training_task};
-pub use sampling::method_message;
+pub use sampling::{SamplingReport, method_message, sampling_progress};
 pub use simulation::{SimulationReport, simulation_plan, simulation_progress, simulation_task};
 pub use variables::{collective_variable, variable_message};
 pub use weights::{card_message, coverage, estimate, weight_summary, weights_of};

@@ -4,6 +4,7 @@
 //! for a batch that they share (`shared_batches`), training for one step, and samplers go first.
 
 mod annealed;
+mod background;
 mod density;
 mod device_slot;
 mod estimation;

@@ -153,6 +153,7 @@ impl Datasets {
             energy_min: intake.energy_min,
             energy_mean: intake.energy_mean,
             energy_max: intake.energy_max,
+            weighted: None,
             energy_digest: intake.system.digest().to_string(),
             warnings,
             simulated: None,
@@ -309,8 +310,8 @@ impl DatasetService for Datasets {
         let deleted = self.app.store.delete_resource(ResourceKind::Dataset, id).await?;
         let document: DatasetDocument = deleted.read()?;
         self.app.artifacts.delete(&document.artifact).await?;
-        if let Some(simulated) = &document.simulated {
-            self.app.artifacts.delete(&simulated.table).await?;
+        if let Some((table, _)) = document.table() {
+            self.app.artifacts.delete(table).await?;
         }
         Ok(Response::new(v1::DeleteDatasetResponse {}))
     }

@@ -48,6 +48,8 @@ pub(super) enum ApiError {
         percent(.effective_fraction), percent(.least)
     )]
     Uncovered { temperature: f64, effective_fraction: f64, least: f64 },
+    #[error("first_frame: it is {first}, and the dataset has {frames} frames, counted from 0")]
+    NoSuchFrame { first: u64, frames: u64 },
     #[error("{0}")]
     Damaged(String),
     #[error("{0} is not implemented yet")]
@@ -141,7 +143,9 @@ impl ApiError {
             Self::Engine(EngineError::Artifacts { source: ArtifactsError::Missing(_), .. })
             | Self::Engine(EngineError::Damaged { .. })
             | Self::Damaged(_)
-            | Self::Artifacts(ArtifactsError::Missing(_)) => Shape::new(Code::DataLoss, "DAMAGED_ARTIFACT"),
+            | Self::Artifacts(ArtifactsError::Missing(_) | ArtifactsError::CutShort(_)) => {
+                Shape::new(Code::DataLoss, "DAMAGED_ARTIFACT")
+            }
             Self::Engine(EngineError::Artifacts { .. }) | Self::Artifacts(_) => {
                 Shape::new(Code::Unavailable, "STORE_UNAVAILABLE").retry(SOON)
             }
@@ -164,6 +168,7 @@ impl ApiError {
                 shape.metadata.insert("effective_fraction".to_string(), effective_fraction.to_string());
                 shape
             }
+            Self::NoSuchFrame { .. } => Shape::new(Code::OutOfRange, "FRAME_OUT_OF_RANGE").field("first_frame"),
             Self::Draining => Shape::new(Code::Unavailable, "DRAINING").retry(SOON),
             Self::NotImplemented(_) => Shape::new(Code::Unimplemented, "NOT_IMPLEMENTED"),
             Self::Definition { field, error: EnergyError::Unsupported { .. } } => {

@@ -16,6 +16,7 @@ mod reply;
 mod run;
 mod sampling;
 mod systems;
+mod sampling_task;
 
 pub use app::Limits;
 pub use run::{ServeError, Server, ServerSettings};
