@@ -6,13 +6,14 @@ mod bench;
 mod client;
 mod datasets;
 mod doctor;
+mod download;
 mod energy;
 mod free_energy;
 mod jobs;
 mod line;
 mod local_server;
-mod models;
 mod log_prob;
+mod models;
 mod names;
 mod output;
 mod plan_file;
@@ -53,8 +54,8 @@ enum Command {
     Simulate(simulate::Args),
     Sample(sample::Args),
     FreeEnergy(free_energy::Args),
-    Energy(energy::Args),
     LogProb(log_prob::Args),
+    Energy(energy::Args),
     Bench(bench::Args),
     Doctor(doctor::Args),
     #[command(subcommand)]
@@ -125,8 +126,8 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Simulate(args) => simulate::run(args).await,
         Command::Sample(args) => sample::run(args).await,
         Command::FreeEnergy(args) => free_energy::run(args).await,
-        Command::Energy(args) => energy::run(args).await,
         Command::LogProb(args) => log_prob::run(args).await,
+        Command::Energy(args) => energy::run(args).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Systems(command) => systems::run(command).await,

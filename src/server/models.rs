@@ -170,7 +170,8 @@ impl ModelService for Models {
         let stream = Reply::stream(self.app.limits.stall, async move |mut reply| {
             let _permit = permit;
             for chunk in file.chunks(CHUNK) {
-                let Some(open) = reply.send(v1::ExportModelResponse { data: chunk.to_vec() }).await else { return };
+                let message = v1::ExportModelResponse { data: chunk.to_vec() };
+                let Some(open) = reply.send(message, None).await else { return };
                 reply = open;
             }
             reply.finish();
