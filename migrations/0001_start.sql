@@ -24,7 +24,9 @@ CREATE TABLE jobs (
     request_hash     TEXT,
     state            TEXT    NOT NULL,
     system           TEXT    NOT NULL,
+    -- The dataset and the model that it needs.
     dataset          TEXT,
+    model            TEXT,
     spec             TEXT    NOT NULL,
     attempt          INTEGER NOT NULL DEFAULT 0,
     -- Not to be taken up before this time.
@@ -41,7 +43,7 @@ CREATE TABLE jobs (
     -- The resource that it makes.
     product_kind     TEXT    NOT NULL,
     product          TEXT    NOT NULL,
-    -- Encoded boltzflow.v1.TrainingProgress or SimulationProgress.
+    -- Encoded boltzflow.v1.TrainingProgress, SimulationProgress or SamplingProgress.
     progress         BLOB,
     error            TEXT,
     created_at       INTEGER NOT NULL,

@@ -73,7 +73,7 @@ impl Metrics {
             samples: IntCounterVec::new(Opts::new("boltzflow_samples_total", "Samples drawn, by method"), &["method"])?,
             sample_effective_fraction: histogram(
                 "boltzflow_sample_effective_fraction",
-                "Effective sample size of finished streams and estimates, as a fraction",
+                "Effective sample size of finished streams, estimates and sampling jobs, as a fraction",
                 &FRACTIONS,
             )?,
             batch_rows: histogram("boltzflow_batch_rows", "Samples computed as one batch", &ROWS)?,

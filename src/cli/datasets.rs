@@ -1,13 +1,11 @@
 //! `boltzflow datasets`
 
-use super::arrays::NpzWriter;
 use super::client::{CliError, ServerArgs, every_page};
+use super::download::download;
 use super::names::resource;
-use super::output::{JsonArgs, table};
+use super::output::{JsonArgs, number, table};
 use super::train::send_dataset;
-use crate::contract::{numbers, v1};
-use crate::energy::openmm::Topology;
-use crate::trajectory::{self, Format, Trajectory};
+use crate::contract::v1;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -37,12 +35,16 @@ pub(super) enum Command {
         #[command(flatten)]
         server: ServerArgs,
     },
-    /// Fetch frames into a file: .npz (with temperatures and energies where they are known), .xtc, .dcd or .pdb
+    /// Fetch frames into a file: .npz with all that is known of them; or, of molecules, .xtc, .dcd or .pdb, which round
+    ///
+    /// Positions are float64 in .npz, and rounded to 0.001 nm in .xtc, to float32 in .dcd and to 0.0001 nm in .pdb. What these
+    /// have no room for (temperatures, energies and weights of frames) goes into X.xtc.npz beside X.xtc. A download that
+    /// breaks off is taken up again where it broke.
     Download {
         name: String,
-        #[arg(short, long, value_name = "X.npz")]
+        #[arg(short, long, value_name = "X.npz|X.xtc|X.dcd|X.pdb")]
         output: PathBuf,
-        /// A PDB file with the names of the atoms, for a .pdb
+        /// A PDB file with the names of the atoms, for a .pdb of a system that was created without one
         #[arg(long, value_name = "T.pdb")]
         topology: Option<PathBuf>,
         #[command(flatten)]
@@ -69,6 +71,20 @@ fn dataset_json(d: &v1::Dataset) -> Value {
         "warnings": d.warnings,
         "job": d.job,
         "temperatures": d.temperatures,
+        "weighted": d.weighted.as_ref().map(|of| {
+            let weights = of.weights.clone().unwrap_or_default();
+            json!({
+                "model": of.model,
+                "model_digest": of.model_digest,
+                "method": of.method().as_str_name().trim_start_matches("SAMPLING_METHOD_").to_lowercase(),
+                "seed": of.seed,
+                "first_index": of.first_index,
+                "effective_samples": number(weights.effective_samples),
+                "pareto_k": number(weights.pareto_k),
+                "log_z": number(weights.log_z),
+                "log_z_stderr": number(weights.log_z_standard_error),
+            })
+        }),
     })
 }
 
@@ -103,63 +119,7 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
         }
         Command::Download { name, output, topology, server } => {
             let mut clients = server.connect().await?;
-            let request = v1::DownloadDatasetRequest {
-                name: resource("datasets", &name),
-                ..v1::DownloadDatasetRequest::default()
-            };
-            let mut stream = clients.datasets.download_dataset(request).await?.into_inner();
-            let (mut all, mut shape) = (Vec::new(), Vec::new());
-            let (mut temperatures, mut energies) = (Vec::new(), Vec::new());
-            while let Some(message) = stream.message().await? {
-                let array = message.positions.unwrap_or_default();
-                let (frames, chunk_shape) =
-                    numbers("positions", &array).map_err(|e| CliError::failed(e.to_string()))?;
-                all.extend(frames);
-                shape = chunk_shape;
-                for (to, field, array) in [
-                    (&mut temperatures, "temperatures", message.temperatures),
-                    (&mut energies, "energies", message.energies),
-                ] {
-                    if let Some(array) = array {
-                        to.extend(numbers(field, &array).map_err(|e| CliError::failed(e.to_string()))?.0);
-                    }
-                }
-            }
-            let frame: usize = shape.iter().skip(1).product();
-            if let Some(n) = shape.first_mut() {
-                *n = all.len() / frame.max(1);
-            }
-            if let Some(format) = Format::of_path(&output) {
-                if temperatures.iter().any(|t| Some(t) != temperatures.first()) {
-                    eprintln!(
-                        "warning: the frames are of several temperatures, which {} does not say; an .npz file does",
-                        output.display()
-                    );
-                }
-                let [_, atoms, 3] = shape[..] else {
-                    return Err(CliError::failed("trajectories are of atoms; fetch this dataset into an .npz file"));
-                };
-                let topology = match &topology {
-                    None => None,
-                    Some(path) => {
-                        let text = std::fs::read_to_string(path).map_err(|e| CliError::file(path, e))?;
-                        Some(Topology::from_pdb(&text).map_err(|e| CliError::file(path, e))?)
-                    }
-                };
-                let frames = Trajectory { atoms, positions: all, times_ps: None, lost: None };
-                let bytes = trajectory::write(&frames, format, topology.as_ref());
-                let bytes = bytes.map_err(|e| CliError::file(&output, e))?;
-                return std::fs::write(&output, bytes).map_err(|e| CliError::file(&output, e));
-            }
-            let mut npz = NpzWriter::create(&output)?;
-            npz.add("positions", all.into_iter(), &shape)?;
-            for (name, column) in [("temperatures", temperatures), ("energies", energies)] {
-                if !column.is_empty() {
-                    let n = column.len();
-                    npz.add(name, column.into_iter(), &[n])?;
-                }
-            }
-            npz.finish()?;
+            download(&mut clients, &resource("datasets", &name), &output, topology.as_deref()).await?;
         }
         Command::Delete { name, server } => {
             let mut clients = server.connect().await?;

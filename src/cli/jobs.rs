@@ -99,14 +99,16 @@ fn row(job: &v1::Job) -> Vec<String> {
     let system = match &job.task {
         Some(Task::Training(task)) => task.system.clone(),
         Some(Task::Simulation(task)) => task.system.clone(),
+        Some(Task::Sampling(task)) => task.system.clone(),
         None => String::new(),
     };
-    let (step, ess) = match (&job.progress, &job.simulation_progress) {
-        (Some(p), _) => {
-            let ess = p.weights.as_ref().map_or(f64::NAN, |w| w.effective_fraction);
-            (format!("{}/{}", p.step, p.total_steps), format!("{:.1} %", 100.0 * ess))
-        }
-        (_, Some(p)) => (format!("{}/{}", p.step, p.total_steps), String::new()),
+    let percent = |weights: &Option<v1::WeightSummary>| {
+        format!("{:.1} %", 100.0 * weights.as_ref().map_or(f64::NAN, |w| w.effective_fraction))
+    };
+    let (step, ess) = match (&job.progress, &job.simulation_progress, &job.sampling_progress) {
+        (Some(p), ..) => (format!("{}/{}", p.step, p.total_steps), percent(&p.weights)),
+        (_, Some(p), _) => (format!("{}/{}", p.step, p.total_steps), String::new()),
+        (.., Some(p)) => (format!("{}/{}", p.samples, p.count), percent(&p.weights)),
         _ => Default::default(),
     };
     vec![job.name.clone(), state(job).to_string(), system, step, ess, product_name(job)]
@@ -117,6 +119,7 @@ pub(super) fn product_name(job: &v1::Job) -> String {
     match &job.task {
         Some(Task::Training(task)) => resource("models", &task.model_id),
         Some(Task::Simulation(task)) => resource("datasets", &task.dataset_id),
+        Some(Task::Sampling(task)) => resource("datasets", &task.dataset_id),
         None => String::new(),
     }
 }
@@ -161,15 +164,30 @@ pub(super) fn job_json(job: &v1::Job) -> Value {
             "rungs": p.rungs.iter().map(rung).collect::<Vec<_>>(),
         })
     });
+    let sampling = job.sampling_progress.as_ref().map(|p| {
+        let weights = p.weights.clone().unwrap_or_default();
+        json!({
+            "samples": p.samples,
+            "count": p.count,
+            "effective_samples": number(weights.effective_samples),
+            "effective_fraction": number(weights.effective_fraction),
+            "pareto_k": number(weights.pareto_k),
+            "log_z": number(weights.log_z),
+            "samples_per_second": number(p.samples_per_second),
+            "seconds": number(p.seconds),
+            "seconds_left": number(p.seconds_left),
+        })
+    });
     let error = job.error.as_ref().map(|e| json!({ "code": e.code, "reason": e.reason, "message": e.message }));
     json!({
         "name": job.name,
         "state": state(job),
         "attempt": job.attempt,
         "model": if matches!(job.task, Some(Task::Training(_))) { product_name(job) } else { String::new() },
-        "dataset": if matches!(job.task, Some(Task::Simulation(_))) { product_name(job) } else { String::new() },
+        "dataset": if matches!(job.task, Some(Task::Simulation(_) | Task::Sampling(_))) { product_name(job) } else { String::new() },
         "progress": progress,
         "simulation_progress": simulation,
+        "sampling_progress": sampling,
         "error": error,
     })
 }
@@ -277,6 +295,17 @@ fn show(event: &v1::JobEvent, bar: &indicatif::ProgressBar, lines: bool) {
             at(p.step, p.total_steps, text);
         }
         Some(Event::Simulation(p)) => at(p.step, p.total_steps, simulation_line(p)),
+        Some(Event::Sampling(p)) => {
+            let weights = p.weights.clone().unwrap_or_default();
+            let text = format!(
+                "{:.0} effective samples, k {:.2}, {:.0} samples/s, {} left",
+                weights.effective_samples,
+                weights.pareto_k,
+                p.samples_per_second,
+                duration(p.seconds_left)
+            );
+            at(p.samples, p.count, text);
+        }
         Some(Event::Message(text)) => say(text.clone()),
         Some(Event::State(_)) => {
             if let Some(Event::State(number)) = event.event

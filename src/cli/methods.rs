@@ -119,6 +119,13 @@ impl MethodArgs {
         Ok(())
     }
 
+    /// The method of samples that the server keeps, which are of importance sampling.
+    pub fn of_stored(&self) -> Result<Method, CliError> {
+        let method = method(&self.method)?;
+        self.check(method)?;
+        Ok(method)
+    }
+
     /// That nothing is said that the method does not know.
     fn check(&self, method: Method) -> Result<(), CliError> {
         use Method::{Annealed, Chain, ReplicaExchange, Resampled, SequentialMonteCarlo};

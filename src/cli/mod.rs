@@ -6,12 +6,14 @@ mod bench;
 mod client;
 mod datasets;
 mod doctor;
+mod download;
 mod energy;
 mod free_energy;
 mod free_energy_difference;
 mod jobs;
 mod line;
 mod local_server;
+mod log_prob;
 mod mbar;
 mod methods;
 mod models;
@@ -55,6 +57,7 @@ enum Command {
     Simulate(simulate::Args),
     Sample(sample::Args),
     FreeEnergy(free_energy::Args),
+    LogProb(log_prob::Args),
     Mbar(mbar::Args),
     FreeEnergyDifference(free_energy_difference::Args),
     Energy(energy::Args),
@@ -128,6 +131,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Simulate(args) => simulate::run(args).await,
         Command::Sample(args) => sample::run(args).await,
         Command::FreeEnergy(args) => free_energy::run(args).await,
+        Command::LogProb(args) => log_prob::run(args).await,
         Command::Mbar(args) => mbar::run(args).await,
         Command::FreeEnergyDifference(args) => free_energy_difference::run(args).await,
         Command::Energy(args) => energy::run(args).await,

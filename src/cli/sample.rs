@@ -2,12 +2,13 @@
 
 use super::arrays::NpzWriter;
 use super::client::{CliError, Clients, ServerArgs};
+use super::jobs::submit;
 use super::methods::{MethodArgs, method_name};
 use super::names::resource;
 use super::output::{JsonArgs, number, progress_bar};
 use super::specs;
 use crate::contract::numbers;
-use crate::contract::v1::{self, stream_samples_response::Part};
+use crate::contract::v1::{self, job::Task, stream_samples_response::Part};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, Write};
@@ -19,12 +20,14 @@ use std::path::{Path, PathBuf};
 /// model, temperature, method and seed that they are of. The average of A over the Boltzmann distribution is
 /// sum(w·A)/sum(w) with w = exp(log_weights − max).
 ///
-/// Where several samples may come from one sample of the flow, `ancestors` has that one's index.
+/// Where several samples may come from one sample of the flow, `ancestors` has that one's index. With --store the server keeps
+/// samples as a dataset instead, by a job that survives interruptions; prints the dataset's name last.
 ///
 /// Examples:
 ///   boltzflow sample double-well-0123456789ab --temperature 0.5 --count 100000 --seed 1 -o samples.npz
-///   boltzflow sample double-well-0123456789ab --method smc --target-effective-samples 1000 --count 1000000 -o samples.npz
+///   boltzflow sample double-well-0123456789ab --method smc --target-effective-samples 1000 -o samples.npz
 ///   boltzflow sample double-well-0123456789ab --method chain --chains 128 --burn-in 200 -o samples.npz
+///   boltzflow sample double-well-0123456789ab --target-effective-samples 1e6 --store --dataset-id wells --wait
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
@@ -33,16 +36,17 @@ pub(super) struct Args {
     /// In the system's unit [default: the temperature trained at]
     #[arg(long, value_name = "T", value_parser = specs::temperature, allow_negative_numbers = true)]
     temperature: Option<f64>,
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
-    count: u64,
+    /// Samples, at most [default: 10000, or no limit with --target-effective-samples]
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    /// End once so many samples are effective
+    #[arg(long, value_name = "N", default_value_t = 0.0)]
+    target_effective_samples: f64,
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Index of the first sample
     #[arg(long, value_name = "I", default_value_t = 0)]
     first_index: u64,
-    /// Stop once so many samples are effective; --count is then the most
-    #[arg(long, value_name = "N", default_value_t = 0.0)]
-    target_effective_samples: f64,
     /// Stop after so many seconds
     #[arg(long, value_name = "S", value_parser = specs::seconds)]
     max_seconds: Option<prost_types::Duration>,
@@ -52,8 +56,20 @@ pub(super) struct Args {
     #[arg(long, value_name = "F", default_value_t = 0.0)]
     least_effective_fraction: f64,
     /// The file to write
-    #[arg(short, long, value_name = "X.npz")]
-    output: PathBuf,
+    #[arg(short, long, value_name = "X.npz", required_unless_present = "store")]
+    output: Option<PathBuf>,
+    /// Let a job keep the samples on the server, as a dataset
+    #[arg(long, conflicts_with = "output")]
+    store: bool,
+    /// With --store: name of the dataset
+    #[arg(long, value_name = "ID", requires = "store")]
+    dataset_id: Option<String>,
+    /// With --store: system that the dataset is of, for a model that was imported
+    #[arg(long, value_name = "NAME", requires = "store")]
+    system: Option<String>,
+    /// With --store: follow the job to its end
+    #[arg(long, requires = "store")]
+    wait: bool,
     #[command(flatten)]
     json: JsonArgs,
     #[command(flatten)]
@@ -86,19 +102,20 @@ pub(super) struct Received {
 
 pub(super) async fn run(args: Args) -> Result<(), CliError> {
     let mut clients = args.server.connect().await?;
+    let Some(output) = &args.output else { return store(&mut clients, &args).await };
     let mut request = v1::StreamSamplesRequest {
         model: resource("models", &args.model),
         temperature: args.temperature.unwrap_or(0.0),
-        target_effective_samples: args.target_effective_samples,
         max_duration: args.max_seconds,
         least_effective_fraction: args.least_effective_fraction,
         seed: args.seed,
         first_index: args.first_index,
-        count: args.count,
+        count: count(&args),
+        target_effective_samples: args.target_effective_samples,
         ..v1::StreamSamplesRequest::default()
     };
     args.method.put(&mut request)?;
-    let mut part = args.output.as_os_str().to_owned();
+    let mut part = output.as_os_str().to_owned();
     part.push(".positions.part");
     let part = PathBuf::from(part);
     let mut spool = BufWriter::new(
@@ -116,7 +133,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     })
     .await?;
     let file = spool.into_inner().map_err(|e| CliError::file(&part, e))?;
-    write_npz(&args.output, file, &received, args.first_index)?;
+    write_npz(output, file, &received, args.first_index)?;
     std::fs::remove_file(&part).map_err(|e| CliError::file(&part, e))?;
     let weights = received.summary.weights.clone().unwrap_or_default();
     if args.json.write(&summary_json(&received))? {
@@ -147,6 +164,28 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         eprintln!("warning: {}", weights.warning);
     }
     Ok(())
+}
+
+/// The count asked for; zero for none.
+fn count(args: &Args) -> u64 {
+    args.count.unwrap_or(if args.target_effective_samples > 0.0 { 0 } else { 10_000 })
+}
+
+/// Has the samples kept on the server.
+async fn store(clients: &mut Clients, args: &Args) -> Result<(), CliError> {
+    let task = v1::SamplingTask {
+        model: resource("models", &args.model),
+        temperature: args.temperature.unwrap_or(0.0),
+        method: args.method.of_stored()?.into(),
+        seed: args.seed,
+        first_index: args.first_index,
+        count: count(args),
+        target_effective_samples: args.target_effective_samples,
+        least_effective_fraction: args.least_effective_fraction,
+        dataset_id: args.dataset_id.clone().unwrap_or_default(),
+        system: args.system.as_deref().map(|name| resource("systems", name)).unwrap_or_default(),
+    };
+    submit(clients, Task::Sampling(task), args.wait, &args.json).await
 }
 
 /// Reads a stream to its end; positions go to `keep` as they come.

@@ -220,6 +220,13 @@ fn frames_of(path: &Path, wanted: Option<f64>) -> Result<(Array, Option<f64>), C
     if path.extension().is_none_or(|extension| extension != "npz") {
         return Ok((Array { numbers, shape }, None));
     }
+    if read_npz(path, "log_weights")?.is_some() {
+        return Err(CliError::file(
+            path,
+            "its frames are weighted samples of a model, which would be taken for frames that are distributed as the system's \
+             are; draw frames by their weights first, and leave the weights out of the file",
+        ));
+    }
     let said = match read_npz(path, "temperature_K")? {
         Some(array) => array.numbers,
         None => read_npz(path, "temperatures")?.map(|array| array.numbers).unwrap_or_default(),

@@ -74,6 +74,23 @@ pub fn rows(
     Err(FieldError::invalid(field, format!("its shape is {shape:?}; the system needs {expected}")))
 }
 
+/// [`rows`] of which every number is finite.
+pub fn finite_rows(
+    field: &str,
+    array: Option<&Array>,
+    dimension: usize,
+    atoms: Option<usize>,
+) -> Result<Vec<f64>, FieldError> {
+    let numbers = rows(field, array, dimension, atoms)?;
+    match numbers.iter().enumerate().find(|(_, x)| !x.is_finite()) {
+        None => Ok(numbers),
+        Some((i, x)) => {
+            let reason = format!("configuration {} holds {x}; all must be finite", i / dimension.max(1));
+            Err(FieldError::invalid(field, reason))
+        }
+    }
+}
+
 /// An encoding that exists.
 pub fn check_encoding(encoding: i32) -> Result<ArrayEncoding, FieldError> {
     match ArrayEncoding::try_from(encoding) {

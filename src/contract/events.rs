@@ -1,7 +1,7 @@
 //! Events of jobs. The database keeps them encoded, without their sequence number and time.
 
 use super::v1::{JobEvent, JobState, TrainingProgress, job_event::Event};
-use super::{SimulationReport, simulation_progress, weight_summary};
+use super::{SamplingReport, SimulationReport, sampling_progress, simulation_progress, weight_summary};
 use crate::train::Progress;
 use prost::Message;
 
@@ -63,6 +63,13 @@ pub fn simulation_message(report: &SimulationReport) -> (Vec<u8>, Vec<u8>) {
     let message = simulation_progress(report);
     let alone = message.encode_to_vec();
     (encode(Event::Simulation(message)), alone)
+}
+
+/// The event, and the message on its own, of a sampling job's progress.
+pub fn sampling_message(report: &SamplingReport) -> (Vec<u8>, Vec<u8>) {
+    let message = sampling_progress(report);
+    let alone = message.encode_to_vec();
+    (encode(Event::Sampling(message)), alone)
 }
 
 /// A stored event as it is sent.

@@ -8,6 +8,7 @@ mod errors;
 mod events;
 mod names;
 mod plan;
+mod sampling;
 mod simulation;
 mod variables;
 mod weights;
@@ -24,14 +25,16 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 /// The domain of every google.rpc.ErrorInfo.
 pub const ERROR_DOMAIN: &str = "boltzflow.dev";
 
-pub use arrays::{array, check_encoding, numbers, rows};
+pub use arrays::{array, check_encoding, finite_rows, numbers, rows};
 pub use energy::{analytic_message, energy_unit, system_definition};
 pub use errors::FieldError;
 pub use events::{
-    checkpoint_event, encode_state_event, job_event, message_event, progress_message, simulation_message, state_message,
+    checkpoint_event, encode_state_event, job_event, message_event, progress_message, sampling_message,
+    simulation_message, state_message,
 };
 pub use names::{check_id, id_of, page_size, timestamp};
 pub use plan::{chosen_recipe, training_plan, training_task};
+pub use sampling::{SamplingReport, method_message, sampling_progress};
 pub use simulation::{SimulationReport, simulation_plan, simulation_progress, simulation_task};
 pub use variables::{collective_variable, variable_message};
 pub use weights::{card_message, coverage, estimate, weight_summary, weights_of};

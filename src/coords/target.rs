@@ -135,6 +135,11 @@ impl ReducedTarget {
         (y, ladj)
     }
 
+    /// Whether the target has a density at each of n flow coordinates y (n, d): whether they are in their domain.
+    pub fn has_density(&self, y: &[f64]) -> Vec<bool> {
+        self.to_positions(y).1.into_iter().map(f64::is_finite).collect()
+    }
+
     fn to_positions(&self, y: &[f64]) -> (Vec<f64>, Vec<f64>) {
         let (d, dx) = (self.dimension(), self.coordinates.position_dimension());
         let n = y.len() / d;

@@ -4,6 +4,8 @@
 //! for a batch that they share (`shared_batches`), training for one step, and samplers go first.
 
 mod annealed;
+mod background;
+mod density;
 mod device_slot;
 mod difference;
 mod ends;
@@ -20,6 +22,7 @@ mod shared_batches;
 mod source;
 
 pub use annealed::AnnealedRequest;
+pub use density::{Densities, DensityRequest};
 pub use device_slot::{DeviceSlot, Priority, SlotGuard};
 pub use difference::{DifferenceItem, DifferenceRequest, EndPoint, EndReport};
 pub use estimation::{EstimateItem, EstimateRequest, TemperatureEstimate};

@@ -160,23 +160,7 @@ impl Engine {
         method: Option<Method>,
         least: Option<f64>,
     ) -> Result<(Method, Option<MethodChoice>), StreamError> {
-        let only = match method {
-            Some(method) => Some(method),
-            // All are the same there.
-            None if temperature == model.generator.temperature() => Some(Method::Reweighting),
-            None => None,
-        };
-        if let (Some(method), None) = (only, least) {
-            return Ok((method, None));
-        }
-        let choice = model.choose_method(temperature, only, |key, count| self.draw(outlet, model, key, 0, count))?;
-        let effective_fraction = choice.effective_fraction();
-        match least {
-            Some(least) if effective_fraction < least => {
-                Err(StreamError::Uncovered { temperature, effective_fraction, least })
-            }
-            _ => Ok((choice.method, only.is_none().then_some(choice))),
-        }
+        method_from(model, temperature, method, least, |key, count| self.draw(outlet, model, key, 0, count))
     }
 
     /// Forces (n, D) of a batch, a turn of the device at a time.
@@ -199,5 +183,32 @@ impl Engine {
             f.iter_mut().for_each(|f| *f = -*f);
         }
         Ok(forces)
+    }
+}
+
+/// [`Engine::method_for`] with the pilot's samples from anywhere: `draw` gives those of a key from index 0 on, so many.
+pub(super) fn method_from(
+    model: &LoadedModel,
+    temperature: f64,
+    method: Option<Method>,
+    least: Option<f64>,
+    draw: impl FnMut(&SampleKey, usize) -> Result<WeightedBatch, StreamError>,
+) -> Result<(Method, Option<MethodChoice>), StreamError> {
+    let only = match method {
+        Some(method) => Some(method),
+        // All are the same there.
+        None if temperature == model.generator.temperature() => Some(Method::Reweighting),
+        None => None,
+    };
+    if let (Some(method), None) = (only, least) {
+        return Ok((method, None));
+    }
+    let choice = model.choose_method(temperature, only, draw)?;
+    let effective_fraction = choice.effective_fraction();
+    match least {
+        Some(least) if effective_fraction < least => {
+            Err(StreamError::Uncovered { temperature, effective_fraction, least })
+        }
+        _ => Ok((choice.method, only.is_none().then_some(choice))),
     }
 }

@@ -33,7 +33,7 @@ impl Pace {
     }
 
     /// Small batches say little about large ones: they count by their size.
-    fn learn(&self, rows: usize, seconds: f64) {
+    pub(super) fn learn(&self, rows: usize, seconds: f64) {
         let rate = rows as f64 / seconds.max(1e-9);
         let share = 0.3 * (rows as f64 / FIRST as f64).min(1.0);
         let mut pace = self.0.lock().unwrap_or_else(PoisonError::into_inner);

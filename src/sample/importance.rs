@@ -210,8 +210,8 @@ impl Generator {
         is_scaled.then(|| self.latent_temperature(key))
     }
 
-    /// log p_τ(x) (n) of positions x (n, D): the density that [`Generator::draw`] samples from. Of a model with auxiliary
-    /// variables it is log p_τ(x, a) − log N(a) of one a, drawn as a function of x.
+    /// log p_τ(x) (n) of positions x (n, D): the density that [`Generator::draw`] samples from; −∞ outside of the coordinates'
+    /// domain. Of a model with auxiliary variables it is log p_τ(x, a) − log N(a) of one a, drawn as a function of x.
     pub fn log_prob(&self, key: &SampleKey, positions: &[f64]) -> Result<Vec<f64>, SampleError> {
         let tau = self.latent_temperature(key);
         let d = self.target.dimension();
@@ -226,7 +226,11 @@ impl Generator {
         }
         let (latents, flow_ladj) = self.flow.apply_rows(&coordinates, Tau::One(tau), Direction::Inverse)?;
         let log_q = latents.chunks_exact(d).map(|z| self.flow.prior().log_prob(z, tau));
-        Ok(log_q.zip(flow_ladj).zip(ladj).map(|((q, f), c)| q + f - c).collect())
+        let log_p = log_q.zip(flow_ladj).zip(ladj).map(|((q, f), c)| q + f - c);
+        let inside = self.target.has_density(&coordinates);
+        // Where atoms coincide nothing has a number.
+        let is_density = |(log_p, inside): &(f64, bool)| *inside && !log_p.is_nan();
+        Ok(log_p.zip(inside).map(|found| if is_density(&found) { found.0 } else { f64::NEG_INFINITY }).collect())
     }
 }
 

@@ -15,7 +15,8 @@ pub(super) const PILOT_SEED: u64 = 0x70_69_6c_6f_74;
 pub const TRIAL_SEED: u64 = 0x74_72_69_61_6c;
 
 /// How a temperature is reached. At the one trained at all are the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Method {
     /// Samples of the nearest temperature that was trained at, weighted to the one asked for.
     Reweighting,

@@ -3,7 +3,7 @@
 use super::run_job::{Ended, failure, unreadable};
 use super::worker::Scheduler;
 use crate::flow::TemperatureRange;
-use crate::store::{DatasetDocument, ResourceKind, StoreError};
+use crate::store::{DatasetDocument, ResourceKind, StoreError, WeightedFrames};
 
 /// A dataset's frames.
 pub(super) struct Frames {
@@ -14,7 +14,7 @@ pub(super) struct Frames {
     pub document: DatasetDocument,
 }
 
-/// The frames of a dataset, and what is known of them.
+/// The frames of a dataset, and what is known of them: of a model's samples those that have a weight, without it.
 pub(super) async fn load_frames(scheduler: &Scheduler, id: &str) -> Result<Frames, Ended> {
     let what = format!("dataset '{id}'");
     let damaged = |reason: String| failure(tonic::Code::DataLoss, "DAMAGED_ARTIFACT", format!("{what}: {reason}"));
@@ -32,11 +32,22 @@ pub(super) async fn load_frames(scheduler: &Scheduler, id: &str) -> Result<Frame
         }
         Ok(bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect::<Vec<f64>>())
     };
-    let positions = read(&document.artifact, document.dimension as u64).await?;
-    let table = match &document.simulated {
-        Some(simulated) => Some(read(&simulated.table, 2).await?),
+    let mut positions = read(&document.artifact, document.dimension as u64).await?;
+    let mut table = match document.table() {
+        Some((path, columns)) => Some(read(path, columns as u64).await?),
         None => None,
     };
+    if let Some(weights) = table.take_if(|_| document.weighted.is_some()) {
+        // A sample without weight may have positions that are no numbers.
+        let log_weights = weights.iter().step_by(WeightedFrames::COLUMNS);
+        let rows = positions.chunks_exact(document.dimension.max(1));
+        let of_weight = rows.zip(log_weights).filter(|(_, log_w)| log_w.is_finite());
+        positions = of_weight.flat_map(|(row, _)| row.iter().copied()).collect();
+        if positions.is_empty() {
+            let reason = format!("{what}: no frame has a weight; the model does not cover the temperature");
+            return Err(failure(tonic::Code::FailedPrecondition, "UNSUITABLE_SYSTEM", reason));
+        }
+    }
     Ok(Frames { positions, table, document })
 }
 

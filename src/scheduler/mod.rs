@@ -2,10 +2,13 @@
 //!
 //! A job is taken with a lease, which the worker renews while the job runs on a thread of its own. Checkpoints and
 //! events are written under the lease's epoch: a worker that lost its lease can change nothing. `run_job` is what all jobs
-//! have in common; `train_job` and `simulate_job` are the two kinds, `data` the frames that they work with.
+//! have in common; `train_job`, `simulate_job` and `sample_job` are the three kinds, `data` the frames that they work with,
+//! `kept_frames` those that they make.
 
 mod data;
+mod kept_frames;
 mod run_job;
+mod sample_job;
 mod simulate_job;
 mod train_job;
 mod worker;

@@ -1,5 +1,6 @@
 //! Running one job on its own thread, its lease renewed beside it, and writing what it ended with.
 
+use super::sample_job::sample;
 use super::simulate_job::simulate;
 use super::train_job::train;
 use super::worker::{Scheduler, millis};
@@ -82,6 +83,7 @@ pub(super) async fn run_job(scheduler: &Scheduler, claim: Claim) -> Result<JobEn
         match &claim.job.spec {
             JobSpec::Training(job) => train(scheduler, &claim, job, Arc::clone(&directive)).await,
             JobSpec::Simulation(job) => simulate(scheduler, &claim, job, Arc::clone(&directive)).await,
+            JobSpec::Sampling(job) => sample(scheduler, &claim, job, Arc::clone(&directive)).await,
         }
     };
     tokio::pin!(work);
@@ -130,7 +132,9 @@ pub(super) fn failure(code: tonic::Code, reason: &str, message: impl Into<String
 /// What a file that cannot be read means: lost for good, or not to be had now.
 pub(super) fn unreadable(what: &str, error: &ArtifactsError) -> Ended {
     match error {
-        ArtifactsError::Missing(_) => failure(tonic::Code::DataLoss, "DAMAGED_ARTIFACT", format!("{what}: {error}")),
+        ArtifactsError::Missing(_) | ArtifactsError::CutShort(_) => {
+            failure(tonic::Code::DataLoss, "DAMAGED_ARTIFACT", format!("{what}: {error}"))
+        }
         _ => Ended::Deferred(format!("{what} could not be read: {error}")),
     }
 }

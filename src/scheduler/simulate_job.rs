@@ -1,11 +1,12 @@
 //! Simulation jobs.
 //!
-//! Frames are kept in files as they come, one pair of them between two checkpoints: positions, and temperature and energy of
-//! each. A checkpoint names the files that belong to it and has the simulation's snapshot; so one that is taken up again
-//! goes on bit for bit, and its frames are those of a run that was never interrupted. In the end the files become one.
+//! Frames are kept in files as they come, with the temperature and energy of each. A checkpoint names the files and has the
+//! simulation's snapshot; so one that is taken up again goes on bit for bit, and its frames are those of a run that was never
+//! interrupted.
 
 use super::data::{Frames, load_frames};
-use super::run_job::{CANCEL, CONTINUE, Ended, Keeper, checkpoint_of, failure, hex_digest, system_of};
+use super::kept_frames::KeptFrames;
+use super::run_job::{CANCEL, CONTINUE, Ended, Keeper, checkpoint_of, failure, system_of};
 use super::worker::Scheduler;
 use crate::contract::{SimulationReport, simulation_message};
 use crate::energy::{EnergyError, System, own_start};
@@ -15,7 +16,6 @@ use crate::simulate::{
     SnapshotError, Summary,
 };
 use crate::store::{ArtifactsError, Claim, DatasetDocument, NewResource, ResourceKind, SimulatedFrames, SimulationJob};
-use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -60,7 +60,10 @@ enum Stop {
 
 impl From<ArtifactsError> for Stop {
     fn from(error: ArtifactsError) -> Self {
-        Self::NotKept(error.to_string())
+        match error {
+            ArtifactsError::Missing(_) | ArtifactsError::CutShort(_) => Self::Checkpoint(error.to_string()),
+            _ => Self::NotKept(error.to_string()),
+        }
     }
 }
 
@@ -157,18 +160,10 @@ fn latest_of_each(frames: Frames, plan: &SimulationPlan) -> Vec<f64> {
     starts
 }
 
-/// Files of frames.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-struct Kept {
-    positions: String,
-    table: String,
-}
-
 /// What a checkpoint has besides the simulation's snapshot.
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 struct Header {
-    kept: Vec<Kept>,
-    frames: u64,
+    frames: KeptFrames,
     seconds: f64,
 }
 
@@ -179,9 +174,6 @@ struct Run {
     /// Of its own: those that all share are for others, when a step is long.
     threads: rayon::ThreadPool,
     header: Header,
-    /// Frames since the last checkpoint, as bytes: positions, and (temperature, energy).
-    positions: Vec<u8>,
-    table: Vec<u8>,
     begun: Instant,
     /// Where the speed is measured from: steps in this attempt and phase.
     mark: (Phase, u64, Instant),
@@ -193,7 +185,7 @@ impl Run {
         let threads = threads.map_err(|e| Stop::NotKept(format!("its threads could not be started: {e}")))?;
         let begun = Instant::now();
         let mark = (simulation.phase(), simulation.step(), begun);
-        Ok(Self { keeper, simulation, threads, header, positions: Vec::new(), table: Vec::new(), begun, mark })
+        Ok(Self { keeper, simulation, threads, header, begun, mark })
     }
 
     fn begin(keeper: Keeper, spec: &SimulationJob, system: &System, starts: Option<Vec<f64>>) -> Result<Self, Stop> {
@@ -217,7 +209,7 @@ impl Run {
         let header: Header = serde_json::from_slice(header).map_err(|e| Stop::Checkpoint(e.to_string()))?;
         let simulation = Simulation::restore(snapshot, system.clone())?;
         let run = Self::new(keeper, simulation, header)?;
-        run.keeper.note(format!("resumed with {} frames from a checkpoint", run.header.frames));
+        run.keeper.note(format!("resumed with {} frames from a checkpoint", run.header.frames.count()));
         Ok(run)
     }
 
@@ -258,8 +250,7 @@ impl Run {
                 self.report(&progress);
                 reported = Instant::now();
             }
-            let held = self.positions.len() + self.table.len();
-            if phase == Phase::Finished || checked.elapsed() >= CHECKPOINT || held > MOST_HELD {
+            if phase == Phase::Finished || checked.elapsed() >= CHECKPOINT || self.header.frames.held() > MOST_HELD {
                 self.checkpoint()?;
                 checked = Instant::now();
             }
@@ -270,14 +261,11 @@ impl Run {
     }
 
     fn take(&mut self, frames: &Saved) {
-        self.positions.extend(frames.positions.iter().flat_map(|x| x.to_le_bytes()));
         let temperatures = self.simulation.temperatures();
         let walkers = (frames.energies.len() / temperatures.len().max(1)).max(1);
         let of_row = |row: usize| temperatures.get(row / walkers).copied().unwrap_or(0.0);
-        for (row, energy) in frames.energies.iter().enumerate() {
-            self.table.extend([of_row(row), *energy].iter().flat_map(|x| x.to_le_bytes()));
-        }
-        self.header.frames += frames.energies.len() as u64;
+        let table = frames.energies.iter().enumerate().flat_map(|(row, energy)| [of_row(row), *energy]);
+        self.header.frames.add(frames.energies.len(), &frames.positions, table);
     }
 
     /// A block of the simulation. Where a step is long, others have the device beside it, and it is given up when the job is
@@ -327,7 +315,7 @@ impl Run {
         let report = SimulationReport {
             progress,
             summary: &summary,
-            frames: self.header.frames,
+            frames: self.header.frames.count(),
             steps_per_second: per_second * replicas,
             seconds: self.seconds(),
             seconds_left: if per_second > 0.0 { left / per_second } else { 0.0 },
@@ -338,18 +326,8 @@ impl Run {
 
     fn checkpoint(&mut self) -> Result<(), Stop> {
         let Keeper { artifacts, lease, runtime, .. } = &self.keeper;
-        let seconds = self.seconds();
-        if !self.positions.is_empty() {
-            let name = |what: &str| format!("jobs/{}/e{}/{}.{what}", lease.job, lease.epoch, self.header.kept.len());
-            let kept = Kept { positions: name("positions"), table: name("table") };
-            let (positions, table) = (std::mem::take(&mut self.positions), std::mem::take(&mut self.table));
-            runtime.block_on(async {
-                artifacts.put(&kept.positions, positions).await?;
-                artifacts.put(&kept.table, table).await
-            })?;
-            self.header.kept.push(kept);
-        }
-        let header = Header { kept: self.header.kept.clone(), frames: self.header.frames, seconds };
+        runtime.block_on(self.header.frames.flush(artifacts, lease))?;
+        let header = Header { frames: self.header.frames.clone(), seconds: self.seconds() };
         let header = serde_json::to_vec(&header).map_err(|e| Stop::NotKept(e.to_string()))?;
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
         bytes.extend(header);
@@ -365,26 +343,27 @@ impl Run {
         let runtime = &self.keeper.runtime;
         let path = |what: &str| format!("datasets/{id}/{job}-e{}.{what}", self.keeper.lease.epoch);
         let (artifact, table) = (path("f64"), path("table"));
-        let digest = runtime.block_on(self.join(&artifact, |kept| &kept.positions, |_| {}))?;
+        let (artifacts, frames) = (&self.keeper.artifacts, &self.header.frames);
+        let bytes = |numbers: usize| frames.count().saturating_mul(8 * numbers as u64);
+        let all = bytes(system.dimension());
+        let digest = runtime.block_on(frames.join_positions(artifacts, &artifact, all, |_| Ok::<_, Stop>(())))?;
         let (mut least, mut mean, mut greatest, mut n) = (f64::INFINITY, 0.0, f64::NEG_INFINITY, 0.0);
-        runtime.block_on(self.join(
-            &table,
-            |kept| &kept.table,
-            |bytes| {
-                for energy in bytes.as_chunks::<8>().0.iter().skip(1).step_by(2).map(|b| f64::from_le_bytes(*b)) {
-                    n += 1.0;
-                    mean += energy / n - mean / n;
-                    (least, greatest) = (energy.min(least), energy.max(greatest));
-                }
-            },
-        ))?;
+        let see = |bytes: &[u8]| {
+            for energy in bytes.as_chunks::<8>().0.iter().skip(1).step_by(2).map(|b| f64::from_le_bytes(*b)) {
+                n += 1.0;
+                mean += energy / n - mean / n;
+                (least, greatest) = (energy.min(least), energy.max(greatest));
+            }
+            Ok::<_, Stop>(())
+        };
+        runtime.block_on(frames.join_table(artifacts, &table, bytes(SimulatedFrames::COLUMNS), see))?;
         let warnings = warnings(&summary, self.simulation.plan().walkers);
         warnings.iter().for_each(|warning| self.keeper.note(warning.clone()));
         Ok(DatasetDocument {
             display_name: String::new(),
             labels: Default::default(),
             temperature: if let [only] = temperatures[..] { only } else { 0.0 },
-            frames: self.header.frames,
+            frames: self.header.frames.count(),
             dimension: system.dimension(),
             digest,
             artifact,
@@ -394,23 +373,8 @@ impl Run {
             energy_digest: system.digest().to_string(),
             warnings,
             simulated: Some(SimulatedFrames { job: job.to_string(), temperatures, table }),
+            weighted: None,
         })
-    }
-
-    /// Writes the files that `of` names one after the other into one; the answer is the hash of what is in it.
-    async fn join(&self, path: &str, of: fn(&Kept) -> &String, mut see: impl FnMut(&[u8])) -> Result<String, Stop> {
-        let artifacts = &self.keeper.artifacts;
-        let mut writer = artifacts.writer(path).await?;
-        let mut hash = Sha256::new();
-        for kept in &self.header.kept {
-            let bytes = artifacts.get(of(kept)).await?;
-            hash.update(&bytes);
-            see(&bytes);
-            writer.wait_for_capacity(2).await.map_err(ArtifactsError::from)?;
-            writer.write(&bytes);
-        }
-        writer.finish().await.map_err(ArtifactsError::from)?;
-        Ok(hex_digest(hash))
     }
 }
 

@@ -26,6 +26,11 @@ pub(super) async fn train(scheduler: &Scheduler, claim: &Claim, spec: &TrainingJ
     let data = match &spec.dataset {
         None => None,
         Some(id) => match load_frames(scheduler, id).await {
+            Ok(frames) if frames.document.weighted.is_some() => {
+                let reason =
+                    format!("dataset '{id}': its frames are weighted samples of a model, which are not trained on");
+                return failure(tonic::Code::InvalidArgument, "INVALID_FIELD", reason);
+            }
             Ok(frames) => {
                 notes.extend(frames.document.warnings.iter().map(|w| format!("{id}: {w}")));
                 Some(training_data(id, frames, &spec.plan, system.dimension(), &mut notes))

@@ -32,7 +32,7 @@ pub struct Limits {
     pub streams: usize,
     /// How long a stream waits for a client that does not read.
     pub stall: Duration,
-    /// Uploads, downloads and energy evaluations at a time.
+    /// Uploads, downloads and evaluations at a time.
     pub transfers: usize,
     /// Jobs that wait or run.
     pub unfinished_jobs: u64,

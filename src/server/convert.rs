@@ -3,13 +3,14 @@
 use super::errors::ApiError;
 use crate::contract::v1;
 use crate::contract::{
-    analytic_message, card_message, energy_unit, simulation_task, state_message, timestamp, training_task,
+    analytic_message, card_message, energy_unit, method_message, simulation_task, state_message, timestamp,
+    training_task,
 };
 use crate::energy::SystemDefinition;
 use crate::energy::analytic::AnalyticPotential;
 use crate::store::{
-    DatasetDocument, JobRecord, JobSpec, JobState, ModelDocument, Resource, ResourceKind, StoreError, SystemDocument,
-    SystemFacts,
+    DatasetDocument, JobRecord, JobSpec, JobState, ModelDocument, Resource, ResourceKind, SamplingJob, StoreError,
+    SystemDocument, SystemFacts, WeightedFrames,
 };
 use prost::Message;
 
@@ -63,6 +64,7 @@ pub(super) fn built_in_system(id: &str, potential: &AnalyticPotential, facts_of:
 
 pub(super) fn dataset(resource: &Resource) -> Result<v1::Dataset, ApiError> {
     let document: DatasetDocument = resource.read()?;
+    let job = document.job().map(|id| format!("jobs/{id}")).unwrap_or_default();
     Ok(v1::Dataset {
         name: name(ResourceKind::Dataset, &resource.id),
         system: name(ResourceKind::System, resource.system.as_deref().unwrap_or_default()),
@@ -78,9 +80,40 @@ pub(super) fn dataset(resource: &Resource) -> Result<v1::Dataset, ApiError> {
         energy_max: document.energy_max,
         energy_digest: document.energy_digest,
         warnings: document.warnings,
-        job: document.simulated.as_ref().map(|s| format!("jobs/{}", s.job)).unwrap_or_default(),
+        job,
         temperatures: document.simulated.map(|s| s.temperatures).unwrap_or_default(),
+        weighted: document.weighted.map(|weighted| weighted_frames(weighted, &resource.id)).transpose()?,
     })
+}
+
+fn weighted_frames(frames: WeightedFrames, dataset: &str) -> Result<v1::WeightedFrames, ApiError> {
+    let damaged = |e| StoreError::Damaged(format!("the weights of dataset '{dataset}': {e}"));
+    Ok(v1::WeightedFrames {
+        model: name(ResourceKind::Model, &frames.model),
+        model_digest: frames.model_digest,
+        method: method_message(frames.method).into(),
+        seed: frames.seed,
+        first_index: frames.first_index,
+        coordinates: frames.coordinates,
+        precision: frames.precision,
+        weights: Some(v1::WeightSummary::decode(frames.weights.as_slice()).map_err(damaged)?),
+    })
+}
+
+/// The message of a sampling job, with nothing left out but the method that a pilot chooses.
+fn sampling_task(job: &SamplingJob) -> v1::SamplingTask {
+    v1::SamplingTask {
+        model: name(ResourceKind::Model, &job.model),
+        temperature: job.temperature,
+        method: job.method.map_or(v1::SamplingMethod::Auto, method_message).into(),
+        seed: job.seed,
+        first_index: job.first_index,
+        count: job.count,
+        target_effective_samples: job.target_effective_samples.unwrap_or(0.0),
+        least_effective_fraction: job.least_effective_fraction.unwrap_or(0.0),
+        dataset_id: job.dataset_id.clone(),
+        system: name(ResourceKind::System, &job.system),
+    }
 }
 
 pub(super) fn model(resource: &Resource) -> Result<v1::Model, ApiError> {
@@ -123,6 +156,12 @@ pub(super) fn job(record: &JobRecord) -> Result<v1::Job, ApiError> {
                 &job.dataset_id,
             ))),
             simulation_progress: progress.map(v1::SimulationProgress::decode).transpose().map_err(damaged)?,
+            dataset: made,
+            ..v1::Job::default()
+        },
+        JobSpec::Sampling(job) => v1::Job {
+            task: Some(v1::job::Task::Sampling(sampling_task(job))),
+            sampling_progress: progress.map(v1::SamplingProgress::decode).transpose().map_err(damaged)?,
             dataset: made,
             ..v1::Job::default()
         },

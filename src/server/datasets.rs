@@ -2,12 +2,12 @@
 
 use super::app::{App, OWNER, check_notes, chosen_id, clean, request_key};
 use super::convert;
+use super::download::download;
 use super::errors::ApiError;
 use super::pages::{next_token, read_page};
-use super::reply::Reply;
 use crate::contract::v1;
 use crate::contract::v1::dataset_service_server::DatasetService;
-use crate::contract::{FieldError, array, check_encoding, id_of, rows};
+use crate::contract::{FieldError, id_of, rows};
 use crate::energy::System;
 use crate::engine::Priority;
 use crate::scheduler::load_system;
@@ -16,9 +16,6 @@ use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-
-/// Bytes of frames in a message of a download.
-const CHUNK_BYTES: u64 = 1 << 20;
 
 /// Energies more than this many kT per degree of freedom above the lowest look like a wrong unit.
 const SUSPICIOUS: f64 = 100.0;
@@ -156,6 +153,7 @@ impl Datasets {
             energy_digest: intake.system.digest().to_string(),
             warnings,
             simulated: None,
+            weighted: None,
         };
         let document = serde_json::to_string(&document).map_err(|e| ApiError::Internal(e.to_string()))?;
         let new = NewResource {
@@ -207,66 +205,6 @@ impl Datasets {
         }
         Ok(intake)
     }
-
-    async fn download(
-        &self,
-        request: v1::DownloadDatasetRequest,
-    ) -> Result<ReceiverStream<Result<v1::DownloadDatasetResponse, Status>>, ApiError> {
-        let id = id_of("name", "datasets", &request.name)?;
-        let encoding = check_encoding(request.encoding)?;
-        let resource = self.app.store.get_resource(ResourceKind::Dataset, id).await?;
-        let document: DatasetDocument = resource.read()?;
-        let index = |field: &'static str, value: i64| {
-            u64::try_from(value).map_err(|_| FieldError::invalid(field, format!("{value} is negative")))
-        };
-        let first = index("first_frame", request.first_frame)?;
-        let count = index("count", request.count)?;
-        if first > document.frames {
-            let reason = format!("the dataset has {} frames", document.frames);
-            return Err(FieldError::invalid("first_frame", reason).into());
-        }
-        let end = if count == 0 { document.frames } else { first.saturating_add(count).min(document.frames) };
-        let system_id = resource.system.clone().unwrap_or_default();
-        let system = load_system(self.app.store.as_ref(), &system_id).await?;
-        let permit = self.app.transfer().await?;
-        let artifacts = self.app.artifacts.clone();
-        Ok(Reply::stream(self.app.limits.stall, async move |mut reply| {
-            let _permit = permit;
-            let width = 8 * document.dimension.max(1) as u64;
-            let step = (CHUNK_BYTES / width).max(1);
-            let mut frame = first;
-            while frame < end {
-                let n = step.min(end - frame);
-                let bytes = match artifacts.get_range(&document.artifact, frame * width..(frame + n) * width).await {
-                    Ok(bytes) => bytes,
-                    Err(e) => return reply.fail(e.into()),
-                };
-                let numbers: Vec<f64> = bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
-                let positions = Some(array(numbers, &system.shape(n as usize), v1::DataType::Float64, encoding));
-                let mut message = v1::DownloadDatasetResponse {
-                    first_frame: frame as i64,
-                    positions,
-                    ..v1::DownloadDatasetResponse::default()
-                };
-                if let Some(simulated) = &document.simulated {
-                    let bytes = match artifacts.get_range(&simulated.table, frame * 16..(frame + n) * 16).await {
-                        Ok(bytes) => bytes,
-                        Err(e) => return reply.fail(e.into()),
-                    };
-                    let column = |k: usize| {
-                        let numbers = bytes.as_chunks::<8>().0.iter().skip(k).step_by(2);
-                        let numbers: Vec<f64> = numbers.map(|b| f64::from_le_bytes(*b)).collect();
-                        Some(array(numbers, &[n as usize], v1::DataType::Float64, encoding))
-                    };
-                    (message.temperatures, message.energies) = (column(0), column(1));
-                }
-                let Some(open) = reply.send(message).await else { return };
-                reply = open;
-                frame += n;
-            }
-            reply.finish();
-        }))
-    }
 }
 
 #[tonic::async_trait]
@@ -309,8 +247,8 @@ impl DatasetService for Datasets {
         let deleted = self.app.store.delete_resource(ResourceKind::Dataset, id).await?;
         let document: DatasetDocument = deleted.read()?;
         self.app.artifacts.delete(&document.artifact).await?;
-        if let Some(simulated) = &document.simulated {
-            self.app.artifacts.delete(&simulated.table).await?;
+        if let Some((table, _)) = document.table() {
+            self.app.artifacts.delete(table).await?;
         }
         Ok(Response::new(v1::DeleteDatasetResponse {}))
     }
@@ -319,6 +257,6 @@ impl DatasetService for Datasets {
         &self,
         request: Request<v1::DownloadDatasetRequest>,
     ) -> Result<Response<Self::DownloadDatasetStream>, Status> {
-        Ok(Response::new(self.download(request.into_inner()).await?))
+        Ok(Response::new(download(&self.app, request.into_inner()).await?))
     }
 }

@@ -4,13 +4,12 @@ use super::app::App;
 use super::errors::ApiError;
 use super::free_energy::{requested_replicates, requested_target};
 use super::sampling::{
-    cause_message, check_method, method_message, requested_duration, requested_method, requested_temperature,
-    stream_status,
+    cause_message, check_method, requested_duration, requested_method, requested_temperature, stream_status,
 };
 use crate::contract::v1;
 use crate::contract::v1::estimate_free_energy_difference_request::{EndPoint as EndMessage, end_point::Kind};
 use crate::contract::v1::estimate_free_energy_difference_response::{Result as ResultMessage, Samples};
-use crate::contract::{FieldError, coverage, estimate, id_of, weight_summary, weights_of};
+use crate::contract::{FieldError, coverage, estimate, id_of, method_message, weight_summary, weights_of};
 use crate::coords::Measure;
 use crate::engine::{DifferenceItem, DifferenceRequest, EndPoint, EndReport, Frames, StreamError};
 use crate::scheduler::load_system;

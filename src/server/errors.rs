@@ -65,6 +65,8 @@ pub(super) enum ApiError {
     /// Frames that cannot be used for what was asked.
     #[error("{0}")]
     Frames(FramesError),
+    #[error("first_frame: it is {first}, and the dataset has {frames} frames, counted from 0")]
+    NoSuchFrame { first: u64, frames: u64 },
     #[error("{0}")]
     Damaged(String),
     #[error("{0} is not implemented yet")]
@@ -169,7 +171,9 @@ impl ApiError {
             Self::Engine(EngineError::Artifacts { source: ArtifactsError::Missing(_), .. })
             | Self::Engine(EngineError::Damaged { .. })
             | Self::Damaged(_)
-            | Self::Artifacts(ArtifactsError::Missing(_)) => Shape::new(Code::DataLoss, "DAMAGED_ARTIFACT"),
+            | Self::Artifacts(ArtifactsError::Missing(_) | ArtifactsError::CutShort(_)) => {
+                Shape::new(Code::DataLoss, "DAMAGED_ARTIFACT")
+            }
             Self::Engine(EngineError::Artifacts { .. }) | Self::Artifacts(_) => {
                 Shape::new(Code::Unavailable, "STORE_UNAVAILABLE").retry(SOON)
             }
@@ -201,6 +205,7 @@ impl ApiError {
             Self::Difference(_) | Self::Joint(_) | Self::Frames(_) => {
                 Shape::new(Code::FailedPrecondition, "UNSUITABLE_DATASET")
             }
+            Self::NoSuchFrame { .. } => Shape::new(Code::OutOfRange, "FRAME_OUT_OF_RANGE").field("first_frame"),
             Self::Draining => Shape::new(Code::Unavailable, "DRAINING").retry(SOON),
             Self::NotImplemented(_) => Shape::new(Code::Unimplemented, "NOT_IMPLEMENTED"),
             Self::Definition { field, error: EnergyError::Unsupported { .. } } => {

@@ -6,13 +6,14 @@ use super::errors::ApiError;
 use super::joint;
 use super::mbar;
 use super::sampling::{
-    MAX_SAMPLES, cause_message, check_method, method_message, requested_duration, requested_fraction, requested_method,
+    MAX_SAMPLES, cause_message, check_method, requested_duration, requested_fraction, requested_method,
     requested_temperature, stream_status,
 };
 use crate::contract::v1;
 use crate::contract::v1::free_energy_service_server::FreeEnergyService;
 use crate::contract::{
-    FieldError, collective_variable, coverage, energy_unit, estimate, id_of, variable_message, weights_of,
+    FieldError, collective_variable, coverage, energy_unit, estimate, id_of, method_message, variable_message,
+    weights_of,
 };
 use crate::energy::System;
 use crate::engine::{EstimateItem, EstimateRequest, JointRequest, LoadedModel, TemperatureEstimate};

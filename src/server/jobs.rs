@@ -48,8 +48,9 @@ impl Jobs {
         let spec = match job.task {
             Some(v1::job::Task::Training(task)) => JobSpec::Training(Box::new(self.training(task).await?)),
             Some(v1::job::Task::Simulation(task)) => JobSpec::Simulation(self.simulation(task).await?),
+            Some(v1::job::Task::Sampling(task)) => JobSpec::Sampling(self.sampling(task).await?),
             None => {
-                let reason = "it is missing; give a task, training or simulation";
+                let reason = "it is missing; give a task, training, simulation or sampling";
                 return Err(FieldError::invalid("job.training", reason).into());
             }
         };
@@ -74,6 +75,14 @@ impl Jobs {
             "" => None,
             name => Some(self.dataset("job.training.dataset", name, &system_id).await?),
         };
+        if let Some((id, DatasetDocument { weighted: Some(of), .. })) = &dataset {
+            let reason = format!(
+                "datasets/{id} has weighted samples of models/{}, which training would take for frames that are distributed as \
+                 the system's are; name frames of a simulation, or train without a dataset",
+                of.model
+            );
+            return Err(FieldError::invalid("job.training.dataset", reason).into());
+        }
         if let Some((id, document)) = &dataset
             && document.frames < FEWEST_FRAMES
         {
@@ -194,7 +203,7 @@ impl Jobs {
 }
 
 /// The name of what a job makes: as asked, or after the system.
-fn product_id(field: &'static str, asked: &str, system_id: &str) -> Result<String, ApiError> {
+pub(super) fn product_id(field: &'static str, asked: &str, system_id: &str) -> Result<String, ApiError> {
     let prefix: String = system_id.chars().take(40).collect();
     Ok(chosen_id(field, asked, prefix.trim_end_matches('-'))?)
 }

@@ -3,9 +3,9 @@
 use super::app::App;
 use super::errors::ApiError;
 use super::free_energy::response;
-use super::sampling::{method_message, stream_status};
+use super::sampling::stream_status;
 use crate::contract::v1;
-use crate::contract::{FieldError, array, estimate, id_of, weights_of};
+use crate::contract::{FieldError, array, estimate, id_of, method_message, weights_of};
 use crate::engine::{
     EstimateItem, Frames, FramesError, JointItem, JointRequest, JointState, LoadedModel, MOST_FRAMES, StreamError,
     UsedFrames,

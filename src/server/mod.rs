@@ -6,8 +6,10 @@ mod app;
 mod convert;
 mod datasets;
 mod difference;
+mod download;
 mod errors;
 mod free_energy;
+mod independent;
 mod instrument;
 mod jobs;
 mod joint;
@@ -18,6 +20,7 @@ mod plans;
 mod reply;
 mod run;
 mod sampling;
+mod sampling_task;
 mod systems;
 
 pub use app::Limits;

@@ -3,15 +3,19 @@
 use super::app::{App, OWNER, chosen_id, request_key};
 use super::convert;
 use super::errors::ApiError;
+use super::independent::independent_method;
 use super::pages::{next_token, read_page};
 use super::reply::Reply;
+use super::sampling::{check_method, requested_temperature, stream_error};
 use crate::contract::v1;
 use crate::contract::v1::model_service_server::ModelService;
-use crate::contract::{FieldError, id_of};
+use crate::contract::{FieldError, array, check_encoding, finite_rows, id_of, method_message};
+use crate::engine::{Densities, DensityRequest};
 use crate::sample::Generator;
 use crate::store::{Created, ModelDocument, NewResource, ResourceKind, StoreError};
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
+use std::sync::Arc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -71,6 +75,40 @@ impl Models {
             self.app.artifacts.delete(&path).await?;
         }
         convert::model(&created?.into_inner())
+    }
+
+    async fn log_prob(&self, request: v1::EvaluateLogProbRequest) -> Result<v1::EvaluateLogProbResponse, ApiError> {
+        let id = id_of("model", "models", &request.model)?;
+        let encoding = check_encoding(request.encoding)?;
+        let method = independent_method(request.method, "its samples come from no density that is known")?;
+        let permit = self.app.transfer().await?;
+        let model = self.app.engine.models.get(id).await?;
+        check_method(method, &model.generator)?;
+        let trained = model.generator.temperature();
+        let temperature = requested_temperature("temperature", request.temperature, trained)?;
+        let system = model.generator.target.system();
+        let positions = finite_rows("positions", request.positions.as_ref(), system.dimension(), system.atoms())?;
+        let density = DensityRequest { temperature, method, positions };
+        // Dropped with this call: the computation of a client that has gone away ends at its next chunk.
+        let mut answer = self.app.engine.densities(Arc::clone(&model), density, permit);
+        let found = match answer.recv().await {
+            Some(found) => found.map_err(stream_error)?,
+            None => return Err(ApiError::Internal("an evaluation of densities ended without an answer".into())),
+        };
+        let Densities { method, log_probs, reduced_energies } = found;
+        let log_weights = log_probs.iter().zip(&reduced_energies).map(|(log_p, u)| -u - log_p).collect();
+        let n = log_probs.len();
+        let column = |numbers| Some(array(numbers, &[n], v1::DataType::Float64, encoding));
+        Ok(v1::EvaluateLogProbResponse {
+            log_probs: column(log_probs),
+            log_weights: column(log_weights),
+            reduced_energies: column(reduced_energies),
+            temperature,
+            method: method_message(method).into(),
+            model_digest: model.digest.clone(),
+            coordinates: model.generator.card.coordinates.clone(),
+            precision: model.generator.flow.precision(),
+        })
     }
 }
 
@@ -132,7 +170,8 @@ impl ModelService for Models {
         let stream = Reply::stream(self.app.limits.stall, async move |mut reply| {
             let _permit = permit;
             for chunk in file.chunks(CHUNK) {
-                let Some(open) = reply.send(v1::ExportModelResponse { data: chunk.to_vec() }).await else { return };
+                let message = v1::ExportModelResponse { data: chunk.to_vec() };
+                let Some(open) = reply.send(message, None).await else { return };
                 reply = open;
             }
             reply.finish();
@@ -149,8 +188,8 @@ impl ModelService for Models {
 
     async fn evaluate_log_prob(
         &self,
-        _request: Request<v1::EvaluateLogProbRequest>,
+        request: Request<v1::EvaluateLogProbRequest>,
     ) -> Result<Response<v1::EvaluateLogProbResponse>, Status> {
-        Err(ApiError::NotImplemented("EvaluateLogProb").into())
+        Ok(Response::new(self.log_prob(request.into_inner()).await?))
     }
 }

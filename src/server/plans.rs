@@ -1,8 +1,8 @@
 //! How ways of sampling are asked for and answered.
 
 use super::annealed::{paths_message, requested_paths};
-use super::sampling::{method_message, requested_method};
-use crate::contract::{FieldError, v1};
+use super::sampling::requested_method;
+use crate::contract::{FieldError, method_message, v1};
 use crate::engine::{ChainsRequest, Decision, Plan, PlanRequest, PopulationsRequest, Trial};
 use crate::sample::{
     CONDITIONAL_FRACTIONS, ChainShape, Chains, Effort, MOST_EVALUATIONS, MOST_REPLICAS, Method, MethodChoice,

@@ -28,8 +28,9 @@ impl<T: Send + 'static> Reply<T> {
         ReceiverStream::new(receiver)
     }
 
-    /// Sends a message; nothing is left to send to if the client has gone away or has stopped reading.
-    pub async fn send(self, message: T) -> Option<Self> {
+    /// Sends a message; nothing is left to send to if the client has gone away or has stopped reading. `next_index` is where
+    /// a stream that stalls here is taken up again, if not at its beginning.
+    pub async fn send(self, message: T, next_index: Option<u64>) -> Option<Self> {
         match tokio::time::timeout(self.stall, self.sender.send(Ok(message))).await {
             Ok(Ok(())) => Some(self),
             // A client that goes away is nobody's failure.
@@ -38,7 +39,7 @@ impl<T: Send + 'static> Reply<T> {
                 None
             }
             Err(_) => {
-                self.fail(ApiError::Stalled { next_index: None });
+                self.fail(ApiError::Stalled { next_index });
                 None
             }
         }

@@ -165,7 +165,8 @@ impl Server {
             )
             .add_service(JobServiceServer::new(Jobs { app: app.clone() }).max_decoding_message_size(MESSAGE_BYTES))
             .add_service(
-                ModelServiceServer::new(ModelHandlers { app: app.clone() }).max_decoding_message_size(MESSAGE_BYTES),
+                ModelServiceServer::new(ModelHandlers { app: app.clone() })
+                    .max_decoding_message_size(LONG_MESSAGE_BYTES),
             )
             .add_service(
                 SamplingServiceServer::new(Sampling { app: app.clone() }).max_decoding_message_size(MESSAGE_BYTES),

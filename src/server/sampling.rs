@@ -55,14 +55,6 @@ pub(super) fn check_method(method: Option<Method>, generator: &Generator) -> Res
     }
 }
 
-pub(super) fn method_message(method: Method) -> v1::SamplingMethod {
-    match method {
-        Method::Reweighting => v1::SamplingMethod::Reweighting,
-        Method::LatentScaling => v1::SamplingMethod::LatentScaling,
-        Method::Conditioned => v1::SamplingMethod::Conditioned,
-    }
-}
-
 pub(super) fn cause_message(cause: StopCause) -> v1::StopCause {
     match cause {
         StopCause::Count => v1::StopCause::Count,
@@ -108,21 +100,25 @@ pub(super) fn requested_duration(value: Option<prost_types::Duration>) -> Result
     }
 }
 
-pub(super) fn stream_status(error: StreamError) -> Status {
+pub(super) fn stream_error(error: StreamError) -> ApiError {
     match error {
         StreamError::Engine(e) => e.into(),
         StreamError::Uncovered { temperature, effective_fraction, least } => {
-            ApiError::Uncovered { temperature, effective_fraction, least }.into()
+            ApiError::Uncovered { temperature, effective_fraction, least }
         }
-        StreamError::OutOfTime => ApiError::OutOfTime.into(),
-        StreamError::Draining { next_index } => ApiError::DrainingStream { next_index }.into(),
-        StreamError::Stalled { next_index } => ApiError::Stalled { next_index }.into(),
+        StreamError::OutOfTime => ApiError::OutOfTime,
+        StreamError::Draining { next_index } => ApiError::DrainingStream { next_index },
+        StreamError::Stalled { next_index } => ApiError::Stalled { next_index },
         StreamError::Frames(e) => e.into(),
         StreamError::Difference(e) => e.into(),
-        StreamError::Joint(e) => ApiError::Joint(e).into(),
+        StreamError::Joint(e) => ApiError::Joint(e),
         // Nobody is there to be told.
-        StreamError::Gone => Status::cancelled("the client has gone away"),
+        StreamError::Gone => ApiError::Transport(Status::cancelled("the client has gone away")),
     }
+}
+
+pub(super) fn stream_status(error: StreamError) -> Status {
+    stream_error(error).into()
 }
 
 /// How batches are written.
@@ -256,7 +252,7 @@ impl Sampling {
 }
 
 /// The samples in a message: as many as are asked for, and as fit.
-fn batch_size(request: &v1::StreamSamplesRequest, model: &LoadedModel) -> usize {
+pub(super) fn batch_size(request: &v1::StreamSamplesRequest, model: &LoadedModel) -> usize {
     let target = &model.generator.target;
     let rows = if request.include_forces { 2 } else { 1 };
     let sample_bytes = 8 * (rows * target.system().dimension().max(target.dimension()) + 3);

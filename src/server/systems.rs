@@ -6,7 +6,7 @@ use super::errors::ApiError;
 use super::pages::{next_token, read_page};
 use crate::contract::v1;
 use crate::contract::v1::system_service_server::SystemService;
-use crate::contract::{FieldError, array, check_encoding, energy_unit, id_of, rows, system_definition};
+use crate::contract::{FieldError, array, check_encoding, energy_unit, finite_rows, id_of, system_definition};
 use crate::energy::analytic::AnalyticPotential;
 use crate::energy::{System, SystemDefinition};
 use crate::engine::Priority;
@@ -127,11 +127,7 @@ impl SystemService for Systems {
         let encoding = check_encoding(request.encoding)?;
         let permit = self.app.transfer().await?;
         let system = load_system(self.app.store.as_ref(), id).await?;
-        let positions = rows("positions", request.positions.as_ref(), system.dimension(), system.atoms())?;
-        if let Some(i) = positions.iter().position(|x| !x.is_finite()) {
-            let reason = format!("configuration {} holds {}; all must be finite", i / system.dimension(), positions[i]);
-            return Err(FieldError::invalid("positions", reason).into());
-        }
+        let positions = finite_rows("positions", request.positions.as_ref(), system.dimension(), system.atoms())?;
         // Dropped with this call: the computation of a client that has gone away ends at its next chunk.
         let cancelled = CancellationToken::new();
         let _guard = cancelled.clone().drop_guard();

@@ -17,6 +17,9 @@ pub enum ArtifactsError {
     Url { url: String, reason: String },
     #[error("artifact '{0}' does not exist")]
     Missing(String),
+    /// It is shorter than it was.
+    #[error("artifact '{0}' is cut short")]
+    CutShort(String),
     #[error("the artifact store failed: {0}")]
     Store(object_store::Error),
 }
@@ -65,9 +68,16 @@ impl Artifacts {
         Ok(self.store.get(&Path::from(path)).await?.bytes().await?)
     }
 
-    /// Reads part of a file.
+    /// The bytes of a file.
+    pub async fn size(&self, path: &str) -> Result<u64, ArtifactsError> {
+        Ok(self.store.head(&Path::from(path)).await?.size)
+    }
+
+    /// Reads part of a file, all of it or nothing.
     pub async fn get_range(&self, path: &str, range: Range<u64>) -> Result<Bytes, ArtifactsError> {
-        Ok(self.store.get_range(&Path::from(path), range).await?)
+        let wanted = range.end.saturating_sub(range.start);
+        let bytes = self.store.get_range(&Path::from(path), range).await?;
+        if bytes.len() as u64 == wanted { Ok(bytes) } else { Err(ArtifactsError::CutShort(path.to_string())) }
     }
 
     /// Removes a file; one that is not there is no error.

@@ -11,8 +11,8 @@ mod sqlite_jobs;
 pub use artifacts::{Artifacts, ArtifactsError};
 pub use records::{
     Claim, Created, DatasetDocument, JobError, JobFilter, JobRecord, JobSpec, JobState, Lease, LeaseState,
-    ModelDocument, NewJob, NewResource, Page, RequestKey, Resource, ResourceKind, SimulatedFrames, SimulationJob,
-    SystemDocument, SystemFacts, TrainingJob,
+    ModelDocument, NewJob, NewResource, Page, RequestKey, Resource, ResourceKind, SamplingJob, SimulatedFrames,
+    SimulationJob, SystemDocument, SystemFacts, TrainingJob, WeightedFrames,
 };
 pub use sqlite::SqliteStore;
 
@@ -79,7 +79,7 @@ pub trait Store: Send + Sync {
     /// Deletes a resource that nothing needs, and answers with what it was.
     async fn delete_resource(&self, kind: ResourceKind, id: &str) -> Result<Resource, StoreError>;
 
-    /// Queues a job whose system and dataset exist, unless `most_unfinished` jobs are waiting or running. If it is only to
+    /// Queues a job whose system, dataset and model exist, unless `most_unfinished` jobs are waiting or running. If it is only to
     /// be validated, nothing is kept.
     async fn create_job(
         &self,

@@ -2,7 +2,7 @@
 
 use super::StoreError;
 use crate::energy::{EnergyScale, System, SystemDefinition};
-use crate::sample::ModelCard;
+use crate::sample::{Method, ModelCard};
 use crate::simulate::SimulationPlan;
 use crate::train::TrainingPlan;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -142,6 +142,22 @@ pub struct DatasetDocument {
     pub warnings: Vec<String>,
     /// What is known of the frames of a simulation.
     pub simulated: Option<SimulatedFrames>,
+    /// What is known of the frames of a model's samples, which are not to be used without their weights.
+    pub weighted: Option<WeightedFrames>,
+}
+
+impl DatasetDocument {
+    /// The job that made it.
+    pub fn job(&self) -> Option<&str> {
+        let of_simulation = self.simulated.as_ref().map(|simulated| &simulated.job);
+        of_simulation.or(self.weighted.as_ref().map(|weighted| &weighted.job)).map(String::as_str)
+    }
+
+    /// The file of what is known of each frame, if there is one, and the numbers in each of its rows.
+    pub fn table(&self) -> Option<(&str, usize)> {
+        let of_simulation = self.simulated.as_ref().map(|s| (s.table.as_str(), SimulatedFrames::COLUMNS));
+        of_simulation.or(self.weighted.as_ref().map(|w| (w.table.as_str(), WeightedFrames::COLUMNS)))
+    }
 }
 
 /// What is stored of a dataset that a simulation made.
@@ -151,6 +167,32 @@ pub struct SimulatedFrames {
     pub temperatures: Vec<f64>,
     /// A file of (temperature, energy) of each frame, little-endian float64.
     pub table: String,
+}
+
+impl SimulatedFrames {
+    pub const COLUMNS: usize = 2;
+}
+
+/// What is stored of a dataset of a model's samples: frame i is the sample of index `first_index` + i.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WeightedFrames {
+    pub job: String,
+    pub model: String,
+    pub model_digest: String,
+    pub method: Method,
+    pub seed: u64,
+    pub first_index: u64,
+    /// The measure that log p refers to, and what conditioners were computed in.
+    pub coordinates: String,
+    pub precision: String,
+    /// Encoded boltzflow.v1.WeightSummary.
+    pub weights: Vec<u8>,
+    /// A file of (log weight, reduced energy, log p) of each frame, little-endian float64.
+    pub table: String,
+}
+
+impl WeightedFrames {
+    pub const COLUMNS: usize = 3;
 }
 
 /// What is stored of a model; its file is an artifact.
@@ -233,12 +275,32 @@ pub struct SimulationJob {
     pub plan: SimulationPlan,
 }
 
+/// A sampling job with all choices made, but for the method that a pilot chooses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SamplingJob {
+    pub system: String,
+    pub model: String,
+    pub dataset_id: String,
+    pub temperature: f64,
+    /// Nothing lets a pilot choose.
+    pub method: Option<Method>,
+    pub seed: u64,
+    pub first_index: u64,
+    /// Samples, at most.
+    pub count: u64,
+    pub target_effective_samples: Option<f64>,
+    pub least_effective_fraction: Option<f64>,
+    /// Samples between two looks at the target: those of a stream's batch.
+    pub batch: u64,
+}
+
 /// What a job does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobSpec {
     Training(Box<TrainingJob>),
     Simulation(SimulationJob),
+    Sampling(SamplingJob),
 }
 
 impl JobSpec {
@@ -246,6 +308,7 @@ impl JobSpec {
         match self {
             Self::Training(job) => &job.system,
             Self::Simulation(job) => &job.system,
+            Self::Sampling(job) => &job.system,
         }
     }
 
@@ -254,6 +317,15 @@ impl JobSpec {
         match self {
             Self::Training(job) => job.dataset.as_deref(),
             Self::Simulation(job) => job.start.as_deref(),
+            Self::Sampling(_) => None,
+        }
+    }
+
+    /// The model that it needs.
+    pub fn model(&self) -> Option<&str> {
+        match self {
+            Self::Training(_) | Self::Simulation(_) => None,
+            Self::Sampling(job) => Some(&job.model),
         }
     }
 
@@ -262,6 +334,7 @@ impl JobSpec {
         match self {
             Self::Training(job) => (ResourceKind::Model, &job.model_id),
             Self::Simulation(job) => (ResourceKind::Dataset, &job.dataset_id),
+            Self::Sampling(job) => (ResourceKind::Dataset, &job.dataset_id),
         }
     }
 }
@@ -300,7 +373,7 @@ pub struct JobRecord {
     pub attempt: i64,
     pub cancel_requested: bool,
     pub checkpoint: Option<(u64, String)>,
-    /// Encoded boltzflow.v1.TrainingProgress or SimulationProgress.
+    /// Encoded boltzflow.v1.TrainingProgress, SimulationProgress or SamplingProgress.
     pub progress: Option<Vec<u8>>,
     pub error: Option<JobError>,
     pub created_at: i64,

@@ -213,26 +213,24 @@ impl Store for SqliteStore {
     async fn delete_resource(&self, kind: ResourceKind, id: &str) -> Result<Resource, StoreError> {
         let mut tx = self.begin().await?;
         let user = match kind {
-            ResourceKind::System => Some(
-                sqlx::query(
-                    "SELECT kind || 's/' || id AS name FROM resources WHERE system = ?1
-                     UNION ALL SELECT 'jobs/' || id FROM jobs
-                     WHERE system = ?1 AND state IN ('QUEUED', 'RUNNING') LIMIT 1",
-                )
-                .bind(id),
-            ),
-            ResourceKind::Dataset => Some(
-                sqlx::query(
-                    "SELECT 'jobs/' || id AS name FROM jobs
-                     WHERE dataset = ? AND state IN ('QUEUED', 'RUNNING') LIMIT 1",
-                )
-                .bind(id),
-            ),
-            ResourceKind::Model => None,
+            ResourceKind::System => sqlx::query(
+                "SELECT kind || 's/' || id AS name FROM resources WHERE system = ?1
+                 UNION ALL SELECT 'jobs/' || id FROM jobs
+                 WHERE system = ?1 AND state IN ('QUEUED', 'RUNNING') LIMIT 1",
+            )
+            .bind(id),
+            ResourceKind::Dataset => sqlx::query(
+                "SELECT 'jobs/' || id AS name FROM jobs
+                 WHERE dataset = ? AND state IN ('QUEUED', 'RUNNING') LIMIT 1",
+            )
+            .bind(id),
+            ResourceKind::Model => sqlx::query(
+                "SELECT 'jobs/' || id AS name FROM jobs
+                 WHERE model = ? AND state IN ('QUEUED', 'RUNNING') LIMIT 1",
+            )
+            .bind(id),
         };
-        if let Some(user) = user
-            && let Some(row) = user.fetch_optional(&mut *tx).await?
-        {
+        if let Some(row) = user.fetch_optional(&mut *tx).await? {
             let name: String = row.try_get("name")?;
             return Err(StoreError::InUse(format!(
                 "{}/{id} is needed by {name}; delete that first",

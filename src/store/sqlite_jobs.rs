@@ -65,13 +65,15 @@ pub(super) async fn check_system(tx: &mut Tx, id: &str) -> Result<(), StoreError
     Err(StoreError::NotFound { kind: "system", id: id.to_string() })
 }
 
-/// The system and the dataset exist, and the name of what the job makes is free, also of other jobs' products to come.
+/// The system, the dataset and the model exist, and the name of what the job makes is free, also of other jobs' products to come.
 async fn check_needs(tx: &mut Tx, new: &NewJob) -> Result<(), StoreError> {
     check_system(tx, new.spec.system()).await?;
-    if let Some(dataset) = new.spec.dataset()
-        && !exists(tx, "dataset", dataset).await?
-    {
-        return Err(StoreError::NotFound { kind: "dataset", id: dataset.to_string() });
+    for (kind, id) in [("dataset", new.spec.dataset()), ("model", new.spec.model())] {
+        if let Some(id) = id
+            && !exists(tx, kind, id).await?
+        {
+            return Err(StoreError::NotFound { kind, id: id.to_string() });
+        }
     }
     let (kind, id) = new.spec.product();
     if promised(tx, kind, id).await? || exists(tx, kind.name(), id).await? {
@@ -168,8 +170,8 @@ impl SqliteStore {
         let text = |e: serde_json::Error| StoreError::Damaged(format!("a new job: {e}"));
         let row = sqlx::query(
             "INSERT INTO jobs (id, owner, display_name, labels, request_id, request_hash, state, system, dataset,
-                               product_kind, product, spec, created_at)
-             VALUES (?, ?, ?, ?, ?, ?, 'QUEUED', ?, ?, ?, ?, ?, ?) RETURNING *",
+                               model, product_kind, product, spec, created_at)
+             VALUES (?, ?, ?, ?, ?, ?, 'QUEUED', ?, ?, ?, ?, ?, ?, ?) RETURNING *",
         )
         .bind(&new.id)
         .bind(&new.owner)
@@ -179,6 +181,7 @@ impl SqliteStore {
         .bind(new.request.as_ref().map(|r| &r.hash))
         .bind(new.spec.system())
         .bind(new.spec.dataset())
+        .bind(new.spec.model())
         .bind(new.spec.product().0.name())
         .bind(new.spec.product().1)
         .bind(serde_json::to_string(&new.spec).map_err(text)?)
