@@ -965,10 +965,10 @@ async fn samples_and_free_energies() {
             "annealed.step_sizes"
         ),
         case!(
-            f.estimate_free_energy(ask(&|r| r.method = v1::SamplingMethod::Annealed.into())),
-            Unimplemented,
-            "NOT_IMPLEMENTED",
-            "method"
+            f.estimate_free_energy(ask(&|r| r.method = v1::SamplingMethod::Chain.into())),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "no log Z"
         ),
         case!(s.stream_samples(with(|r| r.representation = 9)), InvalidArgument, "INVALID_FIELD", "representation"),
         case!(s.stream_samples(with(|r| r.encoding = -1)), InvalidArgument, "INVALID_FIELD", "encoding"),

@@ -98,7 +98,7 @@ fn experiments(model: &Generator, marginal: &Marginal, method: Method) -> Tally 
         let batch = model.samples(&key, 0, SAMPLES).unwrap();
         let mut weights = WeightAccumulator::default();
         batch.log_weights.iter().for_each(|&w| weights.add(w));
-        let mut sums = FreeEnergyAccumulator::new(query.clone(), model.kt(marginal.temperature));
+        let mut sums = FreeEnergyAccumulator::new(query.clone(), model.kt(marginal.temperature), 1);
         sums.add(&batch.log_weights, &batch.energies, &batch.positions);
         let report = sums.report(REPLICATES, seed);
         let mut estimates = vec![report.log_z, report.state_differences[0]];

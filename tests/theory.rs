@@ -234,7 +234,7 @@ fn equations_1_and_61_weights_are_unbiased() {
                     continue;
                 }
                 let (mut weights, mut sums) =
-                    (WeightAccumulator::default(), FreeEnergyAccumulator::new(FreeEnergyQuery::default(), tau));
+                    (WeightAccumulator::default(), FreeEnergyAccumulator::new(FreeEnergyQuery::default(), tau, 1));
                 let batch = model.samples(&key(tau, method), 0, 40 * N).unwrap();
                 batch.log_weights.iter().for_each(|&w| weights.add(w));
                 sums.add(&batch.log_weights, &batch.energies, &batch.positions);

@@ -65,7 +65,7 @@ fn estimate(model: &Generator, tau: f64, batches: u64, states: Vec<StateQuery>) 
     let method = model.choose_method(tau, None, |key, count| model.samples(key, 0, count)).unwrap().method;
     let key = SampleKey { temperature: tau, method, seed: 1, purpose: Purpose::Sample };
     let query = FreeEnergyQuery { states, profiles: Vec::new() };
-    let (mut weights, mut sums) = (WeightAccumulator::default(), FreeEnergyAccumulator::new(query, tau));
+    let (mut weights, mut sums) = (WeightAccumulator::default(), FreeEnergyAccumulator::new(query, tau, 1));
     for i in 0..batches {
         let batch = model.samples(&key, 512 * i, 512).unwrap();
         batch.log_weights.iter().for_each(|&w| weights.add(w));

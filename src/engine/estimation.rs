@@ -1,12 +1,15 @@
 //! Free-energy estimation, temperature by temperature, on a thread of its own.
 
 use super::Engine;
+use super::annealed::Limits;
 use super::models::LoadedModel;
 use super::outlet::{Outlet, StreamError};
+use super::plans::{Decision, PlanRequest};
 use super::sampling::StopCause;
+use super::source::Source;
 use crate::math::Purpose;
 use crate::sample::{Method, SampleKey};
-use crate::thermo::{FreeEnergyAccumulator, FreeEnergyQuery, FreeEnergyReport, WeightAccumulator, WeightSummary};
+use crate::thermo::{FreeEnergyAccumulator, FreeEnergyQuery, FreeEnergyReport, WeightSummary};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -35,7 +38,8 @@ pub struct EstimateRequest {
     pub target_standard_error: Option<f64>,
     pub max_duration: Option<Duration>,
     pub seed: u64,
-    pub method: Option<Method>,
+    /// A way that gives log Z.
+    pub plan: PlanRequest,
     /// Temperatures with a lower effective fraction are refused.
     pub least_effective_fraction: Option<f64>,
     pub replicates: usize,
@@ -45,7 +49,10 @@ pub struct EstimateRequest {
 #[derive(Clone, Debug)]
 pub struct TemperatureEstimate {
     pub temperature: f64,
+    /// How the flow gives the draws that all begins with.
     pub method: Method,
+    /// Nothing where samples are of importance sampling, as they are beside frames.
+    pub decision: Option<Decision>,
     pub weights: WeightSummary,
     pub report: FreeEnergyReport,
 }
@@ -85,59 +92,72 @@ impl Engine {
         let begin = Instant::now();
         let mut done: Vec<TemperatureEstimate> = Vec::new();
         let mut cause = StopCause::Count;
+        let deadline = request.max_duration.and_then(|limit| begin.checked_add(limit));
+        let limits = |next_index| Limits { draining, next_index, deadline };
         // What is to be refused is refused before anything is computed.
         let least = request.least_effective_fraction;
-        let methods: Vec<Method> = request
+        let decisions: Vec<Decision> = request
             .temperatures
             .iter()
-            .map(|&temperature| Ok(self.method_for(outlet, model, temperature, request.method, least)?.0))
+            .map(|&temperature| self.decide(outlet, model, temperature, &request.plan, least, &limits(0)))
             .collect::<Result<_, StreamError>>()?;
-        for (&temperature, method) in request.temperatures.iter().zip(methods) {
+        for (&temperature, decision) in request.temperatures.iter().zip(&decisions) {
+            let method = decision.method;
             let key = SampleKey { temperature, method, seed: request.seed, purpose: Purpose::Sample };
-            let mut weights = WeightAccumulator::default();
-            let mut sums = FreeEnergyAccumulator::new(request.query.clone(), model.generator.kt(temperature));
+            let together = decision.plan.together();
+            let mut source = Source::new(decision, key);
+            let kt = model.generator.kt(temperature);
+            let mut sums = FreeEnergyAccumulator::new(request.query.clone(), kt, together);
             let mut last_report = Instant::now();
-            let snapshot =
-                |weights: &WeightAccumulator, sums: &FreeEnergyAccumulator, replicates| TemperatureEstimate {
-                    temperature,
-                    method,
-                    weights: weights.summary(),
-                    report: sums.report(replicates, request.seed),
-                };
+            let snapshot = |source: &Source<'_>, sums: &FreeEnergyAccumulator, replicates| TemperatureEstimate {
+                temperature,
+                method,
+                decision: Some(decision.clone()),
+                weights: source.weights(),
+                report: sums.report(replicates, request.seed),
+            };
             let mut next_look = FIRST_LOOK;
+            let mut samples = 0;
+            // Whole populations: a part of one has not the weight of all.
+            let wanted = request.samples.next_multiple_of(together);
             let stop = loop {
-                let left = request.samples - weights.samples();
+                let left = wanted - samples;
                 if left == 0 {
                     break StopCause::Count;
                 }
-                if request.max_duration.is_some_and(|limit| begin.elapsed() >= limit) && weights.samples() > 0 {
+                if request.max_duration.is_some_and(|limit| begin.elapsed() >= limit) && samples > 0 {
                     break StopCause::MaxDuration;
                 }
                 if draining.is_cancelled() {
                     return Err(StreamError::Draining { next_index: None });
                 }
                 let n = left.min(CHUNK as u64) as usize;
-                let batch = self.draw(outlet, model, &key, weights.samples(), n)?;
-                batch.log_weights.iter().for_each(|&w| weights.add(w));
+                let Some(batch) = source.next(self, outlet, model, n, &limits(samples))? else {
+                    if samples == 0 {
+                        return Err(StreamError::OutOfTime);
+                    }
+                    break StopCause::MaxDuration;
+                };
+                samples += batch.len() as u64;
                 sums.add(&batch.log_weights, &batch.energies, &batch.positions);
                 // Looks at fixed counts of samples: when to stop must not depend on the speed of the machine.
                 if let Some(target) = request.target_standard_error
-                    && weights.samples() >= next_look
+                    && samples >= next_look
                 {
-                    if snapshot(&weights, &sums, request.replicates).is_within(target) {
+                    if snapshot(&source, &sums, request.replicates).is_within(target) {
                         break StopCause::TargetReached;
                     }
-                    next_look = weights.samples() + weights.samples() / 4;
+                    next_look = samples + samples / 4;
                 }
                 if last_report.elapsed() >= REPORT_EVERY {
-                    let estimate = snapshot(&weights, &sums, QUICK_REPLICATES);
+                    let estimate = snapshot(&source, &sums, QUICK_REPLICATES);
                     let estimates = done.iter().cloned().chain([estimate]).collect();
                     let seconds = begin.elapsed().as_secs_f64();
                     outlet.send(EstimateItem { estimates, finished: None, seconds }, None)?;
                     last_report = Instant::now();
                 }
             };
-            done.push(snapshot(&weights, &sums, request.replicates));
+            done.push(snapshot(&source, &sums, request.replicates));
             cause = stop;
             if stop == StopCause::MaxDuration {
                 break;

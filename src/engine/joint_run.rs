@@ -154,7 +154,7 @@ impl<'a> Run<'a> {
                 run.flows.push(key);
             }
             run.methods.push(method);
-            let sums = FreeEnergyAccumulator::new(request.query.clone(), model.generator.kt(temperature));
+            let sums = FreeEnergyAccumulator::new(request.query.clone(), model.generator.kt(temperature), 1);
             run.importance.push((WeightAccumulator::default(), sums));
         }
         run.samples = run.flows.iter().map(|_| run.group()).collect();
@@ -334,6 +334,7 @@ impl<'a> Run<'a> {
                 TemperatureEstimate {
                     temperature: *temperature,
                     method: *method,
+                    decision: None,
                     weights: weights.summary(),
                     report: sums.report(replicates, self.request.seed),
                 }

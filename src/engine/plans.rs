@@ -63,6 +63,15 @@ pub enum Plan {
 }
 
 impl Plan {
+    /// How many samples depend on each other; 1 where they are independent. Not of chains, all of which do.
+    pub fn together(&self) -> u64 {
+        match self {
+            Self::Importance | Self::Annealed(_) | Self::Chains(_) => 1,
+            Self::Resampled { window } => *window as u64,
+            Self::Populations(populations) => populations.size as u64,
+        }
+    }
+
     /// Evaluations of the energy that a sample costs.
     pub fn evaluations(&self) -> f64 {
         match self {

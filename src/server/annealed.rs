@@ -7,6 +7,11 @@ use crate::sample::{AnnealedPaths, PathLength, STEP_SIZES};
 /// What is taken where a request says nothing.
 const DEFAULT: PathLength = PathLength { distributions: 8, moves: 1, leapfrog_steps: 5 };
 
+/// The paths that are taken where nothing is said, with step sizes that are tuned.
+pub(super) fn default_paths() -> AnnealedRequest {
+    AnnealedRequest { length: DEFAULT, step_sizes: None }
+}
+
 fn invalid(field: &str, reason: String) -> FieldError {
     FieldError::invalid(field, reason)
 }

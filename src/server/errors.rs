@@ -69,8 +69,6 @@ pub(super) enum ApiError {
     NoSuchFrame { first: u64, frames: u64 },
     #[error("{0}")]
     Damaged(String),
-    #[error("{0} is not implemented yet")]
-    NotImplemented(&'static str),
     /// A system's definition, or numbers for it, in the field that they are in.
     #[error("{field}: {error}")]
     Definition { field: &'static str, error: EnergyError },
@@ -207,7 +205,6 @@ impl ApiError {
             }
             Self::NoSuchFrame { .. } => Shape::new(Code::OutOfRange, "FRAME_OUT_OF_RANGE").field("first_frame"),
             Self::Draining => Shape::new(Code::Unavailable, "DRAINING").retry(SOON),
-            Self::NotImplemented(_) => Shape::new(Code::Unimplemented, "NOT_IMPLEMENTED"),
             Self::Definition { field, error: EnergyError::Unsupported { .. } } => {
                 Shape::new(Code::InvalidArgument, "UNSUPPORTED_FORCE").field(field)
             }

@@ -5,9 +5,10 @@ use super::difference;
 use super::errors::ApiError;
 use super::joint;
 use super::mbar;
+use super::plans::{check_plan, plan_method, plan_of_estimates, reason};
 use super::sampling::{
-    MAX_SAMPLES, cause_message, check_method, requested_duration, requested_fraction, requested_method,
-    requested_temperature, stream_status,
+    MAX_SAMPLES, cause_message, requested_duration, requested_fraction, requested_method, requested_temperature,
+    stream_status,
 };
 use crate::contract::v1;
 use crate::contract::v1::free_energy_service_server::FreeEnergyService;
@@ -16,7 +17,7 @@ use crate::contract::{
     weights_of,
 };
 use crate::energy::System;
-use crate::engine::{EstimateItem, EstimateRequest, JointRequest, LoadedModel, TemperatureEstimate};
+use crate::engine::{EstimateItem, EstimateRequest, JointRequest, LoadedModel, PlanRequest, TemperatureEstimate};
 use crate::sample::ModelCard;
 use crate::thermo::{
     BandwidthRule, BoundVariable, Estimate, FreeEnergyQuery, KERNEL_DENSITY_CELLS, KernelDensity, Profile, ProfileAxis,
@@ -193,7 +194,7 @@ impl FreeEnergies {
         self.app.check_open()?;
         let id = id_of("model", "models", &request.model)?;
         at_most("temperatures", &request.temperatures, MAX_TEMPERATURES)?;
-        let method = requested_method(request.method)?;
+        let plan = plan_of_estimates(request.method)?;
         let max_duration = requested_duration(request.max_duration)?;
         let target_standard_error = requested_target(request.target_standard_error)?;
         if request.samples > MAX_SAMPLES {
@@ -204,7 +205,7 @@ impl FreeEnergies {
         let joint_estimators = joint::Estimators::read(&request)?;
         let permit = self.app.engine.admit().ok_or(ApiError::TooManyStreams)?;
         let model = self.app.engine.models.get(id).await?;
-        check_method(method, &model.generator)?;
+        check_plan(&plan, request.method, &model.generator)?;
         let trained = model.generator.temperature();
         let query = query(&request, model.generator.target.system())?;
         let mut temperatures = Vec::with_capacity(request.temperatures.len().max(1));
@@ -239,7 +240,7 @@ impl FreeEnergies {
                 target_standard_error,
                 max_duration,
                 seed: request.seed,
-                method,
+                method: requested_method(request.method)?,
                 least_effective_fraction,
                 replicates,
             };
@@ -253,7 +254,7 @@ impl FreeEnergies {
             target_standard_error,
             max_duration,
             seed: request.seed,
-            method,
+            plan: plan.clone(),
             least_effective_fraction,
             replicates,
         };
@@ -267,8 +268,26 @@ impl FreeEnergies {
                     metrics.sample_effective_fraction.observe(fraction);
                 }
             }
-            Ok(response(&item, &query, &model))
+            let mut answer = response(&item, &query, &model);
+            for (message, estimate) in answer.estimates.iter_mut().zip(&item.estimates) {
+                describe_estimate(message, estimate, &plan, trained);
+            }
+            Ok(answer)
         })))
+    }
+}
+
+/// Says how an estimate's samples were made, and why.
+fn describe_estimate(
+    message: &mut v1::FreeEnergyEstimate,
+    estimate: &TemperatureEstimate,
+    request: &PlanRequest,
+    trained: f64,
+) {
+    if let Some(decision) = &estimate.decision {
+        message.method = plan_method(&decision.plan, decision.method).into();
+        message.method_reason = reason(decision, request, estimate.temperature == trained);
+        message.evaluations_per_sample = decision.plan.evaluations();
     }
 }
 
@@ -317,6 +336,7 @@ fn estimate_message(item: &TemperatureEstimate, query: &FreeEnergyQuery, card: &
             })
             .collect(),
         profiles: profiles.map(|(query, profile)| profile_message(query, profile)).collect(),
+        ..v1::FreeEnergyEstimate::default()
     }
 }
 

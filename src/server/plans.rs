@@ -1,12 +1,12 @@
 //! How ways of sampling are asked for and answered.
 
-use super::annealed::{paths_message, requested_paths};
-use super::sampling::requested_method;
+use super::annealed::{default_paths, paths_message, requested_paths};
+use super::sampling::{check_method, requested_method};
 use crate::contract::{FieldError, method_message, v1};
 use crate::engine::{ChainsRequest, Decision, Plan, PlanRequest, PopulationsRequest, Trial};
 use crate::sample::{
-    CONDITIONAL_FRACTIONS, ChainShape, Chains, Effort, MOST_EVALUATIONS, MOST_REPLICAS, Method, MethodChoice,
-    PILOT_SAMPLES, POPULATIONS, PopulationGoal, Populations, STEP_SIZES, WINDOWS,
+    CONDITIONAL_FRACTIONS, ChainShape, Chains, Effort, Generator, MOST_EVALUATIONS, MOST_REPLICAS, Method,
+    MethodChoice, PILOT_SAMPLES, POPULATIONS, PopulationGoal, Populations, STEP_SIZES, WINDOWS,
 };
 use crate::thermo::WeightSummary;
 use std::ops::RangeInclusive;
@@ -97,6 +97,24 @@ pub(super) fn requested_plan(request: &v1::StreamSamplesRequest) -> Result<PlanR
         M::Chain | M::ReplicaExchange => chains(request.chains.clone().unwrap_or_default(), method),
         _ => Ok(match requested_method(request.method)? {
             None => PlanRequest::Auto { chains: request.representation() != v1::Representation::Latent },
+            Some(method) => PlanRequest::Importance(method),
+        }),
+    }
+}
+
+/// How the samples of an estimate of log Z are to be made, by the numbers that pilots find.
+pub(super) fn plan_of_estimates(method: i32) -> Result<PlanRequest, FieldError> {
+    use v1::SamplingMethod as M;
+    match M::try_from(method) {
+        Ok(M::Resampled) => Ok(PlanRequest::Resampled { window: DEFAULT_WINDOW }),
+        Ok(M::Annealed) => Ok(PlanRequest::Annealed(default_paths())),
+        Ok(M::SequentialMonteCarlo) => populations(v1::SequentialMonteCarlo::default()),
+        Ok(other @ (M::Chain | M::ReplicaExchange)) => {
+            let reason = format!("samples of {} have no weights, and give no log Z; use AUTO", other.as_str_name());
+            Err(invalid("method", reason))
+        }
+        _ => Ok(match requested_method(method)? {
+            None => PlanRequest::Auto { chains: false },
             Some(method) => PlanRequest::Importance(method),
         }),
     }
@@ -196,8 +214,23 @@ fn chains(message: v1::MarkovChains, method: v1::SamplingMethod) -> Result<PlanR
     Ok(PlanRequest::Chains(ChainsRequest::Given(Chains { shape, exponents, step_sizes })))
 }
 
+/// That a model can be sampled so.
+pub(super) fn check_plan(plan: &PlanRequest, method: i32, generator: &Generator) -> Result<(), FieldError> {
+    if let PlanRequest::Importance(method) = plan {
+        check_method(Some(*method), generator)?;
+    }
+    if needs_score(plan) && !generator.has_score() {
+        let name = v1::SamplingMethod::try_from(method).unwrap_or_default().as_str_name();
+        let reason = format!(
+            "{name} takes gradients of the flow's density, which continuous flows do not give; use another method"
+        );
+        return Err(FieldError::invalid("method", reason));
+    }
+    Ok(())
+}
+
 /// Whether the plan moves samples by gradients, which the flow must give.
-pub(super) fn needs_score(plan: &PlanRequest) -> bool {
+fn needs_score(plan: &PlanRequest) -> bool {
     match plan {
         PlanRequest::Auto { .. } | PlanRequest::Importance(_) | PlanRequest::Resampled { .. } => false,
         PlanRequest::Annealed(_) | PlanRequest::Populations(_) => true,
@@ -254,7 +287,8 @@ pub(super) fn describe(decision: &Decision, request: &PlanRequest, header: &mut 
     }
 }
 
-fn reason(decision: &Decision, request: &PlanRequest, as_trained: bool) -> String {
+/// Why it was decided so, in sentences for people.
+pub(super) fn reason(decision: &Decision, request: &PlanRequest, as_trained: bool) -> String {
     let mut sentences = Vec::new();
     match (&decision.choice, request) {
         (Some(choice), _) => sentences.push(method_reason(choice)),

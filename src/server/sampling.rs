@@ -2,7 +2,7 @@
 
 use super::app::App;
 use super::errors::ApiError;
-use super::plans::{describe, needs_score, plan_method, requested_plan};
+use super::plans::{check_plan, describe, plan_method, requested_plan};
 use crate::contract::v1;
 use crate::contract::v1::sampling_service_server::SamplingService;
 use crate::contract::{FieldError, array, check_encoding, coverage, energy_unit, id_of, weights_of};
@@ -35,7 +35,10 @@ pub(super) fn requested_method(number: i32) -> Result<Option<Method>, FieldError
         Ok(M::Reweighting) => Ok(Some(Method::Reweighting)),
         Ok(M::LatentScaling) => Ok(Some(Method::LatentScaling)),
         Ok(M::Conditioned) => Ok(Some(Method::Conditioned)),
-        Ok(other) => Err(FieldError::not_implemented("method", format!("use AUTO instead of {}", other.as_str_name()))),
+        Ok(other) => {
+            let reason = format!("{} is not of importance sampling; use AUTO", other.as_str_name());
+            Err(FieldError::invalid("method", reason))
+        }
         Err(_) => Err(FieldError::invalid("method", format!("{number} is not a SamplingMethod"))),
     }
 }
@@ -204,16 +207,7 @@ impl Sampling {
         }
         let permit = self.app.engine.admit().ok_or(ApiError::TooManyStreams)?;
         let model = self.app.engine.models.get(id).await?;
-        if let PlanRequest::Importance(method) = plan {
-            check_method(Some(method), &model.generator)?;
-        }
-        if needs_score(&plan) && !model.generator.has_score() {
-            let name = request.method().as_str_name().trim_start_matches("SAMPLING_METHOD_");
-            let reason = format!(
-                "{name} takes gradients of the flow's density, which continuous flows do not give; use another method"
-            );
-            return Err(FieldError::invalid("method", reason).into());
-        }
+        check_plan(&plan, request.method, &model.generator)?;
         let trained = model.generator.temperature();
         let temperature = requested_temperature("temperature", request.temperature, trained)?;
         let batch = batch_size(&request, &model);

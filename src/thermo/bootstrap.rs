@@ -72,8 +72,9 @@ pub(super) struct Totals {
 }
 
 impl BlockSums {
-    pub fn new(quantities: usize) -> Self {
-        Self { quantities, samples_per_block: 1, blocks: Vec::new() }
+    /// For samples `together` of which, one after the other, depend on each other; 1 where they are independent.
+    pub fn new(quantities: usize, together: u64) -> Self {
+        Self { quantities, samples_per_block: together.max(1), blocks: Vec::new() }
     }
 
     /// Adds a sample: `fill` adds w·a to the sums, given w on the block's scale.
@@ -172,7 +173,7 @@ mod tests {
     #[test]
     fn errors_agree_with_the_delta_method() {
         let n = 50_000u64;
-        let mut sums = BlockSums::new(2);
+        let mut sums = BlockSums::new(2, 1);
         let (mut w_sum, mut wa_sum, mut terms) = (0.0, 0.0, Vec::new());
         for i in 0..n {
             let mut random = Randoms::new(21, Purpose::Validation, i);

@@ -232,7 +232,7 @@ mod tests {
     /// x is uniform in [−3, 3) and weighted, y normal.
     fn report(profiles: Vec<ProfileQuery>) -> FreeEnergyReport {
         let query = FreeEnergyQuery { states: Vec::new(), profiles };
-        let mut sums = FreeEnergyAccumulator::new(query, 1.0);
+        let mut sums = FreeEnergyAccumulator::new(query, 1.0, 1);
         for i in 0..SAMPLES {
             let mut random = Randoms::new(77, Purpose::Validation, i);
             let (x, y) = (6.0 * random.uniform() - 3.0, random.normal());

@@ -64,12 +64,14 @@ pub struct FreeEnergyReport {
 const MOMENTS: usize = 3;
 
 impl FreeEnergyAccumulator {
-    pub fn new(query: FreeEnergyQuery, kt: f64) -> Self {
+    /// For samples at k_B·T = `kt` in the system's energy unit, `together` of which, one after the other, depend on each other; 1
+    /// where they are independent.
+    pub fn new(query: FreeEnergyQuery, kt: f64, together: u64) -> Self {
         let grid = |profile: &ProfileQuery| profile.kernel.map(|_| (Grid::new(&profile.first), OnGrid::default()));
         let grids: Vec<_> = query.profiles.iter().map(grid).collect();
         let cells = CELLS * grids.iter().flatten().count();
         let bins: usize = query.profiles.iter().map(ProfileQuery::bins).sum();
-        let sums = BlockSums::new(MOMENTS + query.states.len() + bins + cells);
+        let sums = BlockSums::new(MOMENTS + query.states.len() + bins + cells, together);
         Self { query, kt, origin: None, grids, sums }
     }
 
