@@ -244,7 +244,7 @@ async fn data_that_cannot_be_used_are_refused_with_a_remedy() {
     };
     let bar = vec![i32::from(Estimator::Bar)];
     let x = Some(boltzflow::contract::variable_message(&"coordinate(0)".parse().unwrap()));
-    let profile = v1::ProfileSpec { variable: x, low: -2.0, high: 2.0, bins: 4 };
+    let profile = v1::ProfileSpec { variable: x, low: -2.0, high: 2.0, bins: 4, ..Default::default() };
     use Code::{FailedPrecondition as Failed, InvalidArgument as Invalid, NotFound};
     let cases = [
         (request(&|r| r.data = vec![of("datasets/none")]), NotFound, "RESOURCE_NOT_FOUND", "dataset 'none'"),

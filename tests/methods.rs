@@ -225,14 +225,14 @@ async fn auto_does_as_much_as_is_needed() {
     let header = samples.header.unwrap();
     assert_eq!((header.method(), header.evaluations_per_sample), (Method::Reweighting, 1.0), "{header:?}");
 
-    // Untrained: some ten thousandths of the samples are effective.
-    let poor = many_well(&mut clients, "wells", 4, 1).await;
+    // Hardly trained: a few thousandths of the samples are effective.
+    let poor = many_well(&mut clients, "wells", 6, 1).await;
     let samples = clients.sample(request(&poor, Method::Auto, 16_384)).await.unwrap();
     let (header, summary) = (samples.header.as_ref().unwrap(), samples.summary.as_ref().unwrap());
     println!("{header:?}\n{summary:?}");
     assert_eq!(header.method(), Method::SequentialMonteCarlo);
     assert!(header.evaluations_per_sample > 5.0 && header.method_reason.contains("sequential Monte Carlo"));
-    let (weights, log_z) = (summary.weights.as_ref().unwrap(), 2.0 * log_z_of_a_pair());
+    let (weights, log_z) = (summary.weights.as_ref().unwrap(), 3.0 * log_z_of_a_pair());
     assert!((weights.log_z - log_z).abs() < 4.0 * weights.log_z_standard_error, "{weights:?}, exact {log_z}");
     assert!(weights.log_z_standard_error < 0.1, "{weights:?}");
 
