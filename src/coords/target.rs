@@ -135,6 +135,14 @@ impl ReducedTarget {
         (y, ladj)
     }
 
+    /// Whether a configuration x (D) is in the domain of the coordinates: whether there is a y that makes it.
+    pub fn makes(&self, x: &[f64]) -> bool {
+        let mut y = vec![0.0; self.dimension()];
+        let mut back = vec![0.0; x.len()];
+        self.coordinates.to_coordinates(x, &mut y).is_finite()
+            && self.coordinates.to_positions(&y, &mut back).is_finite()
+    }
+
     fn to_positions(&self, y: &[f64]) -> (Vec<f64>, Vec<f64>) {
         let (d, dx) = (self.dimension(), self.coordinates.position_dimension());
         let n = y.len() / d;

@@ -18,7 +18,7 @@ impl Generator {
             .zip(positions.par_chunks(coordinates.position_dimension()))
             .with_min_len(ROWS_PER_TASK)
             .for_each(|(log_q, x)| {
-                if !log_q.is_finite() || !self.makes(x) {
+                if !log_q.is_finite() || !self.target.makes(x) {
                     *log_q = f64::NEG_INFINITY;
                 }
             });
@@ -29,13 +29,5 @@ impl Generator {
     pub fn is_same_density(&self, a: &SampleKey, b: &SampleKey) -> bool {
         let (of_a, of_b) = (self.latent_temperature(a), self.latent_temperature(b));
         of_a == of_b && (a.method == b.method || self.target.coordinates().auxiliary() == 0)
-    }
-
-    /// Whether a configuration x (D) is in the domain of the coordinates.
-    pub fn makes(&self, x: &[f64]) -> bool {
-        let coordinates = self.target.coordinates();
-        let mut y = vec![0.0; self.target.dimension()];
-        let mut back = vec![0.0; x.len()];
-        coordinates.to_coordinates(x, &mut y).is_finite() && coordinates.to_positions(&y, &mut back).is_finite()
     }
 }
