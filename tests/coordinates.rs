@@ -43,6 +43,21 @@ fn positions_come_back_and_jacobians_cancel() {
     }
 }
 
+/// Frames of the other hand, which coordinates map to numbers all the same, are not what a model can make; rigid motions are.
+#[test]
+fn the_other_hand_is_outside_of_the_domain() {
+    let (system, x) = molecule("alanine-dipeptide-obc1");
+    let d = system.dimension();
+    let transform = choose_coordinates(&system, None, 300.0, &CoordinateChoice::Automatic).unwrap();
+    let target = ReducedTarget::new(system, transform);
+    for x in x.chunks_exact(d) {
+        let turned: Vec<f64> = x.chunks_exact(3).flat_map(|r| [1.0 - r[1], r[0] + 2.0, r[2]]).collect();
+        let mirrored: Vec<f64> = x.chunks_exact(3).flat_map(|r| [r[0], r[1], -r[2]]).collect();
+        assert!(target.makes(x) && target.makes(&turned) && !target.makes(&mirrored));
+    }
+    assert!(!target.makes(&vec![0.0; d]));
+}
+
 /// Beside six rigid motions the determinant is Π r² sin θ times the scales.
 #[test]
 fn ladj_is_that_of_the_dense_jacobian() {

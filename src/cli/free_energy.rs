@@ -203,8 +203,8 @@ fn print_answer(answer: &v1::EstimateFreeEnergyResponse) {
     }
     for used in &answer.data {
         println!(
-            "{} at {}: {} of {} frames, an independent one in {:.2} of every {}",
-            used.dataset, used.temperature, used.used, used.frames, used.statistical_inefficiency, used.stride
+            "{} at {}: {} of {} frames are used (one in {} was looked at, statistical inefficiency {:.2})",
+            used.dataset, used.temperature, used.used, used.frames, used.stride, used.statistical_inefficiency
         );
     }
     println!("{}; model {}", answer.coordinates, &answer.model_digest[..12.min(answer.model_digest.len())]);

@@ -33,6 +33,10 @@ pub enum FramesError {
          system that they were simulated with"
     )]
     OtherEnergy { id: String },
+    #[error(
+        "datasets/{id} has samples of a model with weights, which are no samples of a Boltzmann distribution; name the model instead"
+    )]
+    Weighted { id: String },
     #[error("datasets/{id} does not say at which temperature its frames were sampled; give the temperature")]
     NoTemperature { id: String },
     #[error("datasets/{id} has frames of several temperatures ({known}); say which")]
@@ -75,6 +79,9 @@ impl Frames {
         let id = id.to_string();
         if document.energy_digest != system.digest() || document.dimension != system.dimension() {
             return Err(FramesError::OtherEnergy { id });
+        }
+        if document.weighted.is_some() {
+            return Err(FramesError::Weighted { id });
         }
         let known: Vec<f64> = match &document.simulated {
             Some(simulated) => simulated.temperatures.clone(),
