@@ -38,6 +38,8 @@ impl<E: Into<StreamError>> From<E> for Interruption {
 pub(super) struct Limits<'a> {
     pub draining: &'a CancellationToken,
     pub next_index: u64,
+    /// What a client is told to go on from; nothing where it cannot.
+    pub resume: Option<u64>,
     /// Nothing for a stream without a limit of time.
     pub deadline: Option<Instant>,
 }
@@ -56,7 +58,7 @@ impl Engine {
                 return Err(StreamError::Gone.into());
             }
             if limits.draining.is_cancelled() {
-                return Err(StreamError::Draining { next_index: Some(limits.next_index) }.into());
+                return Err(StreamError::Draining { next_index: limits.resume }.into());
             }
             if limits.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Err(Interruption::OutOfTime);
@@ -66,7 +68,7 @@ impl Engine {
         }
     }
 
-    /// The paths asked for, with their step sizes; without any if there was no time to tune them.
+    /// The paths asked for, with their step sizes.
     pub(super) fn paths<T: Send + 'static>(
         &self,
         outlet: &Outlet<T>,
@@ -78,9 +80,8 @@ impl Engine {
         let length = request.length;
         let step_sizes = match &request.step_sizes {
             Some(step_sizes) => step_sizes.clone(),
-            None => {
-                in_time(model.step_sizes(temperature, length, self.between_steps(outlet, limits)))?.unwrap_or_default()
-            }
+            None => in_time(model.step_sizes(temperature, length, self.between_steps(outlet, limits)))?
+                .ok_or(StreamError::OutOfTime)?,
         };
         Ok(AnnealedPaths { length, step_sizes })
     }

@@ -24,6 +24,9 @@ const QUICK_REPLICATES: usize = 100;
 /// Samples before the errors are first compared with the target.
 const FIRST_LOOK: u64 = 4 * CHUNK as u64;
 
+/// Populations or windows that errors are told from, at least.
+const FEWEST_TOGETHER: u64 = 32;
+
 /// Samples drawn between two looks at the clock.
 const CHUNK: usize = 4096;
 
@@ -93,7 +96,7 @@ impl Engine {
         let mut done: Vec<TemperatureEstimate> = Vec::new();
         let mut cause = StopCause::Count;
         let deadline = request.max_duration.and_then(|limit| begin.checked_add(limit));
-        let limits = |next_index| Limits { draining, next_index, deadline };
+        let limits = |next_index| Limits { draining, next_index, resume: None, deadline };
         // What is to be refused is refused before anything is computed.
         let least = request.least_effective_fraction;
         let decisions: Vec<Decision> = request
@@ -116,10 +119,13 @@ impl Engine {
                 weights: source.weights(),
                 report: sums.report(replicates, request.seed),
             };
-            let mut next_look = FIRST_LOOK;
+            let mut next_look = FIRST_LOOK.max(FEWEST_TOGETHER * together);
             let mut samples = 0;
-            // Whole populations: a part of one has not the weight of all.
-            let wanted = request.samples.next_multiple_of(together);
+            // Whole populations, and as many as a bootstrap of them can tell errors from.
+            let wanted = match together {
+                1 => request.samples,
+                _ => request.samples.max(FEWEST_TOGETHER * together).next_multiple_of(together),
+            };
             let stop = loop {
                 let left = wanted - samples;
                 if left == 0 {

@@ -41,8 +41,8 @@ pub struct LoadedModel {
     step_sizes: Remembered<(u64, PathLength), Vec<f64>>,
     /// By temperature, effort and conditional fraction, whatever their size.
     populations: Remembered<(u64, Effort, u64), Populations>,
-    /// By temperature, shape and the exponents that were given.
-    chains: Remembered<(u64, ChainShape, Option<Vec<u64>>), Chains>,
+    /// By temperature, effort and the exponents that were given, whatever their number and length.
+    chains: Remembered<(u64, Option<Effort>, Option<Vec<u64>>), Chains>,
     /// What populations were found to be worth, by temperature.
     trials: Remembered<u64, WeightSummary>,
 }
@@ -83,7 +83,7 @@ impl LoadedModel {
         Ok(Populations { size: goal.size, ..self.populations.get_or_make(key, tuned)? })
     }
 
-    /// Tuned chains. The pilots are run once for each temperature, shape and exponents.
+    /// Tuned chains. The pilots are run once for each temperature, effort and exponents.
     pub fn chains<E: From<PathError> + From<SampleError>>(
         &self,
         temperature: f64,
@@ -92,8 +92,10 @@ impl LoadedModel {
         proceed: impl FnMut() -> Result<(), E>,
     ) -> Result<Chains, E> {
         let bits = exponents.as_ref().map(|all| all.iter().map(|b| b.to_bits()).collect());
-        let tuned = || self.generator.tuned_chains(temperature, shape, exponents, proceed);
-        self.chains.get_or_make((temperature.to_bits(), shape, bits), tuned)
+        let pilot = ChainShape { effort: shape.effort, ..ChainShape::DEFAULT };
+        let tuned = || self.generator.tuned_chains(temperature, pilot, exponents, proceed);
+        let key = (temperature.to_bits(), shape.effort, bits);
+        Ok(Chains { shape, ..self.chains.get_or_make(key, tuned)? })
     }
 
     /// What pilot populations are worth at a temperature; `make` is asked once, and its nothing is not remembered.

@@ -12,6 +12,9 @@ use std::sync::Arc;
 /// Below this effective fraction, or with a heavier tail than errors can be trusted with, AUTO looks for a better way.
 const LEAST_FRACTION: f64 = 0.01;
 
+/// With it populations are good enough, whatever their tail looks like.
+const SAFE_FRACTION: f64 = 0.1;
+
 /// Populations of a trial.
 const TRIAL_POPULATIONS: u64 = 4;
 
@@ -99,7 +102,9 @@ pub struct Decision {
     pub plan: Plan,
     /// The pilot's outcome, if there was one.
     pub choice: Option<MethodChoice>,
-    /// What was tried since importance sampling was not good enough, the last of it being the plan.
+    /// Whether AUTO found importance sampling not good enough.
+    pub is_poor: bool,
+    /// What was tried since it was not, the last of it being the plan.
     pub trials: Vec<Trial>,
 }
 
@@ -118,17 +123,24 @@ impl Engine {
             method: model.generator.start_method(temperature),
             plan,
             choice: None,
+            is_poor: false,
             trials: Vec::new(),
         };
         Ok(match request {
             PlanRequest::Auto { chains } => self.escalate(outlet, model, temperature, *chains, least, limits)?,
             PlanRequest::Importance(method) => {
                 let (method, choice) = self.method_for(outlet, model, temperature, Some(*method), least)?;
-                Decision { method, plan: Plan::Importance, choice, trials: Vec::new() }
+                Decision { method, plan: Plan::Importance, choice, is_poor: false, trials: Vec::new() }
             }
             PlanRequest::Resampled { window } => {
                 let (method, choice) = self.method_for(outlet, model, temperature, None, least)?;
-                Decision { method, plan: Plan::Resampled { window: *window }, choice, trials: Vec::new() }
+                Decision {
+                    method,
+                    plan: Plan::Resampled { window: *window },
+                    choice,
+                    is_poor: false,
+                    trials: Vec::new(),
+                }
             }
             PlanRequest::Annealed(paths) => {
                 carried(Plan::Annealed(self.paths(outlet, model, temperature, paths, limits)?))
@@ -149,8 +161,8 @@ impl Engine {
         })
     }
 
-    /// Importance sampling where it is good enough; else populations where these are; else chains. Where the time is over, or the
-    /// flow has no gradients, what was found so far.
+    /// Importance sampling where it is good enough, or the flow has no gradients to do more with; else populations where these are;
+    /// else chains.
     fn escalate<T: Send + 'static>(
         &self,
         outlet: &Outlet<T>,
@@ -167,14 +179,9 @@ impl Engine {
             _ => Ok(()),
         };
         let (method, choice) = self.method_for(outlet, model, temperature, None, None)?;
-        let mut decision = Decision { method, plan: Plan::Importance, choice, trials: Vec::new() };
+        let mut decision = Decision { method, plan: Plan::Importance, choice, is_poor: false, trials: Vec::new() };
         let (enough, fraction) = match &decision.choice {
             Some(choice) => (choice.weights().is_some_and(is_good), choice.effective_fraction()),
-            None if least.is_some() => {
-                let only = model
-                    .choose_method(temperature, Some(method), |key, count| self.draw(outlet, model, key, 0, count))?;
-                (only.weights().is_some_and(is_good), only.effective_fraction())
-            }
             // At the temperature trained at the card knows.
             None => {
                 let card = &model.generator.card;
@@ -182,6 +189,7 @@ impl Engine {
                 (!heavy && card.effective_sample_fraction >= LEAST_FRACTION, card.effective_sample_fraction)
             }
         };
+        decision.is_poor = !enough;
         if enough || !model.generator.has_score() {
             refuse(fraction)?;
             return Ok(decision);
@@ -201,17 +209,14 @@ impl Engine {
         decision.method = start;
         decision.plan = Plan::Populations(populations);
         decision.trials.push(Trial { plan: decision.plan.clone(), weights: Some(weights.clone()) });
-        if is_good(&weights) || !chains {
-            refuse(weights.effective_fraction())?;
+        refuse(weights.effective_fraction())?;
+        // Ancestors whose descendants are counted have tails of ties, which k̂ takes for heavy ones.
+        if is_good(&weights) || weights.effective_fraction() >= SAFE_FRACTION || !chains {
             return Ok(decision);
         }
-        // What is refused by its effective fraction must have one.
-        refuse(weights.effective_fraction())?;
-        let proceed = self.between_steps(outlet, limits);
-        if let Some(chains) = in_time(model.chains(temperature, DEFAULT_SHAPE, None, proceed))? {
-            decision.plan = Plan::Chains(chains);
-            decision.trials.push(Trial { plan: decision.plan.clone(), weights: None });
-        }
+        let tuned = in_time(model.chains(temperature, DEFAULT_SHAPE, None, self.between_steps(outlet, limits)))?;
+        decision.plan = Plan::Chains(tuned.ok_or(StreamError::OutOfTime)?);
+        decision.trials.push(Trial { plan: decision.plan.clone(), weights: None });
         Ok(decision)
     }
 

@@ -90,7 +90,7 @@ impl Engine {
     ) -> Result<(), StreamError> {
         let begin = Instant::now();
         let deadline = request.max_duration.and_then(|limit| begin.checked_add(limit));
-        let limits = |next_index| Limits { draining, next_index, deadline };
+        let limits = |next_index| Limits { draining, next_index, resume: Some(next_index), deadline };
         let (temperature, least) = (request.temperature, request.least_effective_fraction);
         let first = limits(request.first_index);
         let decision = self.decide(outlet, model, temperature, &request.plan, least, &first)?;

@@ -9,9 +9,19 @@ use crate::sample::{
     Acceptance, AnnealedPaths, ChainBlock, Chains, Populations, SampleError, SampleKey, Together, WeightedBatch,
     resampled,
 };
-use crate::simulate::effective_samples;
+use crate::simulate::EnergySeries;
 use crate::thermo::{WeightAccumulator, WeightSummary};
 use std::sync::Arc;
+use std::time::Instant;
+
+/// Samples of a window between two looks at the clock.
+const DRAWN_AT_ONCE: usize = 4096;
+
+/// Steps of chains that correlation can be seen in.
+const FEWEST_STEPS: u64 = 16;
+
+/// Energies beyond are as far as any.
+const FAR: f64 = 1e100;
 
 /// What is known of chains.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,24 +37,36 @@ pub struct ChainSummary {
 pub(super) struct Source<'a> {
     key: SampleKey,
     kind: Kind<'a>,
-    /// Of samples; of populations and windows, of ancestors; of chains, of the draws that jumps were tried to.
+    /// Of samples; of populations, of ancestors; of windows, of the flow's samples in them; of chains, of the draws that jumps were
+    /// tried to. Of populations and windows that have been sent to their end.
     weights: WeightAccumulator,
+    /// Of windows, the same of the copies of each ancestor.
+    copies: WeightAccumulator,
+}
+
+/// What is computed together, and sent in parts.
+#[derive(Default)]
+struct Current {
+    made: Option<Together>,
+    /// Whether it is in the account, having been sent to its end.
+    is_accounted: bool,
 }
 
 enum Kind<'a> {
     Independent,
     Annealed(AnnealedPaths),
-    Window { size: usize, current: Option<WeightedBatch> },
-    Population { plan: Populations, current: Option<WeightedBatch> },
+    Window { size: usize, current: Current },
+    Population { plan: Populations, current: Current },
     Chains { plan: Chains, block: Option<(u64, ChainBlock<'a>)>, tally: ChainTally },
 }
 
 /// Series of the chains of a block, and what finished blocks came to.
 #[derive(Default)]
 struct ChainTally {
-    /// Reduced energies and log p/q of each chain.
-    energies: Vec<Vec<f64>>,
-    log_ratios: Vec<Vec<f64>>,
+    /// Reduced energies, and log p/q, of each chain.
+    series: Option<(EnergySeries, EnergySeries)>,
+    /// The block's effective samples, as of so many steps.
+    looked: (u64, f64),
     finished_effective: f64,
     samples: u64,
     jumps: Acceptance,
@@ -56,11 +78,11 @@ impl<'a> Source<'a> {
         let kind = match &decision.plan {
             Plan::Importance => Kind::Independent,
             Plan::Annealed(paths) => Kind::Annealed(paths.clone()),
-            Plan::Resampled { window } => Kind::Window { size: *window, current: None },
-            Plan::Populations(plan) => Kind::Population { plan: plan.clone(), current: None },
+            Plan::Resampled { window } => Kind::Window { size: *window, current: Current::default() },
+            Plan::Populations(plan) => Kind::Population { plan: plan.clone(), current: Current::default() },
             Plan::Chains(plan) => Kind::Chains { plan: plan.clone(), block: None, tally: ChainTally::default() },
         };
-        Self { key, kind, weights: WeightAccumulator::default() }
+        Self { key, kind, weights: WeightAccumulator::default(), copies: WeightAccumulator::default() }
     }
 
     /// The first of the next `count` samples, from `limits.next_index` on, which follow those before; nothing if the time was over
@@ -91,15 +113,16 @@ impl<'a> Source<'a> {
                 let size = *size;
                 let make = |number: u64| {
                     let first = number.checked_mul(size as u64).ok_or(SampleError::IndexOverflow)?;
-                    Ok(Some(resampled(&key, &engine.draw(outlet, model, &key, first, size)?)))
+                    let drawn = window(engine, outlet, model, &key, first, size, limits)?;
+                    Ok(drawn.map(|drawn| resampled(&key, &drawn)))
                 };
-                part_of(current, size, index, count, &mut self.weights, make)
+                part_of(current, size, index, count, (&mut self.weights, &mut self.copies), make)
             }
             Kind::Population { plan, current } => {
                 let make = |number: u64| {
                     in_time(model.generator.population(&key, plan, number, engine.between_steps(outlet, limits)))
                 };
-                part_of(current, plan.size, index, count, &mut self.weights, make)
+                part_of(current, plan.size, index, count, (&mut self.weights, &mut self.copies), make)
             }
             Kind::Chains { plan, block, tally } => {
                 let weights = &mut self.weights;
@@ -109,16 +132,27 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// How many of the samples so far are as good as independent and equally weighted.
+    /// How many of the samples so far are as good as independent and equally weighted; of populations and windows, of those that
+    /// were sent to their end.
     pub fn effective_samples(&self) -> f64 {
         match &self.kind {
             Kind::Chains { tally, .. } => tally.effective_samples(),
+            Kind::Window { .. } => self.copies.effective_samples(),
             _ => self.weights.effective_samples(),
         }
     }
 
+    /// Of all so far, those that a last part was sent of included.
     pub fn weights(&self) -> WeightSummary {
-        self.weights.summary()
+        match &self.kind {
+            Kind::Window { current: Current { made: Some(made), is_accounted: false }, .. }
+            | Kind::Population { current: Current { made: Some(made), is_accounted: false }, .. } => {
+                let mut all = self.weights.clone();
+                made.account(&mut all);
+                all.summary()
+            }
+            _ => self.weights.summary(),
+        }
     }
 
     pub fn chains(&self) -> Option<ChainSummary> {
@@ -135,21 +169,51 @@ impl<'a> Source<'a> {
 
 /// Samples of what is computed together, `size` at a time.
 fn part_of(
-    current: &mut Option<WeightedBatch>,
+    current: &mut Current,
     size: usize,
     index: u64,
     count: usize,
-    weights: &mut WeightAccumulator,
+    (weights, copies): (&mut WeightAccumulator, &mut WeightAccumulator),
     make: impl FnOnce(u64) -> Result<Option<Together>, StreamError>,
 ) -> Result<Option<WeightedBatch>, StreamError> {
     let (number, place) = (index / size as u64, (index % size as u64) as usize);
     let first = number * size as u64;
-    if current.as_ref().is_none_or(|batch| batch.first_index != first) {
+    if current.made.as_ref().is_none_or(|made| made.batch.first_index != first) {
         let Some(made) = make(number)? else { return Ok(None) };
-        made.account(weights);
-        *current = Some(made.batch);
+        *current = Current { made: Some(made), is_accounted: false };
     }
-    Ok(current.as_ref().map(|batch| batch.part(place..batch.len().min(place + count))))
+    let Some(made) = &current.made else { return Ok(None) };
+    let end = made.batch.len().min(place + count);
+    if end == made.batch.len() && !current.is_accounted {
+        made.account(weights);
+        made.account_copies(copies);
+        current.is_accounted = true;
+    }
+    Ok(Some(made.batch.part(place..end)))
+}
+
+/// The draws of a window; nothing if the time was over before they were there.
+fn window<T: Send + 'static>(
+    engine: &Engine,
+    outlet: &Outlet<T>,
+    model: &Arc<LoadedModel>,
+    key: &SampleKey,
+    first: u64,
+    size: usize,
+    limits: &Limits<'_>,
+) -> Result<Option<WeightedBatch>, StreamError> {
+    let mut drawn = WeightedBatch { first_index: first, ..WeightedBatch::default() };
+    while drawn.len() < size {
+        if limits.draining.is_cancelled() {
+            return Err(StreamError::Draining { next_index: limits.resume });
+        }
+        if limits.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Ok(None);
+        }
+        let left = (size - drawn.len()).min(DRAWN_AT_ONCE);
+        drawn.append(engine.draw(outlet, model, key, first + drawn.len() as u64, left)?);
+    }
+    Ok(Some(drawn))
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -176,7 +240,11 @@ fn next_of_chains<'a>(
         }
         let Some((_, current)) = block.as_mut() else { break };
         while current.steps() < burn_in + step + 1 {
-            current.step(&mut proceed)?;
+            match current.step(&mut proceed) {
+                // What was made before the time was over is sent.
+                Err(Interruption::OutOfTime) if !all.is_empty() => return Ok(all),
+                made => made?,
+            }
             current.drawn.drain(..).for_each(|w| weights.add(w));
             if current.steps() == burn_in + step + 1 {
                 tally.add(current);
@@ -193,30 +261,39 @@ impl ChainTally {
     /// A step of the chains of a block.
     fn add(&mut self, block: &mut ChainBlock<'_>) {
         let (energies, log_ratios) = (block.samples(0).reduced_energies, block.log_ratios());
-        self.energies.resize(energies.len(), Vec::new());
-        self.log_ratios.resize(energies.len(), Vec::new());
-        self.energies.iter_mut().zip(energies).for_each(|(series, u)| series.push(u));
-        self.log_ratios.iter_mut().zip(log_ratios).for_each(|(series, r)| series.push(r));
+        let chains = energies.len();
+        let series = self.series.get_or_insert_with(|| (EnergySeries::new(chains), EnergySeries::new(chains)));
+        // A chain that has not come to where there is density is nowhere near the others.
+        let finite = |all: Vec<f64>| all.into_iter().map(|x| x.clamp(-FAR, FAR)).collect::<Vec<f64>>();
+        series.0.add(&finite(energies));
+        series.1.add(&finite(log_ratios));
         self.jumps.merge(&std::mem::take(&mut block.jumps));
         self.exchanges.resize(block.swaps.len(), Acceptance::default());
         self.exchanges.iter_mut().zip(&mut block.swaps).for_each(|(all, one)| all.merge(&std::mem::take(one)));
+        // A look goes over all that is kept of the series: after a quarter more each time.
+        if series.0.frames >= self.looked.0 + self.looked.0.div_ceil(4).max(1) {
+            self.look();
+        }
+    }
+
+    fn look(&mut self) {
+        let Some((energies, log_ratios)) = &self.series else { return };
+        let (steps, chains) = (energies.frames, energies.series);
+        let found = energies.effective_samples(0..chains).min(log_ratios.effective_samples(0..chains));
+        // Of few steps no correlation can be seen; but chains know nothing of each other.
+        let most = if steps < FEWEST_STEPS { chains as f64 } else { f64::INFINITY };
+        self.looked = (steps, found.min(most));
     }
 
     /// The end of a block, whose chains have nothing to do with those of the next.
     fn finish(&mut self) {
-        self.finished_effective += self.of_block();
-        self.energies.clear();
-        self.log_ratios.clear();
-    }
-
-    fn of_block(&self) -> f64 {
-        if self.energies.is_empty() {
-            return 0.0;
-        }
-        effective_samples(&self.energies).min(effective_samples(&self.log_ratios))
+        self.look();
+        self.finished_effective += self.looked.1;
+        self.series = None;
+        self.looked = (0, 0.0);
     }
 
     fn effective_samples(&self) -> f64 {
-        self.finished_effective + self.of_block()
+        self.finished_effective + self.looked.1
     }
 }

@@ -94,6 +94,8 @@ pub enum Purpose {
     ChainExchange = 14,
     /// The same of pilots.
     PilotExchange = 15,
+    /// The order of samples that were computed together.
+    SampleOrder = 16,
     /// The noise of Langevin dynamics, new velocities, and the moves of Metropolis Monte Carlo. The pilots of simulations
     /// have the same four purposes and 8 more.
     SimulationNoise = 32,

@@ -20,7 +20,7 @@ use super::hamiltonian::{Effort, Moves};
 use super::importance::{SampleError, SampleKey, WeightedBatch};
 use super::method::PILOT_SEED;
 use super::points::{Densities, Points, append, put};
-use super::population_tuning::PopulationGoal;
+use super::population_tuning::{MOST_EVALUATIONS, PopulationGoal};
 use crate::math::{Purpose, Randoms};
 
 /// Draws that are made together.
@@ -310,7 +310,9 @@ impl Generator {
             (None, Some(effort)) => {
                 let goal = PopulationGoal { size: 0, effort, conditional_fraction: CONDITIONAL_FRACTION };
                 let mut placed = self.tuned_populations(temperature, goal, &mut proceed)?.exponents;
-                placed.truncate(MOST_REPLICAS - 1);
+                // With the last one no more than a sample may cost.
+                let cost = effort.moves * effort.leapfrog_steps;
+                placed.truncate((MOST_REPLICAS.min(MOST_EVALUATIONS / cost.max(1))).saturating_sub(1));
                 placed.push(1.0);
                 placed
             }

@@ -166,7 +166,7 @@ impl Generator {
             log_weights: order.iter().map(|&row| population.log_weights[row]).collect(),
             ancestors: ancestors.iter().map(|&a| draws.first_index + a as u64).collect(),
         };
-        Ok(Together::new(batch, draws.first_index, n, population.non_finite))
+        Ok(Together::new(key, batch, draws.first_index, n, population.non_finite))
     }
 
     /// A population at its end, with the mean probability of acceptance at each distribution.

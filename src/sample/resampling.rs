@@ -47,18 +47,29 @@ pub(super) fn shift(key: &SampleKey, number: u64, step: u64) -> f64 {
 /// Samples that were computed together, and depend on each other: the last of what they are made of decides on all.
 #[derive(Clone, Debug, Default)]
 pub struct Together {
-    /// Sorted by their ancestors, which are said.
+    /// In an order that knows nothing of weights, with their ancestors.
     pub batch: WeightedBatch,
     /// log of the summed weights of each ancestor's samples (n): independent, or nearly, from one ancestor to the next, and
     /// their mean is Z. −∞ of ancestors without any.
     pub log_family_weights: Vec<f64>,
     /// How many of these never had weight, since an energy or density was not finite.
     pub non_finite: usize,
+    /// Of a window, log weights of the draws themselves (n), which are independent; else empty.
+    drawn: Vec<f64>,
 }
 
 impl Together {
-    /// Adds the weights of all ancestors to an account.
+    /// Adds the weights to an account: of a window, those of its draws; of a population, those of its ancestors, a number of whom
+    /// may have equal ones.
     pub fn account(&self, weights: &mut WeightAccumulator) {
+        if self.drawn.is_empty() {
+            self.account_copies(weights);
+        }
+        self.drawn.iter().for_each(|&w| weights.add(w));
+    }
+
+    /// Adds the weights that all samples of each ancestor have together.
+    pub fn account_copies(&self, weights: &mut WeightAccumulator) {
         let mut non_finite = self.non_finite;
         for &w in &self.log_family_weights {
             if w > f64::NEG_INFINITY || non_finite > 0 {
@@ -71,7 +82,7 @@ impl Together {
     }
 
     /// Of samples in the order of their ancestors, n of which there are from `first` on.
-    pub(super) fn new(batch: WeightedBatch, first: u64, n: usize, non_finite: usize) -> Self {
+    pub(super) fn new(key: &SampleKey, batch: WeightedBatch, first: u64, n: usize, non_finite: usize) -> Self {
         let mut log_family_weights = vec![f64::NEG_INFINITY; n];
         let mut from = 0;
         for family in batch.ancestors.chunk_by(|a, b| a == b) {
@@ -81,7 +92,13 @@ impl Together {
                 *place = log_sum_exp(&batch.log_weights[rows]);
             }
         }
-        Self { batch, log_family_weights, non_finite }
+        // The first of those in order would be of light ancestors: a part of what is computed together must be like the whole.
+        let mut random = Randoms::new(key.seed, Purpose::SampleOrder, first);
+        let mut order: Vec<usize> = (0..batch.len()).collect();
+        for i in (1..order.len()).rev() {
+            order.swap(i, random.below(i as u64 + 1) as usize);
+        }
+        Self { batch: batch.rows(&order), log_family_weights, non_finite, drawn: Vec::new() }
     }
 }
 
@@ -95,5 +112,6 @@ pub fn resampled(key: &SampleKey, drawn: &WeightedBatch) -> Together {
     let order = systematic(&drawn.log_weights, shift(key, number, 0));
     let mut batch = drawn.rows(&order.unwrap_or_else(|| (0..window).collect()));
     batch.log_weights.fill(log_mean);
-    Together::new(batch, drawn.first_index, window, non_finite)
+    let together = Together::new(key, batch, drawn.first_index, window, non_finite);
+    Together { drawn: drawn.log_weights.clone(), ..together }
 }

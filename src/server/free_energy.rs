@@ -194,7 +194,7 @@ impl FreeEnergies {
         self.app.check_open()?;
         let id = id_of("model", "models", &request.model)?;
         at_most("temperatures", &request.temperatures, MAX_TEMPERATURES)?;
-        let plan = plan_of_estimates(request.method)?;
+        let plan = plan_of_estimates(request.method, request.least_effective_fraction)?;
         let max_duration = requested_duration(request.max_duration)?;
         let target_standard_error = requested_target(request.target_standard_error)?;
         if request.samples > MAX_SAMPLES {

@@ -16,7 +16,10 @@ const MAX_STATES: usize = 512;
 const MAX_OBSERVABLES: usize = 64;
 const MAX_NAME: usize = 63;
 const REPLICATES: RangeInclusive<i32> = 2..=1000;
-const TOLERANCES: RangeInclusive<f64> = 1e-15..=1e-3;
+const TOLERANCES: RangeInclusive<f64> = 1e-13..=1e-3;
+/// Products of two weights, summed once for the solution, each replicate and, fourfold, each observable: some twenty minutes of one
+/// core.
+const MOST_PRODUCTS: f64 = 5e12;
 /// Whose log densities fit into an answer.
 const MAX_ANSWERED_SAMPLES: usize = 1 << 21;
 
@@ -69,20 +72,24 @@ pub(super) async fn solve(
     let cancelled = CancellationToken::new();
     let _guard = cancelled.clone().drop_guard();
     let slot = Arc::clone(&app.engine.slot);
+    let draining = app.draining.clone();
     let solved = tokio::task::spawn_blocking(move || {
         let _permit = permit;
         let turn = Mutex::new(None);
         let proceed = || {
             let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
             turn.take();
-            if cancelled.is_cancelled() {
+            if cancelled.is_cancelled() || draining.is_cancelled() {
                 return false;
             }
             *turn = Some(slot.acquire(Priority::Interactive));
             true
         };
         let settings = MbarSettings { tolerance: problem.tolerance, proceed: &proceed };
-        problem.solve(&settings).map(|solved| problem.answer(solved)).map_err(refusal)
+        problem.solve(&settings).map(|solved| problem.answer(solved)).map_err(|error| match error {
+            MbarError::Stopped if draining.is_cancelled() => ApiError::Draining,
+            error => refusal(error),
+        })
     });
     solved.await.map_err(|_| ApiError::Internal("solving MBAR panicked".into()))?
 }
@@ -146,6 +153,14 @@ impl Problem {
             let reason = format!("energies and observables have at most {most_bytes} bytes in all; send fewer samples");
             return Err(ApiError::TooLarge(reason));
         };
+        let rounds = 1 + bootstrap.map_or(0, |b| b.replicates) + 4 * names.len();
+        let products = (states * states) as f64 * samples as f64 * rounds as f64;
+        if products > MOST_PRODUCTS {
+            let reason = format!(
+                "K² × samples × (1 + replicates + 4 × observables) is {products:.1e}; at most {MOST_PRODUCTS:e} are computed"
+            );
+            return Err(invalid("samples_per_state", reason).into());
+        }
         let samples = samples as usize;
         if header.include_log_densities && samples > MAX_ANSWERED_SAMPLES {
             let reason = format!("there are {samples} samples; log densities are answered of {MAX_ANSWERED_SAMPLES}");

@@ -12,6 +12,10 @@ use crate::thermo::WeightSummary;
 use std::ops::RangeInclusive;
 
 const DEFAULT_WINDOW: usize = 4096;
+/// Of estimates.
+const ESTIMATE_WINDOW: usize = 512;
+/// Of what is computed together, and kept while it is sent in parts.
+const MOST_BYTES: usize = 256 << 20;
 const CHAINS: RangeInclusive<usize> = 1..=1024;
 const LENGTHS: RangeInclusive<usize> = 16..=65_536;
 const BURN_INS: RangeInclusive<usize> = 1..=65_536;
@@ -57,11 +61,20 @@ fn step_sizes(field: &str, given: &[f64], count: usize) -> Result<Vec<f64>, Fiel
 
 /// That exponents ascend, from above 0.
 fn check_exponents(field: &str, exponents: &[f64]) -> Result<(), FieldError> {
-    let ascend = exponents.first().is_none_or(|b| *b > 0.0) && exponents.windows(2).all(|pair| pair[0] < pair[1]);
-    if ascend && exponents.iter().all(|b| b.is_finite()) {
-        return Ok(());
+    if exponents.len() > MOST_EVALUATIONS {
+        let reason = format!("there are {}; at most {MOST_EVALUATIONS} are allowed", exponents.len());
+        return Err(invalid(field, reason));
     }
-    Err(invalid(field, format!("they are {exponents:?}; they must be positive and ascend")))
+    let mut before = 0.0;
+    for (i, &exponent) in exponents.iter().enumerate() {
+        // NaN is above nothing.
+        if exponent.is_nan() || exponent <= before {
+            let reason = format!("that of place {i} is {exponent}, behind {before}; they must be positive and ascend");
+            return Err(invalid(field, reason));
+        }
+        before = exponent;
+    }
+    Ok(())
 }
 
 /// How samples are to be made.
@@ -103,10 +116,16 @@ pub(super) fn requested_plan(request: &v1::StreamSamplesRequest) -> Result<PlanR
 }
 
 /// How the samples of an estimate of log Z are to be made, by the numbers that pilots find.
-pub(super) fn plan_of_estimates(method: i32) -> Result<PlanRequest, FieldError> {
+pub(super) fn plan_of_estimates(method: i32, least_effective_fraction: f64) -> Result<PlanRequest, FieldError> {
     use v1::SamplingMethod as M;
+    let method_name = M::try_from(method).unwrap_or_default();
+    if matches!(method_name, M::Annealed | M::SequentialMonteCarlo) && least_effective_fraction != 0.0 {
+        let reason = format!("no pilot of {} is weighed; leave it out, or use AUTO", method_name.as_str_name());
+        return Err(invalid("least_effective_fraction", reason));
+    }
     match M::try_from(method) {
-        Ok(M::Resampled) => Ok(PlanRequest::Resampled { window: DEFAULT_WINDOW }),
+        // Small ones: Z has no bias for any, and errors are told from how they differ.
+        Ok(M::Resampled) => Ok(PlanRequest::Resampled { window: ESTIMATE_WINDOW }),
         Ok(M::Annealed) => Ok(PlanRequest::Annealed(default_paths())),
         Ok(M::SequentialMonteCarlo) => populations(v1::SequentialMonteCarlo::default()),
         Ok(other @ (M::Chain | M::ReplicaExchange)) => {
@@ -196,7 +215,9 @@ fn chains(message: v1::MarkovChains, method: v1::SamplingMethod) -> Result<PlanR
             return Err(invalid(field, reason));
         }
         check_cost(outer, effort.unwrap_or(Effort { moves: 1, leapfrog_steps: 1 }), exponents.len())?;
-    } else if effort.is_none() {
+    } else if let Some(effort) = effort {
+        check_cost(outer, effort, 2)?;
+    } else {
         let reason = "replicas are placed by a pilot that needs moves; give exponents, or leave without_moves out";
         return Err(invalid("chains.exponents", reason.into()));
     }
@@ -218,6 +239,30 @@ fn chains(message: v1::MarkovChains, method: v1::SamplingMethod) -> Result<PlanR
 pub(super) fn check_plan(plan: &PlanRequest, method: i32, generator: &Generator) -> Result<(), FieldError> {
     if let PlanRequest::Importance(method) = plan {
         check_method(Some(*method), generator)?;
+    }
+    let (d, dx) = (generator.target.dimension(), generator.target.system().dimension());
+    // Rows, and numbers of a row: draws and what is taken of them; densities, their gradients, and a move under way.
+    let (field, rows, numbers) = match plan {
+        PlanRequest::Resampled { window } => ("resampling.window", *window, 2 * (2 * d + dx + 5)),
+        PlanRequest::Populations(PopulationsRequest::Tuned(goal)) => {
+            ("sequential_monte_carlo.population", goal.size, 12 * d + 3 * dx)
+        }
+        PlanRequest::Populations(PopulationsRequest::Given(plan)) => {
+            ("sequential_monte_carlo.population", plan.size, 12 * d + 3 * dx)
+        }
+        PlanRequest::Chains(ChainsRequest::Tuned(shape, exponents)) => {
+            let replicas = exponents.as_ref().map_or(MOST_REPLICAS, Vec::len);
+            ("chains.chains", shape.chains.saturating_mul(replicas), 12 * d + 3 * dx)
+        }
+        PlanRequest::Chains(ChainsRequest::Given(chains)) => {
+            ("chains.chains", chains.shape.chains.saturating_mul(chains.exponents.len()), 12 * d + 3 * dx)
+        }
+        PlanRequest::Auto { .. } | PlanRequest::Importance(_) | PlanRequest::Annealed(_) => ("method", 0, 0),
+    };
+    let bytes = rows.saturating_mul(numbers).saturating_mul(8);
+    if bytes > MOST_BYTES {
+        let reason = format!("of this system it would take {bytes} bytes of memory; at most {MOST_BYTES} are allowed");
+        return Err(invalid(field, reason));
     }
     if needs_score(plan) && !generator.has_score() {
         let name = v1::SamplingMethod::try_from(method).unwrap_or_default().as_str_name();
@@ -292,13 +337,17 @@ pub(super) fn reason(decision: &Decision, request: &PlanRequest, as_trained: boo
     let mut sentences = Vec::new();
     match (&decision.choice, request) {
         (Some(choice), _) => sentences.push(method_reason(choice)),
-        (None, PlanRequest::Auto { .. }) if as_trained && decision.trials.is_empty() => {
+        (None, PlanRequest::Auto { .. }) if as_trained && !decision.is_poor => {
             sentences.push("At the temperature trained at nothing has to be done.".into());
         }
-        (None, PlanRequest::Auto { .. }) if as_trained => {
-            sentences.push("By the model's card too few of its samples are effective for importance sampling.".into());
-        }
+        (None, PlanRequest::Auto { .. }) if as_trained => sentences.push(
+            "By the model's card its weights are too heavy-tailed, or too few of them effective, for importance sampling."
+                .into(),
+        ),
         _ => sentences.push("It was asked for.".into()),
+    }
+    if decision.is_poor && decision.trials.is_empty() {
+        sentences.push("A continuous flow has no gradients to do more with.".into());
     }
     for Trial { plan, weights } in &decision.trials {
         let cost = plan.evaluations();

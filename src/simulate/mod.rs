@@ -33,4 +33,4 @@ pub use ladder::{RungEnergy, geometric, place_rungs, predicted_acceptance};
 
 pub use plan::{Method, SimulationPlan, Temperatures};
 pub use simulation::{Frames, Phase, Progress, Simulation};
-pub use statistics::{ExchangeSummary, RungSummary, Summary, effective_samples};
+pub use statistics::{EnergySeries, ExchangeSummary, RungSummary, Summary, effective_samples};

@@ -3,6 +3,9 @@
 use super::sums::Samples;
 use super::{MbarError, MbarSettings, MbarSolution, covariance, rows};
 
+/// Values of observables, at most.
+const LARGEST: f64 = 1e150;
+
 /// ⟨A⟩ in a state, with its asymptotic standard error.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MbarAverage {
@@ -26,14 +29,15 @@ impl MbarSolution {
         if observable.len() != samples || all.len() != self.f_k.len() || all.iter().any(|row| row.len() != samples) {
             return Err(MbarError::Observable { values: observable.len(), samples });
         }
-        if let Some(sample) = observable.iter().position(|a| !a.is_finite()) {
+        // Their squares must be numbers too.
+        if let Some(sample) = observable.iter().position(|a| a.is_nan() || a.abs() > LARGEST) {
             return Err(MbarError::Value { sample, value: observable[sample] });
         }
-        settings.check()?;
         // About their mean: the variance of values that are large and alike keeps its digits.
-        let mean = observable.iter().sum::<f64>() / samples as f64;
+        let mean = observable.iter().map(|a| a / samples as f64).sum::<f64>();
         let centred: Vec<f64> = observable.iter().map(|a| a - mean).collect();
-        let sums = Samples { rows: &all, counts: None }.weights(&self.f_k, &self.log_densities, Some(&centred));
+        let sums =
+            Samples { rows: &all, counts: None }.weights(&self.f_k, &self.log_densities, Some(&centred), settings)?;
         let counts: Vec<f64> = n_k.iter().map(|n| *n as f64).collect();
         let theta = covariance(&sums.second, &counts).ok_or(MbarError::NotConverged(self.iterations))?;
         let (k, columns) = (all.len(), 2 * all.len());

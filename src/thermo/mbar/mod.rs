@@ -53,7 +53,7 @@ pub enum MbarError {
     NotConverged(usize),
     #[error("an observable has {values} values for {samples} samples; it needs one for each")]
     Observable { values: usize, samples: usize },
-    #[error("an observable is {value} at sample {sample}; its values must be finite")]
+    #[error("an observable is {value} at sample {sample}; its values must be numbers of at most 1e150")]
     Value { sample: usize, value: f64 },
     #[error("it was stopped")]
     Stopped,
@@ -63,7 +63,7 @@ pub enum MbarError {
 pub struct MbarSettings<'a> {
     /// They are found when Newton's step is below this part of them, or of one kT.
     pub tolerance: f64,
-    /// Asked between passes over the samples: whether to go on.
+    /// Asked several times in a pass over the samples: whether to go on.
     pub proceed: &'a (dyn Fn() -> bool + Sync),
 }
 
@@ -137,7 +137,7 @@ pub fn solve_with(u_kn: &[f64], n_k: &[u64], settings: &MbarSettings<'_>) -> Res
     let samples = Samples { rows: &own, counts: None };
     let (iterations, converged) = minimise(&samples, &counts, &mut own_f, FIRST_ITERATIONS, settings)?;
     let shares = log_shares(&own_f, &counts);
-    let components = components(&samples.probabilities(&shares, true), &sampled);
+    let components = components(&samples.probabilities(&shares, true, settings)?, &sampled);
     if components.len() > 1 {
         return Err(MbarError::Disconnected(components));
     }
@@ -150,7 +150,7 @@ pub fn solve_with(u_kn: &[f64], n_k: &[u64], settings: &MbarSettings<'_>) -> Res
     f = estimate(&all, Some(&log_densities), None);
     let origin = f[0];
     f.iter_mut().chain(&mut log_densities).for_each(|f| *f -= origin);
-    let gram = Samples { rows: &all, counts: None }.weights(&f, &log_densities, None).second;
+    let gram = Samples { rows: &all, counts: None }.weights(&f, &log_densities, None, settings)?.second;
     let counts: Vec<f64> = n_k.iter().map(|n| *n as f64).collect();
     let covariance = covariance(&gram, &counts).ok_or(MbarError::NotConverged(iterations))?;
     let overlap = gram.iter().enumerate().map(|(e, g)| g * counts[e % counts.len()]).collect();
@@ -218,10 +218,7 @@ fn minimise(
     first_iterations: usize,
     settings: &MbarSettings<'_>,
 ) -> Result<(usize, bool), MbarError> {
-    let sums = |f: &[f64], second| {
-        settings.check()?;
-        Ok::<_, MbarError>(samples.probabilities(&log_shares(f, counts), second))
-    };
+    let sums = |f: &[f64], second| samples.probabilities(&log_shares(f, counts), second, settings);
     for _ in 0..first_iterations {
         let here = sums(f, false)?;
         iterate(f, &here, counts);

@@ -4,6 +4,7 @@
 //! that fit in a core's cache, and adds them up in stripes whose number and limits depend on the number of samples alone:
 //! the same bits for any number of threads.
 
+use super::{MbarError, MbarSettings};
 use crate::compute::fused::{InstructionSet, Kernel, Number, dispatch, ln};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -12,8 +13,9 @@ use std::ops::Range;
 const BLOCK: usize = 128;
 type Block = [f64; BLOCK];
 
-/// Stripes that a pass is shared in.
-const STRIPES: usize = 64;
+/// Stripes that a pass is shared in, and those between two questions whether to go on.
+const STRIPES: usize = 256;
+const AT_ONCE: usize = 16;
 
 /// Numbers that are summed side by side.
 const LANES: usize = 8;
@@ -35,13 +37,13 @@ pub(super) struct Samples<'a> {
 pub(super) struct Sums {
     /// Σ_n a_cn (columns).
     pub first: Vec<f64>,
-    /// Σ_n a_cn a_dn (columns, columns); of zeros if it was not asked for.
+    /// Σ_n a_cn a_dn (columns, columns); empty if it was not asked for.
     pub second: Vec<f64>,
 }
 
 impl Sums {
-    fn new(columns: usize) -> Self {
-        Self { first: vec![0.0; columns], second: vec![0.0; columns * columns] }
+    fn new(columns: usize, second: bool) -> Self {
+        Self { first: vec![0.0; columns], second: vec![0.0; if second { columns * columns } else { 0 }] }
     }
 
     fn merge(mut self, other: &Self) -> Self {
@@ -52,7 +54,7 @@ impl Sums {
 
     /// The other half of the second moments.
     fn mirrored(mut self) -> Self {
-        let columns = self.first.len();
+        let columns = if self.second.is_empty() { 0 } else { self.first.len() };
         for i in 0..columns {
             for j in 0..i {
                 self.second[j * columns + i] = self.second[i * columns + j];
@@ -69,24 +71,43 @@ impl Samples<'_> {
 
     /// Σ p and, if `second`, Σ pp of the probabilities p_kn = exp(s_k − u_kn) / Σ_j exp(s_j − u_jn), with
     /// s_k = `log_shares` = log N_k + f_k.
-    pub fn probabilities(&self, log_shares: &[f64], second: bool) -> Sums {
-        self.pass(Pass { samples: *self, shifts: log_shares, log_densities: None, observable: None, second })
+    pub fn probabilities(
+        &self,
+        log_shares: &[f64],
+        second: bool,
+        settings: &MbarSettings<'_>,
+    ) -> Result<Sums, MbarError> {
+        let pass = Pass { samples: *self, shifts: log_shares, log_densities: None, observable: None, second };
+        self.pass(pass, settings)
     }
 
     /// Σ W and Σ WW of the weights W_kn = exp(f_k − u_kn − log D_n), D_n being the samples' densities; with an observable
     /// A_n (N) of columns W_kn·A_n behind these.
-    pub fn weights(&self, f: &[f64], log_densities: &[f64], observable: Option<&[f64]>) -> Sums {
-        self.pass(Pass { samples: *self, shifts: f, log_densities: Some(log_densities), observable, second: true })
+    pub fn weights(
+        &self,
+        f: &[f64],
+        log_densities: &[f64],
+        observable: Option<&[f64]>,
+        settings: &MbarSettings<'_>,
+    ) -> Result<Sums, MbarError> {
+        let log_densities = Some(log_densities);
+        self.pass(Pass { samples: *self, shifts: f, log_densities, observable, second: true }, settings)
     }
 
-    fn pass(&self, pass: Pass<'_>) -> Sums {
+    fn pass(&self, pass: Pass<'_>, settings: &MbarSettings<'_>) -> Result<Sums, MbarError> {
         let (n, columns) = (self.len(), pass.columns());
         let stripe = n.div_ceil(BLOCK).div_ceil(STRIPES).max(1) * BLOCK;
-        let stripes: Vec<Sums> = (0..n.div_ceil(stripe))
-            .into_par_iter()
-            .map(|s| dispatch(Stripe { pass, range: s * stripe..((s + 1) * stripe).min(n) }))
-            .collect();
-        stripes.iter().fold(Sums::new(columns), Sums::merge).mirrored()
+        let mut all = Sums::new(columns, pass.second);
+        let stripes = n.div_ceil(stripe);
+        for first in (0..stripes).step_by(AT_ONCE) {
+            settings.check()?;
+            let some: Vec<Sums> = (first..(first + AT_ONCE).min(stripes))
+                .into_par_iter()
+                .map(|s| dispatch(Stripe { pass, range: s * stripe..((s + 1) * stripe).min(n) }))
+                .collect();
+            all = some.iter().fold(all, Sums::merge);
+        }
+        Ok(all.mirrored())
     }
 
     /// log D_n = log Σ_k exp(s_k − u_kn) (N).
@@ -129,7 +150,7 @@ impl Kernel for Stripe<'_> {
     fn run<I: InstructionSet>(self) -> Sums {
         let Self { pass, range } = self;
         let (states, columns) = (pass.shifts.len(), pass.columns());
-        let mut sums = Sums::new(columns);
+        let mut sums = Sums::new(columns, pass.second);
         let mut block = vec![[0.0; BLOCK]; columns];
         for first in range.clone().step_by(BLOCK) {
             let b = BLOCK.min(range.end - first);
