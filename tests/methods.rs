@@ -196,6 +196,44 @@ async fn samples_have_addresses() {
             assert_eq!(part.summary.unwrap().next_index, first_index + count);
         }
     }
+    // A part of windows is like the whole: the first samples of each, by their weights.
+    let poor = many_well(&mut clients, "wells", 4, 30).await;
+    let (mut first, mut whole) = (Vec::new(), Vec::new());
+    for window in 0..400 {
+        let (first_index, size) = (64 * window, 64);
+        let resampling = Some(v1::Resampling { window: size });
+        let all = request(&poor, Method::Resampled, size as u64);
+        let all = clients.sample(v1::StreamSamplesRequest { resampling, first_index, ..all }).await.unwrap();
+        let weight = (all.log_weights[0] - 20.0).exp();
+        let right = |n: usize| (0..n).filter(|i| all.positions[4 * i] > 0.0).count() as f64 / n as f64;
+        first.push(weight * right(4));
+        whole.push(weight * right(64));
+    }
+    let differences: Vec<f64> = first.iter().zip(&whole).map(|(a, b)| a - b).collect();
+    let n = differences.len() as f64;
+    let mean = differences.iter().sum::<f64>() / n;
+    let error = (differences.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / n / n).sqrt();
+    assert!(mean.abs() < 4.0 * error, "{mean} ± {error}");
+
+    // What is computed together counts once it was sent to its end; chains count no more than they have steps.
+    let smc = Some(v1::SequentialMonteCarlo { population: 64, leapfrog_steps: 2, ..Default::default() });
+    let populations = v1::StreamSamplesRequest {
+        sequential_monte_carlo: smc,
+        target_effective_samples: 10.0,
+        batch_size: 7,
+        ..request(&model, Method::SequentialMonteCarlo, 0)
+    };
+    let samples = clients.sample(populations).await.unwrap();
+    assert_eq!(samples.log_weights.len() % 64, 0);
+    assert!(samples.summary.unwrap().effective_samples >= 10.0);
+    let chains = v1::StreamSamplesRequest { batch_size: 8, ..request(&model, Method::Chain, 640) };
+    let mut stream = clients.sampling.stream_samples(chains).await.unwrap().into_inner();
+    while let Some(message) = stream.message().await.unwrap() {
+        if let v1::stream_samples_response::Part::Batch(batch) = message.part.unwrap() {
+            assert!(batch.effective_samples <= batch.samples.max(64) as f64, "{}", batch.effective_samples);
+        }
+    }
+
     // Time that is over ends the pilots that tune, with an error that says so.
     let mut hasty = v1::StreamSamplesRequest {
         sequential_monte_carlo: Some(v1::SequentialMonteCarlo { leapfrog_steps: 7, ..Default::default() }),

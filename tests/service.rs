@@ -180,13 +180,19 @@ async fn a_sample_is_the_same_in_every_batch_and_every_stream() {
 
     // Time that is over ends them between two evaluations, in the pilot and on the way: here there are two million of these.
     for step_sizes in [Vec::new(), vec![0.1]] {
+        let is_tuned = step_sizes.is_empty();
         let mut long = annealed(0, 0, 0, step_sizes);
         long.annealed =
             Some(v1::AnnealedPaths { distributions: 1, moves: 1, leapfrog_steps: 1024, ..long.annealed.unwrap() });
         long.max_duration = Some(prost_types::Duration { seconds: 0, nanos: 20_000_000 });
         let begin = Instant::now();
-        let summary = clients.sample(long).await.unwrap().summary.unwrap();
-        assert_eq!(summary.stop_cause(), v1::StopCause::MaxDuration);
+        match clients.sample(long).await {
+            Err(status) => assert!(is_tuned && reason(&status) == "OUT_OF_TIME", "{status:?}"),
+            Ok(samples) => {
+                assert!(!is_tuned);
+                assert_eq!(samples.summary.unwrap().stop_cause(), v1::StopCause::MaxDuration);
+            }
+        }
         assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
     }
 

@@ -296,6 +296,7 @@ fn summary_json(received: &Received) -> Value {
             "chains": plan.chains,
             "length": plan.length,
             "burn_in": plan.burn_in,
+            "without_moves": plan.without_moves,
             "moves": plan.moves,
             "leapfrog_steps": plan.leapfrog_steps,
             "exponents": plan.exponents,

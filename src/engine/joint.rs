@@ -8,7 +8,7 @@ use super::models::LoadedModel;
 use super::outlet::{Outlet, StreamError};
 use super::sampling::StopCause;
 use crate::sample::Method;
-use crate::thermo::{FreeEnergyQuery, JointEstimate, MbarSolution, WeightSummary};
+use crate::thermo::{FreeEnergyQuery, JointEstimate, MbarError, MbarSolution, WeightSummary};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -142,7 +142,7 @@ impl Engine {
                 && drawn + n >= next_look
             {
                 next_look = 2 * (drawn + n);
-                let found = run.solve(0, || true);
+                let found = run.solve(0, || !outlet.is_closed() && !draining.is_cancelled());
                 if found.is_ok_and(|found| found.errors().all(|error| error <= target)) {
                     cause = StopCause::TargetReached;
                     break;
@@ -156,7 +156,13 @@ impl Engine {
         }
         Self::check_wanted(outlet, draining)?;
         let replicates = request.replicates.min(MOST_SOLVED);
-        let solved = run.solve(replicates, || !outlet.is_closed() && !draining.is_cancelled())?;
+        let solved = match run.solve(replicates, || !outlet.is_closed() && !draining.is_cancelled()) {
+            Err(StreamError::Joint(MbarError::Stopped)) => {
+                Self::check_wanted(outlet, draining)?;
+                return Err(StreamError::Gone);
+            }
+            solved => solved?,
+        };
         Self::check_wanted(outlet, draining)?;
         outlet.send(run.item(Some(cause), request.replicates, begin, solved), None)
     }

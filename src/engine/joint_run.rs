@@ -20,6 +20,9 @@ use tokio_util::sync::CancellationToken;
 /// Frames that are read at a time.
 const CHUNK: usize = 4096;
 
+/// Between the seeds of two densities: 2⁶⁴ over the golden ratio.
+const SEED_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// Samples of one density.
 #[derive(Default)]
 struct Group {
@@ -151,7 +154,9 @@ impl<'a> Run<'a> {
             let known = run.flows.iter().position(|known| model.generator.is_same_density(known, &key));
             run.flow_of.push(known.unwrap_or(run.flows.len()));
             if known.is_none() {
-                run.flows.push(key);
+                // Latents of one seed would make samples of all densities depend on each other, and MBAR takes none to.
+                let seed = request.seed.wrapping_add((run.flows.len() as u64).wrapping_mul(SEED_STEP));
+                run.flows.push(SampleKey { seed, ..key });
             }
             run.methods.push(method);
             let sums = FreeEnergyAccumulator::new(request.query.clone(), model.generator.kt(temperature), 1);
@@ -200,6 +205,11 @@ impl<'a> Run<'a> {
             let works: Vec<f64> = log_q.iter().zip(&all.energies).map(|(q, u)| q + u / kt).collect();
             inefficiency = inefficiency.max(statistical_inefficiency(&works));
         }
+        // A state that is seldom left is known worse than the energy.
+        for members in &all.members {
+            let series: Vec<f64> = members.iter().map(|is_in| f64::from(u8::from(*is_in))).collect();
+            inefficiency = inefficiency.max(statistical_inefficiency(&series));
+        }
         let beyond = all.log_q.first().map_or(0, |q| q.iter().filter(|q| **q == f64::NEG_INFINITY).count() as u64);
         let mut kept = self.group();
         kept.append(&all, inefficiency.max(1.0));
@@ -232,7 +242,9 @@ impl<'a> Run<'a> {
             };
             let log_weights: Vec<f64> = batch.energies.iter().zip(&batch.log_probs).map(weight).collect();
             log_weights.iter().for_each(|w| weights.add(*w));
-            sums.add(&log_weights, &batch.energies, &batch.positions);
+            if self.request.importance {
+                sums.add(&log_weights, &batch.energies, &batch.positions);
+            }
         }
         let group = &mut self.samples[flow];
         group.energies.extend(&batch.energies);
@@ -250,7 +262,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    pub fn solve(&self, replicates: usize, proceed: impl Fn() -> bool) -> Result<Solved, StreamError> {
+    pub fn solve(&self, replicates: usize, proceed: impl Fn() -> bool + Sync) -> Result<Solved, StreamError> {
         let mut solved = Solved::default();
         if self.request.bar {
             for (&temperature, &flow) in self.request.temperatures.iter().zip(&self.flow_of) {
@@ -272,7 +284,7 @@ impl<'a> Run<'a> {
     fn solve_all(
         &self,
         replicates: usize,
-        proceed: &impl Fn() -> bool,
+        proceed: &(impl Fn() -> bool + Sync),
     ) -> Result<(JointReport, Vec<JointState>), StreamError> {
         let drawn = self.drawn() as u64;
         let of_flow =
@@ -305,7 +317,7 @@ impl<'a> Run<'a> {
         groups: &[&Group],
         targets: &[JointTarget],
         replicates: usize,
-        proceed: &impl Fn() -> bool,
+        proceed: &(impl Fn() -> bool + Sync),
     ) -> Result<JointReport, StreamError> {
         let samples: usize = groups.iter().map(|group| group.len()).sum();
         let mut u_kn = Vec::with_capacity(samples * states.len());

@@ -10,7 +10,7 @@ use crate::store::{Artifacts, ArtifactsError, DatasetDocument, ResourceKind};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-/// Bytes of positions in a message, unless one frame has more.
+/// Bytes of frames in a message, with what is beside them, unless one frame has more.
 const CHUNK_BYTES: u64 = 1 << 20;
 
 /// Starts a download.
@@ -40,7 +40,7 @@ pub(super) async fn download(
     let draining = app.draining.clone();
     Ok(Reply::stream(app.limits.stall, async move |mut reply| {
         let _permit = permit;
-        let step = (CHUNK_BYTES / source.frame_bytes()).max(1);
+        let step = (CHUNK_BYTES / (source.frame_bytes() + source.row_bytes())).max(1);
         let mut frame = first;
         while frame < end {
             if draining.is_cancelled() {
@@ -70,6 +70,11 @@ struct Source {
 impl Source {
     fn frame_bytes(&self) -> u64 {
         8 * self.document.dimension.max(1) as u64
+    }
+
+    /// Of what is beside a frame.
+    fn row_bytes(&self) -> u64 {
+        self.document.table().map_or(0, |(_, columns)| 8 * columns as u64)
     }
 
     /// That the files are there, and as long as they were: what is lost is said before anything is sent.

@@ -98,7 +98,13 @@ pub(super) async fn start(
     rest: Rest,
 ) -> Result<impl Stream<Item = Result<v1::EstimateFreeEnergyResponse, Status>> + Send + use<>, ApiError> {
     let Rest { model, query, mut request, permit } = rest;
-    let mut data = Vec::new();
+    if model.generator.target.coordinates().auxiliary() > 0 && request.temperatures.len() > 1 {
+        let reason = "a model with auxiliary variables has no common space for its densities at several; ask for one";
+        return Err(FieldError::invalid("temperatures", reason).into());
+    }
+    // u_kn is kept, and again for each resampling.
+    let memory = app.transfer().await?;
+    let mut data: Vec<Frames> = Vec::new();
     for (i, item) in message.data.iter().enumerate() {
         let field = format!("data[{i}]");
         let id = id_of(&format!("{field}.dataset"), "datasets", &item.dataset)?;
@@ -108,12 +114,22 @@ pub(super) async fn start(
         }
         let temperature = (item.temperature > 0.0).then_some(item.temperature);
         let system = model.generator.target.system();
-        data.extend(Frames::open_all(app.store.as_ref(), &app.artifacts, id, system, temperature).await?);
-    }
-    if data.len() > MAX_DATA_TEMPERATURES {
-        let reason =
-            format!("they have frames of {} temperatures; at most {MAX_DATA_TEMPERATURES} are allowed", data.len());
-        return Err(FieldError::invalid("data", reason).into());
+        for frames in Frames::open_all(app.store.as_ref(), &app.artifacts, id, system, temperature).await? {
+            let is_known = |known: &&Frames| known.digest == frames.digest && known.is_of(frames.temperature);
+            if let Some(known) = data.iter().find(is_known) {
+                let reason = format!(
+                    "its frames at {} are those of datasets/{}, which are there; the same frames count once",
+                    frames.temperature, known.id
+                );
+                return Err(FieldError::invalid(format!("{field}.dataset"), reason).into());
+            }
+            data.push(frames);
+        }
+        if data.len() > MAX_DATA_TEMPERATURES {
+            let reason =
+                format!("they have frames of {} temperatures; at most {MAX_DATA_TEMPERATURES} are allowed", data.len());
+            return Err(FieldError::invalid("data", reason).into());
+        }
     }
     for &temperature in &request.temperatures {
         if wanted.bar && !data.iter().any(|frames| frames.is_of(temperature)) {
@@ -141,6 +157,7 @@ pub(super) async fn start(
     let temperatures = request.temperatures.clone();
     let items = app.engine.joint(Arc::clone(&model), request, permit, app.draining.clone());
     Ok(ReceiverStream::new(items).map(move |item: Result<JointItem, StreamError>| {
+        let _held = &memory;
         item.map(|item| answer(item, &temperatures, &query, &model)).map_err(stream_status)
     }))
 }

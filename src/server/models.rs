@@ -78,6 +78,7 @@ impl Models {
     }
 
     async fn log_prob(&self, request: v1::EvaluateLogProbRequest) -> Result<v1::EvaluateLogProbResponse, ApiError> {
+        self.app.check_open()?;
         let id = id_of("model", "models", &request.model)?;
         let encoding = check_encoding(request.encoding)?;
         let method = independent_method(request.method, "its samples come from no density that is known")?;

@@ -83,7 +83,11 @@ impl EndSamples {
 
     /// How many samples are worth an independent one.
     fn inefficiency(&self) -> f64 {
-        if self.correlated { statistical_inefficiency(self.log_ratios()) } else { 1.0 }
+        if !self.correlated {
+            return 1.0;
+        }
+        let of_other = statistical_inefficiency(&self.other);
+        if self.density.is_empty() { of_other } else { of_other.max(statistical_inefficiency(&self.density)) }
     }
 
     fn check(&self, end: &'static str) -> Result<(), BarError> {

@@ -5,7 +5,7 @@
 //! another is −log Z. Bootstrap errors solve for f again.
 
 use super::bootstrap::{Estimate, summarise};
-use super::mbar::{MbarError, MbarSolution, solve};
+use super::mbar::{MbarError, MbarSettings, MbarSolution, solve_with};
 use crate::math::{Purpose, Randoms, log_sum_exp};
 
 /// Samples of K states, those of each state together and in the order of the states.
@@ -60,15 +60,17 @@ pub struct JointReport {
 /// Numbers of a temperature before those of states: log Z, U/kT, S/k, C/k.
 const FIRST: usize = 4;
 
-/// The answers at each target. `proceed` is asked between resamplings, and what it refuses to go on from has no bootstrap errors.
+/// The answers at each target. `proceed` is asked several times in a pass over the samples: where it refuses to go on there is no
+/// answer, and within resamplings one without bootstrap errors.
 pub fn joint(
     samples: &JointSamples<'_>,
     targets: &[JointTarget],
     replicates: usize,
     seed: u64,
-    proceed: impl Fn() -> bool,
+    proceed: impl Fn() -> bool + Sync,
 ) -> Result<JointReport, MbarError> {
-    let solution = solve(samples.u_kn, samples.n_k)?;
+    let settings = MbarSettings { proceed: &proceed, ..MbarSettings::default() };
+    let solution = solve_with(samples.u_kn, samples.n_k, &settings)?;
     let all: Vec<usize> = (0..samples.energies.len()).collect();
     let values: Vec<Vec<f64>> =
         targets.iter().map(|target| quantities(samples, samples.u_kn, &all, &solution.f_k, target)).collect();
@@ -84,7 +86,11 @@ pub fn joint(
             .chunks_exact(all.len().max(1))
             .flat_map(|row| drawn.iter().map(|&n| row.get(n).copied().unwrap_or(f64::NAN)))
             .collect();
-        let solved = solve(&u_kn, samples.n_k);
+        let solved = solve_with(&u_kn, samples.n_k, &settings);
+        if solved == Err(MbarError::Stopped) {
+            drawings.iter_mut().for_each(Vec::clear);
+            break;
+        }
         for ((drawings, target), values) in drawings.iter_mut().zip(targets).zip(&values) {
             drawings.push(match &solved {
                 Ok(solution) => quantities(samples, &u_kn, &drawn, &solution.f_k, target),
