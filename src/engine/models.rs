@@ -27,6 +27,9 @@ pub enum EngineError {
     Lost,
 }
 
+/// A temperature, an effort and exponents; numbers by their bits.
+type ChainsKey = (u64, Option<Effort>, Option<Vec<u64>>);
+
 /// A model ready to sample.
 #[derive(Debug)]
 pub struct LoadedModel {
@@ -42,7 +45,7 @@ pub struct LoadedModel {
     /// By temperature, effort and conditional fraction, whatever their size.
     populations: Remembered<(u64, Effort, u64), Populations>,
     /// By temperature, effort and the exponents that were given, whatever their number and length.
-    chains: Remembered<(u64, Option<Effort>, Option<Vec<u64>>), Chains>,
+    chains: Remembered<ChainsKey, Chains>,
     /// What populations were found to be worth, by temperature.
     trials: Remembered<u64, WeightSummary>,
 }

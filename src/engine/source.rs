@@ -57,7 +57,14 @@ enum Kind<'a> {
     Annealed(AnnealedPaths),
     Window { size: usize, current: Current },
     Population { plan: Populations, current: Current },
-    Chains { plan: Chains, block: Option<(u64, ChainBlock<'a>)>, tally: ChainTally },
+    Chains(Box<ChainsUnderWay<'a>>),
+}
+
+/// Chains, the block of them that is made, by its number, and what all came to.
+struct ChainsUnderWay<'a> {
+    plan: Chains,
+    block: Option<(u64, ChainBlock<'a>)>,
+    tally: ChainTally,
 }
 
 /// Series of the chains of a block, and what finished blocks came to.
@@ -80,7 +87,9 @@ impl<'a> Source<'a> {
             Plan::Annealed(paths) => Kind::Annealed(paths.clone()),
             Plan::Resampled { window } => Kind::Window { size: *window, current: Current::default() },
             Plan::Populations(plan) => Kind::Population { plan: plan.clone(), current: Current::default() },
-            Plan::Chains(plan) => Kind::Chains { plan: plan.clone(), block: None, tally: ChainTally::default() },
+            Plan::Chains(plan) => {
+                Kind::Chains(Box::new(ChainsUnderWay { plan: plan.clone(), block: None, tally: ChainTally::default() }))
+            }
         };
         Self { key, kind, weights: WeightAccumulator::default(), copies: WeightAccumulator::default() }
     }
@@ -124,10 +133,9 @@ impl<'a> Source<'a> {
                 };
                 part_of(current, plan.size, index, count, (&mut self.weights, &mut self.copies), make)
             }
-            Kind::Chains { plan, block, tally } => {
-                let weights = &mut self.weights;
+            Kind::Chains(chains) => {
                 let proceed = engine.between_steps(outlet, limits);
-                in_time(next_of_chains(model, &key, plan, block, tally, weights, index, count, proceed))
+                in_time(chains.next(model, &key, &mut self.weights, index, count, proceed))
             }
         }
     }
@@ -136,7 +144,7 @@ impl<'a> Source<'a> {
     /// were sent to their end.
     pub fn effective_samples(&self) -> f64 {
         match &self.kind {
-            Kind::Chains { tally, .. } => tally.effective_samples(),
+            Kind::Chains(chains) => chains.tally.effective_samples(),
             Kind::Window { .. } => self.copies.effective_samples(),
             _ => self.weights.effective_samples(),
         }
@@ -157,11 +165,7 @@ impl<'a> Source<'a> {
 
     pub fn chains(&self) -> Option<ChainSummary> {
         match &self.kind {
-            Kind::Chains { tally, .. } => Some(ChainSummary {
-                statistical_inefficiency: tally.samples as f64 / tally.effective_samples(),
-                jumps: tally.jumps.mean(),
-                exchanges: tally.exchanges.iter().map(Acceptance::mean).collect(),
-            }),
+            Kind::Chains(chains) => Some(chains.tally.summary()),
             _ => None,
         }
     }
@@ -216,45 +220,46 @@ fn window<T: Send + 'static>(
     Ok(Some(drawn))
 }
 
-#[allow(clippy::too_many_arguments)]
-fn next_of_chains<'a>(
-    model: &'a LoadedModel,
-    key: &SampleKey,
-    plan: &Chains,
-    block: &mut Option<(u64, ChainBlock<'a>)>,
-    tally: &mut ChainTally,
-    weights: &mut WeightAccumulator,
-    index: u64,
-    count: usize,
-    mut proceed: impl FnMut() -> Result<(), Interruption>,
-) -> Result<WeightedBatch, Interruption> {
-    let (chains, burn_in) = (plan.shape.chains, plan.shape.burn_in);
-    let mut all = WeightedBatch { first_index: index, ..WeightedBatch::default() };
-    while all.len() < count {
-        let next = index + all.len() as u64;
-        let (number, within) = (next / plan.block(), next % plan.block());
-        let (step, chain) = ((within / chains as u64) as usize, (within % chains as u64) as usize);
-        if block.as_ref().is_none_or(|(current, _)| *current != number) {
-            tally.finish();
-            *block = Some((number, ChainBlock::begin(&model.generator, key, plan, number)?));
-        }
-        let Some((_, current)) = block.as_mut() else { break };
-        while current.steps() < burn_in + step + 1 {
-            match current.step(&mut proceed) {
-                // What was made before the time was over is sent.
-                Err(Interruption::OutOfTime) if !all.is_empty() => return Ok(all),
-                made => made?,
+impl<'a> ChainsUnderWay<'a> {
+    /// The first of the next `count` samples.
+    fn next(
+        &mut self,
+        model: &'a LoadedModel,
+        key: &SampleKey,
+        weights: &mut WeightAccumulator,
+        index: u64,
+        count: usize,
+        mut proceed: impl FnMut() -> Result<(), Interruption>,
+    ) -> Result<WeightedBatch, Interruption> {
+        let Self { plan, block, tally } = self;
+        let (chains, burn_in) = (plan.shape.chains, plan.shape.burn_in);
+        let mut all = WeightedBatch { first_index: index, ..WeightedBatch::default() };
+        while all.len() < count {
+            let next = index + all.len() as u64;
+            let (number, within) = (next / plan.block(), next % plan.block());
+            let (step, chain) = ((within / chains as u64) as usize, (within % chains as u64) as usize);
+            if block.as_ref().is_none_or(|(current, _)| *current != number) {
+                tally.finish();
+                *block = Some((number, ChainBlock::begin(&model.generator, key, plan, number)?));
             }
-            current.drawn.drain(..).for_each(|w| weights.add(w));
-            if current.steps() == burn_in + step + 1 {
-                tally.add(current);
+            let Some((_, current)) = block.as_mut() else { break };
+            while current.steps() < burn_in + step + 1 {
+                match current.step(&mut proceed) {
+                    // What was made before the time was over is sent.
+                    Err(Interruption::OutOfTime) if !all.is_empty() => return Ok(all),
+                    made => made?,
+                }
+                current.drawn.drain(..).for_each(|w| weights.add(w));
+                if current.steps() == burn_in + step + 1 {
+                    tally.add(current);
+                }
             }
+            let rows = current.samples(next - chain as u64).part(chain..chains.min(chain + count - all.len()));
+            tally.samples += rows.len() as u64;
+            all.append(rows);
         }
-        let rows = current.samples(next - chain as u64).part(chain..chains.min(chain + count - all.len()));
-        tally.samples += rows.len() as u64;
-        all.append(rows);
+        Ok(all)
     }
-    Ok(all)
 }
 
 impl ChainTally {
@@ -283,6 +288,14 @@ impl ChainTally {
         // Of few steps no correlation can be seen; but chains know nothing of each other.
         let most = if steps < FEWEST_STEPS { chains as f64 } else { f64::INFINITY };
         self.looked = (steps, found.min(most));
+    }
+
+    fn summary(&self) -> ChainSummary {
+        ChainSummary {
+            statistical_inefficiency: self.samples as f64 / self.effective_samples(),
+            jumps: self.jumps.mean(),
+            exchanges: self.exchanges.iter().map(Acceptance::mean).collect(),
+        }
     }
 
     /// The end of a block, whose chains have nothing to do with those of the next.
