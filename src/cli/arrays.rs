@@ -42,7 +42,8 @@ pub(super) fn read_positions(path: &Path) -> Result<Array, CliError> {
 /// The array of an NPY file.
 pub(super) fn read_numbers(path: &Path) -> Result<Array, CliError> {
     let file = File::open(path).map_err(|e| CliError::file(path, e))?;
-    read_npy(BufReader::new(file)).map_err(|e| CliError::file(path, e))
+    let bytes = file.metadata().map_err(|e| CliError::file(path, e))?.len();
+    read_npy(BufReader::new(file), bytes).map_err(|e| CliError::file(path, e))
 }
 
 /// An array of an NPZ file by name, or nothing if there is none of that name.
@@ -59,10 +60,11 @@ pub(super) fn read_npz_entry(file: impl Read + Seek, name: &str) -> Result<Optio
         return Ok(None);
     }
     let reader = archive.by_name(&entry).map_err(|e| e.to_string())?;
-    read_npy(BufReader::new(reader)).map(Some).map_err(|e| format!("{name}: {e}"))
+    read_npy(BufReader::new(reader), 0).map(Some).map_err(|e| format!("{name}: {e}"))
 }
 
-fn read_npy(reader: impl Read) -> Result<Array, String> {
+/// An array of a file that has so many bytes, as far as it says itself.
+fn read_npy(reader: impl Read, bytes: u64) -> Result<Array, String> {
     let file = NpyFile::new(reader).map_err(|e| e.to_string())?;
     if file.order() != Order::C && file.shape().len() > 1 {
         return Err("the array is in Fortran order; save it with numpy.ascontiguousarray".into());
@@ -70,21 +72,27 @@ fn read_npy(reader: impl Read) -> Result<Array, String> {
     let shape: Vec<usize> =
         file.shape().iter().map(|&n| usize::try_from(n).map_err(|e| e.to_string())).collect::<Result<_, _>>()?;
     let DType::Plain(plain) = file.dtype() else { return Err("the array is not of plain numbers".into()) };
+    let most = (bytes / 4).min(shape.iter().fold(1u64, |n, d| n.saturating_mul(*d as u64)));
     let numbers = match (plain.type_char(), plain.size_field()) {
-        (TypeChar::Float, 4) => collect(file.data::<f32>().map_err(|e| e.to_string())?, f64::from)?,
-        (TypeChar::Float, 8) => collect(file.data::<f64>().map_err(|e| e.to_string())?, |x| x)?,
-        (TypeChar::Int, 4) => collect(file.data::<i32>().map_err(|e| e.to_string())?, f64::from)?,
-        (TypeChar::Int, 8) => collect(file.data::<i64>().map_err(|e| e.to_string())?, |x| x as f64)?,
-        (TypeChar::Uint, 4) => collect(file.data::<u32>().map_err(|e| e.to_string())?, f64::from)?,
-        (TypeChar::Uint, 8) => collect(file.data::<u64>().map_err(|e| e.to_string())?, |x| x as f64)?,
+        (TypeChar::Float, 4) => collect(file.data::<f32>().map_err(|e| e.to_string())?, most, f64::from)?,
+        (TypeChar::Float, 8) => collect(file.data::<f64>().map_err(|e| e.to_string())?, most, |x| x)?,
+        (TypeChar::Int, 4) => collect(file.data::<i32>().map_err(|e| e.to_string())?, most, f64::from)?,
+        (TypeChar::Int, 8) => collect(file.data::<i64>().map_err(|e| e.to_string())?, most, |x| x as f64)?,
+        (TypeChar::Uint, 4) => collect(file.data::<u32>().map_err(|e| e.to_string())?, most, f64::from)?,
+        (TypeChar::Uint, 8) => collect(file.data::<u64>().map_err(|e| e.to_string())?, most, |x| x as f64)?,
         _ => return Err(format!("its numbers are {plain}; integers and floats of 4 and 8 bytes can be read")),
     };
     Ok(Array { numbers, shape })
 }
 
-/// Reads number by number: a header that promises more than the file holds is an error, not an allocation.
-fn collect<T>(items: impl Iterator<Item = std::io::Result<T>>, convert: impl Fn(T) -> f64) -> Result<Vec<f64>, String> {
-    let mut numbers = Vec::new();
+/// Reads number by number, with room for `most`, which the file's size bounds: a header that promises more than the file holds is an
+/// error, not an allocation.
+fn collect<T>(
+    items: impl Iterator<Item = std::io::Result<T>>,
+    most: u64,
+    convert: impl Fn(T) -> f64,
+) -> Result<Vec<f64>, String> {
+    let mut numbers = Vec::with_capacity(usize::try_from(most).unwrap_or(0));
     for item in items {
         numbers.push(convert(item.map_err(|e| format!("it is cut short: {e}"))?));
     }
