@@ -1,5 +1,5 @@
 //! Every way of making samples, through a server, from flows that are poor on purpose: averages and log Z against exact
-//! answers, addresses, what AUTO escalates to, and what is refused. Seeds are fixed; a bound of four standard errors has a
+//! answers, addresses, what is escalated to, and what is refused. Seeds are fixed; a bound of four standard errors has a
 //! false-alarm rate of 6e-5 where it is met by chance alone, and of 5 of 6e-7.
 
 mod common;
@@ -253,19 +253,19 @@ async fn samples_have_addresses() {
     server.stop().await;
 }
 
-/// AUTO leaves a good model alone, takes populations where weights are poor, and chains where these are; it says so, and what it
+/// Escalation leaves a good model alone, takes populations where weights are poor, and chains where these are; it says so, and what it
 /// costs.
 #[tokio::test(flavor = "multi_thread")]
-async fn auto_does_as_much_as_is_needed() {
+async fn escalation_does_as_much_as_is_needed() {
     let (_folder, server, mut clients) = fresh().await;
     let good = clients.train(small_task(200)).await;
-    let samples = clients.sample(request(&good, Method::Auto, 100)).await.unwrap();
+    let samples = clients.sample(request(&good, Method::Escalating, 100)).await.unwrap();
     let header = samples.header.unwrap();
     assert_eq!((header.method(), header.evaluations_per_sample), (Method::Reweighting, 1.0), "{header:?}");
 
     // Hardly trained: a few thousandths of the samples are effective.
     let poor = many_well(&mut clients, "wells", 6, 1).await;
-    let samples = clients.sample(request(&poor, Method::Auto, 16_384)).await.unwrap();
+    let samples = clients.sample(request(&poor, Method::Escalating, 16_384)).await.unwrap();
     let (header, summary) = (samples.header.as_ref().unwrap(), samples.summary.as_ref().unwrap());
     println!("{header:?}\n{summary:?}");
     assert_eq!(header.method(), Method::SequentialMonteCarlo);
@@ -275,16 +275,17 @@ async fn auto_does_as_much_as_is_needed() {
     assert!(weights.log_z_standard_error < 0.1, "{weights:?}");
 
     // So does a free energy.
-    let ask = v1::EstimateFreeEnergyRequest { model: poor.clone(), samples: 10_000, ..Default::default() };
+    let method = Method::Escalating.into();
+    let ask = v1::EstimateFreeEnergyRequest { model: poor.clone(), method, samples: 10_000, ..Default::default() };
     let answer = clients.estimate(ask).await.unwrap();
     let estimate = &answer.estimates[0];
     let found = estimate.log_z.unwrap();
     println!("{} {found:?}", estimate.method_reason);
-    assert_eq!((estimate.method(), estimate.weights.as_ref().unwrap().samples), (Method::SequentialMonteCarlo, 10_240));
+    assert_eq!((estimate.method(), estimate.weights.as_ref().unwrap().samples), (Method::SequentialMonteCarlo, 16_384));
     assert!((found.value - log_z).abs() < 4.0 * found.standard_error && found.standard_error < 0.1, "{found:?}");
 
     // Asked for less than a population can give, it refuses.
-    let refused = v1::StreamSamplesRequest { least_effective_fraction: 0.99, ..request(&poor, Method::Auto, 10) };
+    let refused = v1::StreamSamplesRequest { least_effective_fraction: 0.99, ..request(&poor, Method::Escalating, 10) };
     let status = clients.sample(refused).await.unwrap_err();
     assert_eq!((status.code(), reason(&status).as_str()), (Code::FailedPrecondition, "TEMPERATURE_NOT_COVERED"));
     server.stop().await;

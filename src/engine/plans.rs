@@ -9,7 +9,7 @@ use crate::sample::{AnnealedPaths, ChainShape, Chains, Method, MethodChoice, Pop
 use crate::thermo::{WeightAccumulator, WeightSummary};
 use std::sync::Arc;
 
-/// Below this effective fraction, or with a heavier tail than errors can be trusted with, AUTO looks for a better way.
+/// Below this effective fraction, or with a heavier tail than errors can be trusted with, a better way is looked for.
 const LEAST_FRACTION: f64 = 0.01;
 
 /// With it populations are good enough, whatever their tail looks like.
@@ -18,15 +18,17 @@ const SAFE_FRACTION: f64 = 0.1;
 /// Populations of a trial.
 const TRIAL_POPULATIONS: u64 = 4;
 
-/// What AUTO takes where it needs more than importance sampling.
+/// What is taken where more than importance sampling is needed.
 const DEFAULT_GOAL: PopulationGoal = PopulationGoal::DEFAULT;
 const DEFAULT_SHAPE: ChainShape = ChainShape::DEFAULT;
 
 /// How samples are asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PlanRequest {
-    /// What a pilot finds good enough; whether chains, which have no weights, may be among it.
-    Auto {
+    /// Importance sampling, by what a pilot finds best.
+    Auto,
+    /// The least that a pilot finds good enough; whether chains, which have no weights, may be among it.
+    Escalating {
         chains: bool,
     },
     /// Importance sampling.
@@ -86,7 +88,7 @@ impl Plan {
     }
 }
 
-/// What AUTO tried besides importance sampling.
+/// What was tried besides importance sampling.
 #[derive(Clone, Debug)]
 pub struct Trial {
     pub plan: Plan,
@@ -102,7 +104,7 @@ pub struct Decision {
     pub plan: Plan,
     /// The pilot's outcome, if there was one.
     pub choice: Option<MethodChoice>,
-    /// Whether AUTO found importance sampling not good enough.
+    /// Whether importance sampling was found not good enough.
     pub is_poor: bool,
     /// What was tried since it was not, the last of it being the plan.
     pub trials: Vec<Trial>,
@@ -127,7 +129,11 @@ impl Engine {
             trials: Vec::new(),
         };
         Ok(match request {
-            PlanRequest::Auto { chains } => self.escalate(outlet, model, temperature, *chains, least, limits)?,
+            PlanRequest::Auto => {
+                let (method, choice) = self.method_for(outlet, model, temperature, None, least)?;
+                Decision { method, plan: Plan::Importance, choice, is_poor: false, trials: Vec::new() }
+            }
+            PlanRequest::Escalating { chains } => self.escalate(outlet, model, temperature, *chains, least, limits)?,
             PlanRequest::Importance(method) => {
                 let (method, choice) = self.method_for(outlet, model, temperature, Some(*method), least)?;
                 Decision { method, plan: Plan::Importance, choice, is_poor: false, trials: Vec::new() }
