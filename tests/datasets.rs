@@ -18,7 +18,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 /// Frames of a double well that no two digits of repeat: 4.8 MB.
-const FRAMES: usize = 300_000;
+const FRAMES: usize = 1_200_000;
 
 fn frames() -> Vec<f64> {
     (0..2 * FRAMES).map(|i| 1.5 * (0.7 * i as f64).sin()).collect()
