@@ -18,7 +18,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 /// Frames of a double well that no two digits of repeat: 4.8 MB.
-const FRAMES: usize = 1_200_000;
+const FRAMES: usize = 300_000;
 
 fn frames() -> Vec<f64> {
     (0..2 * FRAMES).map(|i| 1.5 * (0.7 * i as f64).sin()).collect()
@@ -115,8 +115,9 @@ async fn downloads_that_end_early_say_where_to_go_on() {
     settings.limits.transfers = 1;
     let server = TestServer::start(settings).await;
     let mut c = server.clients().await;
-    let sent = frames();
-    let name = upload(&mut c, "systems/double-well", "waves", &sent, &[FRAMES, 2]).await.name;
+    // More than what is under way can hold.
+    let sent = frames().repeat(4);
+    let name = upload(&mut c, "systems/double-well", "waves", &sent, &[4 * FRAMES, 2]).await.name;
     // A reader whose windows hold little, so that it is waited for.
     let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
     let endpoint = endpoint.initial_stream_window_size(65_535).initial_connection_window_size(65_535);
