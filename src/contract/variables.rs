@@ -157,7 +157,7 @@ mod tests {
         use proto::{CoordinationNumber, Expression, RadiusOfGyration, Rmsd, Variable};
         let refused = |variable: Variable, field: &str, words: &str| {
             let error = collective_variable(Some(&v1::CollectiveVariable { variable: Some(variable) })).unwrap_err();
-            let FieldError::Invalid { field: found, reason } = error else { panic!("{error}") };
+            let FieldError { field: found, reason } = error;
             assert!(found == field && reason.contains(words), "{found}: {reason}");
         };
         refused(Variable::RadiusOfGyration(RadiusOfGyration { atoms: vec![0, -1] }), "variable", "-1 is negative");

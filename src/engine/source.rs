@@ -265,7 +265,7 @@ impl<'a> ChainsUnderWay<'a> {
 impl ChainTally {
     /// A step of the chains of a block.
     fn add(&mut self, block: &mut ChainBlock<'_>) {
-        let (energies, log_ratios) = (block.samples(0).reduced_energies, block.log_ratios());
+        let (energies, log_ratios) = (block.reduced_energies(), block.log_ratios());
         let chains = energies.len();
         let series = self.series.get_or_insert_with(|| (EnergySeries::new(chains), EnergySeries::new(chains)));
         // A chain that has not come to where there is density is nowhere near the others.

@@ -37,8 +37,8 @@ const ADAPTATION: f64 = 0.5;
 /// Step sizes are between these.
 pub const STEP_SIZES: std::ops::RangeInclusive<f64> = 1e-8..=1e3;
 
-/// Evaluations of a row along a path, at most.
-const MAX_EVALUATIONS: usize = 1024;
+/// Evaluations of a row on its way from the flow to the target, at most.
+pub const MOST_EVALUATIONS: usize = 1024;
 
 /// The length of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -63,14 +63,14 @@ impl PathLength {
         for (name, value) in
             [("distributions", self.distributions), ("moves", self.moves), ("leapfrog_steps", self.leapfrog_steps)]
         {
-            if !(1..=MAX_EVALUATIONS).contains(&value) {
-                return Err(format!("{name} is {value}; it must be from 1 to {MAX_EVALUATIONS}"));
+            if !(1..=MOST_EVALUATIONS).contains(&value) {
+                return Err(format!("{name} is {value}; it must be from 1 to {MOST_EVALUATIONS}"));
             }
         }
         let all = self.evaluations();
-        if all > MAX_EVALUATIONS {
+        if all > MOST_EVALUATIONS {
             return Err(format!(
-                "distributions × moves × leapfrog_steps is {all}; a path has at most {MAX_EVALUATIONS} evaluations"
+                "distributions × moves × leapfrog_steps is {all}; a path has at most {MOST_EVALUATIONS} evaluations"
             ));
         }
         Ok(())

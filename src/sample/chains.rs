@@ -14,13 +14,13 @@
 //! random numbers, so that a sample has an address.
 
 use super::annealed::Draws;
-use super::annealing::{PathError, tuned};
+use super::annealing::{MOST_EVALUATIONS, PathError, tuned};
 use super::generator::Generator;
 use super::hamiltonian::{Effort, Moves};
 use super::importance::{SampleError, SampleKey, WeightedBatch};
 use super::method::PILOT_SEED;
 use super::points::{Densities, Points, append, put};
-use super::population_tuning::{MOST_EVALUATIONS, PopulationGoal};
+use super::population_tuning::PopulationGoal;
 use crate::math::{Purpose, Randoms};
 
 /// Draws that are made together.
@@ -270,17 +270,23 @@ impl<'a> ChainBlock<'a> {
         last.map_or_else(Vec::new, |points| (0..points.len()).map(|row| points.log_ratio(row)).collect())
     }
 
+    /// U/kT of the last replica's rows (W).
+    pub fn reduced_energies(&self) -> Vec<f64> {
+        let kt = self.generator.kt(self.key.temperature);
+        let last = self.replicas.last();
+        last.map_or_else(Vec::new, |points| points.target.energies.iter().map(|u| u / kt).collect())
+    }
+
     /// The samples of this step, of equal weights, one of each chain; `log_probs` are the flow's there. They have no latents.
     pub fn samples(&self, first_index: u64) -> WeightedBatch {
         let Some(points) = self.replicas.last() else { return WeightedBatch::default() };
-        let kt = self.generator.kt(self.key.temperature);
         let log_probs = points.log_probs.iter().zip(&points.target.ladj);
         WeightedBatch {
             first_index,
             latents: Vec::new(),
             coordinates: points.coordinates.clone(),
             positions: points.target.positions.clone(),
-            reduced_energies: points.target.energies.iter().map(|u| u / kt).collect(),
+            reduced_energies: self.reduced_energies(),
             energies: points.target.energies.clone(),
             log_probs: log_probs
                 .map(|(q, ladj)| if *ladj == f64::NEG_INFINITY { f64::NAN } else { q - ladj })

@@ -19,13 +19,15 @@ mod populations;
 mod resampling;
 
 pub use annealed::AnnealedPaths;
-pub use annealing::{AnnealingPath, Goal, PathEnds, PathError, PathLength, PathStarts, STEP_SIZES, tuned};
+pub use annealing::{
+    AnnealingPath, Goal, MOST_EVALUATIONS, PathEnds, PathError, PathLength, PathStarts, STEP_SIZES, tuned,
+};
 pub use artifact::{ArtifactError, CoursePoint, MOST_POINTS, ModelCard, TemperatureMeasure, covers};
 pub use chains::{Acceptance, ChainBlock, ChainShape, Chains, MOST_REPLICAS};
 pub use generator::Generator;
 pub use hamiltonian::Effort;
 pub use importance::{SampleError, SampleKey, SampleRun, WeightedBatch};
 pub use method::{Method, MethodChoice, PILOT_SAMPLES, TRIAL_SEED};
-pub use population_tuning::{CONDITIONAL_FRACTIONS, MOST_EVALUATIONS, PopulationGoal};
+pub use population_tuning::{CONDITIONAL_FRACTIONS, PopulationGoal};
 pub use populations::{POPULATIONS, Populations};
 pub use resampling::{Together, WINDOWS, resampled};

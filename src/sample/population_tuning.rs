@@ -1,7 +1,7 @@
 //! The distributions that populations go through, and the step sizes there, by pilots of a fixed seed: a property of model and
 //! temperature, so that populations themselves are free of what is fitted to them.
 
-use super::annealing::{PathError, tuned};
+use super::annealing::{MOST_EVALUATIONS, PathError, tuned};
 use super::generator::Generator;
 use super::hamiltonian::Effort;
 use super::importance::{SampleError, SampleKey};
@@ -21,9 +21,6 @@ const MORE_PILOTS: usize = 3;
 
 /// Halvings of an interval of β.
 const HALVINGS: usize = 40;
-
-/// Evaluations of a sample, at most.
-pub const MOST_EVALUATIONS: usize = 1024;
 
 /// Conditional effective fractions that may be asked for.
 pub const CONDITIONAL_FRACTIONS: RangeInclusive<f64> = 0.1..=0.999;

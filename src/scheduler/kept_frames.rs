@@ -91,6 +91,26 @@ impl KeptFrames {
     }
 }
 
+/// Where an attempt of a job, by its epoch, makes its dataset's files: "f64" the frames, "table" what is beside them.
+pub fn product(dataset: &str, job: &str, epoch: i64, what: &str) -> String {
+    format!("datasets/{dataset}/{job}-e{epoch}.{what}")
+}
+
+/// Removes what the attempts of a job before `epoch` have left of its dataset, by being broken off between its files and its row.
+pub async fn remove_products(
+    artifacts: &Artifacts,
+    dataset: &str,
+    job: &str,
+    epoch: i64,
+) -> Result<(), ArtifactsError> {
+    for attempt in 0..epoch {
+        for what in ["f64", "table"] {
+            artifacts.delete(&product(dataset, job, attempt, what)).await?;
+        }
+    }
+    Ok(())
+}
+
 async fn join<E: From<ArtifactsError>>(
     artifacts: &Artifacts,
     path: &str,

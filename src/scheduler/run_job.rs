@@ -1,5 +1,6 @@
 //! Running one job on its own thread, its lease renewed beside it, and writing what it ended with.
 
+use super::kept_frames::remove_products;
 use super::sample_job::sample;
 use super::simulate_job::simulate;
 use super::train_job::train;
@@ -182,6 +183,13 @@ async fn settle(scheduler: &Scheduler, claim: &Claim, ended: Ended) -> Result<Jo
             }
         }
     };
+    // Of a dataset that did not come to be nothing stays.
+    if !matches!(end, JobEnd::Succeeded)
+        && let (ResourceKind::Dataset, id) = claim.job.spec.product()
+        && let Err(e) = remove_products(&scheduler.artifacts, id, &claim.job.id, lease.epoch + 1).await
+    {
+        warn!(job = %claim.job.id, error = %e, "files of its dataset could not be removed");
+    }
     // What a failed job had reached stays until the job is deleted, as do the files of one that was lost and cancelled.
     if !matches!(end, JobEnd::Failed(_))
         && let Err(e) = scheduler.artifacts.delete_folder(&format!("jobs/{}", claim.job.id)).await

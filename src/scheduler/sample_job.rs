@@ -4,7 +4,8 @@
 //! the weights in them and goes on with the next index. When to stop is looked at after fixed counts of samples, and does not
 //! depend on the speed of the machine or on interruptions.
 
-use super::kept_frames::KeptFrames;
+use super::energy_range::EnergyRange;
+use super::kept_frames::{KeptFrames, product, remove_products};
 use super::run_job::{CANCEL, CONTINUE, Ended, Keeper, checkpoint_of, failure};
 use super::worker::Scheduler;
 use crate::contract::{SamplingReport, method_message, sampling_message, weights_of};
@@ -319,7 +320,9 @@ impl Run {
         let Self { model, keeper, spec, header, directive, .. } = self;
         let (frames, card) = (header.frames.count(), &model.generator.card);
         let dimension = model.generator.target.system().dimension();
-        let path = |what: &str| format!("datasets/{}/{job}-e{}.{what}", spec.dataset_id, keeper.lease.epoch);
+        let epoch = keeper.lease.epoch;
+        keeper.runtime.block_on(remove_products(&keeper.artifacts, &spec.dataset_id, job, epoch))?;
+        let path = |what: &str| product(&spec.dataset_id, job, epoch, what);
         let (artifact, table) = (path("f64"), path("table"));
         let bytes = |numbers: usize| frames.saturating_mul(8 * numbers as u64);
         let proceed = || if directive.load(Ordering::Relaxed) == CANCEL { Err(Stop::Cancelled) } else { Ok(()) };
@@ -327,20 +330,16 @@ impl Run {
         let positions = header.frames.join_positions(artifacts, &artifact, bytes(dimension), |_| proceed());
         let digest = keeper.runtime.block_on(positions)?;
         let kt = model.generator.kt(spec.temperature);
-        let (mut least, mut mean, mut greatest, mut n) = (f64::INFINITY, 0.0, f64::NEG_INFINITY, 0.0);
+        let mut range = EnergyRange::default();
         let see = |part: &[u8]| {
             let energies = numbers(part).skip(1).step_by(WeightedFrames::COLUMNS).map(|u| u * kt);
-            for energy in energies.filter(|energy| energy.is_finite()) {
-                n += 1.0;
-                mean += energy / n - mean / n;
-                (least, greatest) = (energy.min(least), energy.max(greatest));
-            }
+            energies.filter(|energy| energy.is_finite()).for_each(|energy| range.add(energy));
             proceed()
         };
         let columns = header.frames.join_table(artifacts, &table, bytes(WeightedFrames::COLUMNS), see);
         keeper.runtime.block_on(columns)?;
-        if n == 0.0 {
-            (least, greatest) = (0.0, 0.0);
+        if range.count == 0 {
+            (range.least, range.greatest) = (0.0, 0.0);
         }
         let summary = self.weights.summary();
         keeper.metrics.sample_effective_fraction.observe(summary.effective_fraction());
@@ -361,9 +360,9 @@ impl Run {
             dimension,
             digest,
             artifact,
-            energy_min: least,
-            energy_mean: mean,
-            energy_max: greatest,
+            energy_min: range.least,
+            energy_mean: range.mean,
+            energy_max: range.greatest,
             energy_digest: card.energy_digest.clone(),
             warnings,
             simulated: None,

@@ -5,7 +5,8 @@
 //! interrupted.
 
 use super::data::{Frames, load_frames};
-use super::kept_frames::KeptFrames;
+use super::energy_range::EnergyRange;
+use super::kept_frames::{KeptFrames, product, remove_products};
 use super::run_job::{CANCEL, CONTINUE, Ended, Keeper, checkpoint_of, failure, system_of};
 use super::worker::Scheduler;
 use crate::contract::{SimulationReport, simulation_message};
@@ -341,19 +342,17 @@ impl Run {
         let summary = self.simulation.summary();
         let temperatures = self.simulation.temperatures().to_vec();
         let runtime = &self.keeper.runtime;
-        let path = |what: &str| format!("datasets/{id}/{job}-e{}.{what}", self.keeper.lease.epoch);
+        let (artifacts, frames, epoch) = (&self.keeper.artifacts, &self.header.frames, self.keeper.lease.epoch);
+        runtime.block_on(remove_products(artifacts, id, job, epoch))?;
+        let path = |what: &str| product(id, job, epoch, what);
         let (artifact, table) = (path("f64"), path("table"));
-        let (artifacts, frames) = (&self.keeper.artifacts, &self.header.frames);
         let bytes = |numbers: usize| frames.count().saturating_mul(8 * numbers as u64);
         let all = bytes(system.dimension());
         let digest = runtime.block_on(frames.join_positions(artifacts, &artifact, all, |_| Ok::<_, Stop>(())))?;
-        let (mut least, mut mean, mut greatest, mut n) = (f64::INFINITY, 0.0, f64::NEG_INFINITY, 0.0);
+        let mut range = EnergyRange::default();
         let see = |bytes: &[u8]| {
-            for energy in bytes.as_chunks::<8>().0.iter().skip(1).step_by(2).map(|b| f64::from_le_bytes(*b)) {
-                n += 1.0;
-                mean += energy / n - mean / n;
-                (least, greatest) = (energy.min(least), energy.max(greatest));
-            }
+            let numbers = bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b));
+            numbers.skip(1).step_by(SimulatedFrames::COLUMNS).for_each(|energy| range.add(energy));
             Ok::<_, Stop>(())
         };
         runtime.block_on(frames.join_table(artifacts, &table, bytes(SimulatedFrames::COLUMNS), see))?;
@@ -367,9 +366,9 @@ impl Run {
             dimension: system.dimension(),
             digest,
             artifact,
-            energy_min: least,
-            energy_mean: mean,
-            energy_max: greatest,
+            energy_min: range.least,
+            energy_mean: range.mean,
+            energy_max: range.greatest,
             energy_digest: system.digest().to_string(),
             warnings,
             simulated: Some(SimulatedFrames { job: job.to_string(), temperatures, table }),

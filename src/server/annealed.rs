@@ -42,26 +42,27 @@ pub(super) fn requested_paths(request: &v1::StreamSamplesRequest) -> Result<Opti
         leapfrog_steps: size("leapfrog_steps", message.leapfrog_steps, DEFAULT.leapfrog_steps)?,
     };
     length.check().map_err(|sentence| FieldError::from_sentence("annealed.", &sentence))?;
-    let (least, most) = (STEP_SIZES.start(), STEP_SIZES.end());
-    if let Some(size) = message.step_sizes.iter().find(|size| !STEP_SIZES.contains(size)) {
-        return Err(invalid("annealed.step_sizes", format!("one is {size}; they must be from {least:e} to {most}")));
-    }
     let step_sizes = match message.step_sizes.as_slice() {
         [] => None,
-        &[one] => Some(vec![one; length.distributions]),
-        each if each.len() == length.distributions => Some(each.to_vec()),
-        each => {
-            return Err(invalid(
-                "annealed.step_sizes",
-                format!(
-                    "there are {} for {} distributions; give one for each, or one, or none",
-                    each.len(),
-                    length.distributions
-                ),
-            ));
-        }
+        given => Some(step_sizes("annealed.step_sizes", given, length.distributions)?),
     };
     Ok(Some(AnnealedRequest { length, step_sizes }))
+}
+
+/// Step sizes for so many distributions: one for each, or one for all.
+pub(super) fn step_sizes(field: &str, given: &[f64], count: usize) -> Result<Vec<f64>, FieldError> {
+    let (least, most) = (STEP_SIZES.start(), STEP_SIZES.end());
+    if let Some(size) = given.iter().find(|size| !STEP_SIZES.contains(size)) {
+        return Err(invalid(field, format!("one is {size}; they must be from {least:e} to {most}")));
+    }
+    match given {
+        &[one] => Ok(vec![one; count]),
+        each if each.len() == count => Ok(each.to_vec()),
+        each => {
+            let reason = format!("there are {} for {count} distributions; give one for each, or one", each.len());
+            Err(invalid(field, reason))
+        }
+    }
 }
 
 pub(super) fn paths_message(paths: AnnealedPaths) -> v1::AnnealedPaths {

@@ -10,7 +10,7 @@ use crate::contract::v1::dataset_service_server::DatasetService;
 use crate::contract::{FieldError, id_of, rows};
 use crate::energy::System;
 use crate::engine::Priority;
-use crate::scheduler::load_system;
+use crate::scheduler::{EnergyRange, load_system};
 use crate::store::{ArtifactsError, Created, DatasetDocument, NewResource, ResourceKind, StoreError};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -30,10 +30,7 @@ struct Intake {
     system: System,
     hash: Sha256,
     bytes: u64,
-    frames: u64,
-    energy_min: f64,
-    energy_max: f64,
-    energy_mean: f64,
+    energies: EnergyRange,
     unit_warning: Option<String>,
 }
 
@@ -41,12 +38,12 @@ impl Intake {
     /// Checks frames, evaluates their energies, and gives their bytes to store.
     fn add(&mut self, frames: &[f64]) -> Result<Vec<u8>, ApiError> {
         let d = self.system.dimension();
-        let frame_of = |i: usize| self.frames + (i / d) as u64;
+        let frame_of = |i: usize| self.energies.count + (i / d) as u64;
         if let Some(i) = frames.iter().position(|x| !x.is_finite()) {
             let reason = format!("frame {} holds {}; all positions must be finite", frame_of(i), frames[i]);
             return Err(FieldError::invalid("frames.positions", reason).into());
         }
-        if self.frames == 0 {
+        if self.energies.count == 0 {
             self.unit_warning = self.system.unit_warning(frames);
         }
         let mut energies = vec![0.0; frames.len() / d];
@@ -60,14 +57,7 @@ impl Intake {
             );
             return Err(FieldError::invalid("frames.positions", reason).into());
         }
-        for energy in energies {
-            self.energy_min = self.energy_min.min(energy);
-            self.energy_max = self.energy_max.max(energy);
-            self.frames += 1;
-            // A running mean of finite numbers stays finite where their sum need not.
-            let n = self.frames as f64;
-            self.energy_mean += energy / n - self.energy_mean / n;
-        }
+        energies.into_iter().for_each(|energy| self.energies.add(energy));
         let bytes: Vec<u8> = frames.iter().flat_map(|x| x.to_le_bytes()).collect();
         self.hash.update(&bytes);
         self.bytes += bytes.len() as u64;
@@ -77,7 +67,7 @@ impl Intake {
     fn warnings(&self, temperature: f64) -> Vec<String> {
         let mut warnings: Vec<String> = self.unit_warning.clone().into_iter().collect();
         let reference = if temperature > 0.0 { temperature } else { 300.0 };
-        let spread = (self.energy_mean - self.energy_min) / self.system.scale().kt(reference);
+        let spread = (self.energies.mean - self.energies.least) / self.system.scale().kt(reference);
         if spread > SUSPICIOUS * self.system.dimension() as f64 {
             warnings.push(format!(
                 "The mean energy is {spread:.0} kT above the lowest: are the positions in the system's length unit?"
@@ -114,16 +104,8 @@ impl Datasets {
 
         let path = format!("datasets/{id}/{}.f64", uuid::Uuid::now_v7().simple());
         let mut writer = self.app.artifacts.writer(&path).await?;
-        let intake = Intake {
-            system,
-            hash: Sha256::new(),
-            bytes: 0,
-            frames: 0,
-            energy_min: f64::INFINITY,
-            energy_max: f64::NEG_INFINITY,
-            energy_mean: 0.0,
-            unit_warning: None,
-        };
+        let intake =
+            Intake { system, hash: Sha256::new(), bytes: 0, energies: EnergyRange::default(), unit_warning: None };
         let taken = self.take_frames(&mut stream, intake, &mut writer).await;
         let intake = match taken {
             Ok(intake) => intake,
@@ -143,13 +125,13 @@ impl Datasets {
             display_name: clean(&dataset.display_name),
             labels: dataset.labels,
             temperature: dataset.temperature,
-            frames: intake.frames,
+            frames: intake.energies.count,
             dimension: intake.system.dimension(),
             digest,
             artifact: path.clone(),
-            energy_min: intake.energy_min,
-            energy_mean: intake.energy_mean,
-            energy_max: intake.energy_max,
+            energy_min: intake.energies.least,
+            energy_mean: intake.energies.mean,
+            energy_max: intake.energies.greatest,
             energy_digest: intake.system.digest().to_string(),
             warnings,
             simulated: None,
@@ -200,7 +182,7 @@ impl Datasets {
             writer.wait_for_capacity(2).await.map_err(ArtifactsError::from)?;
             writer.write(&bytes);
         }
-        if intake.frames == 0 {
+        if intake.energies.count == 0 {
             return Err(FieldError::invalid("frames", "there are none").into());
         }
         Ok(intake)

@@ -158,12 +158,7 @@ fn percent(fraction: &f64) -> String {
 impl ApiError {
     fn shape(&self) -> Shape {
         match self {
-            Self::Field(FieldError::Invalid { field, .. }) => {
-                Shape::new(Code::InvalidArgument, "INVALID_FIELD").field(field)
-            }
-            Self::Field(FieldError::NotImplemented { field, .. }) => {
-                Shape::new(Code::Unimplemented, "NOT_IMPLEMENTED").field(field)
-            }
+            Self::Field(FieldError { field, .. }) => Shape::new(Code::InvalidArgument, "INVALID_FIELD").field(field),
             Self::Store(e) => store_shape(e),
             Self::Engine(EngineError::Store(e)) => store_shape(e),
             Self::Engine(EngineError::Artifacts { source: ArtifactsError::Missing(_), .. })

@@ -1,11 +1,12 @@
 //! FreeEnergyService.
 
 use super::app::App;
+use super::decisions::{plan_method, reason};
 use super::difference;
 use super::errors::ApiError;
 use super::joint;
 use super::mbar;
-use super::plans::{check_plan, plan_method, plan_of_estimates, reason};
+use super::plans::{check_plan, plan_of_estimates};
 use super::sampling::{
     MAX_SAMPLES, cause_message, requested_duration, requested_fraction, requested_method, requested_temperature,
     stream_status,

@@ -5,6 +5,7 @@ mod annealed;
 mod app;
 mod convert;
 mod datasets;
+mod decisions;
 mod difference;
 mod download;
 mod errors;

@@ -1,8 +1,9 @@
 //! SamplingService.
 
 use super::app::App;
+use super::decisions::{describe, plan_method};
 use super::errors::ApiError;
-use super::plans::{check_plan, describe, plan_method, requested_plan};
+use super::plans::{check_plan, requested_plan};
 use crate::contract::v1;
 use crate::contract::v1::sampling_service_server::SamplingService;
 use crate::contract::{FieldError, array, check_encoding, coverage, energy_unit, id_of, weights_of};

@@ -24,6 +24,23 @@ impl Estimate {
     pub(super) fn without_error(value: f64) -> Self {
         Self { value, standard_error: f64::INFINITY, interval: (f64::NEG_INFINITY, f64::INFINITY) }
     }
+
+    /// The same quantity times `factor`.
+    pub(super) fn scaled(self, factor: f64) -> Self {
+        let (a, b) = (factor * self.interval.0, factor * self.interval.1);
+        Self {
+            value: factor * self.value,
+            standard_error: factor.abs() * self.standard_error,
+            interval: (a.min(b), a.max(b)),
+        }
+    }
+
+    /// The same of a state's probability. One that was never visited is not known to have none, nor one that was never left to
+    /// have all.
+    pub(super) fn of_probability(self) -> Self {
+        let is_seen = self.value > 0.0 && self.value < 1.0;
+        if is_seen { self } else { Self { interval: (0.0, 1.0), ..Self::without_error(self.value) } }
+    }
 }
 
 /// Sums Σ w·a over blocks of samples, for a fixed number of quantities a, with log weights of any size.

@@ -125,17 +125,8 @@ impl FreeEnergyAccumulator {
         let totals = self.sums.totals();
         let smoothers = self.smoothers(&totals);
         let estimates = self.sums.estimate(replicates, seed, |t| self.quantities(t, &smoothers));
-        let scaled = |e: Estimate, s: f64| {
-            let (a, b) = (s * e.interval.0, s * e.interval.1);
-            Estimate { value: s * e.value, standard_error: s.abs() * e.standard_error, interval: (a.min(b), a.max(b)) }
-        };
         let mut rest = estimates[4..].iter().copied();
-        // A state that was never visited is not known to have no probability, nor one that was never left to have all.
-        let known = |e: Estimate| {
-            let seen = e.value > 0.0 && e.value < 1.0;
-            if seen { e } else { Estimate { interval: (0.0, 1.0), ..Estimate::without_error(e.value) } }
-        };
-        let state_probabilities = rest.by_ref().take(states).map(known).collect();
+        let state_probabilities = rest.by_ref().take(states).map(Estimate::of_probability).collect();
         let state_differences = rest.by_ref().take(states.saturating_sub(1)).collect();
         let mut sums = &totals.sums[MOMENTS + states..];
         let profiles = self
@@ -161,8 +152,8 @@ impl FreeEnergyAccumulator {
             .collect();
         FreeEnergyReport {
             log_z: estimates[0],
-            free_energy: scaled(estimates[0], -kt),
-            internal_energy: scaled(estimates[1], kt),
+            free_energy: estimates[0].scaled(-kt),
+            internal_energy: estimates[1].scaled(kt),
             entropy: estimates[2],
             heat_capacity: estimates[3],
             state_probabilities,

@@ -5,8 +5,8 @@
 //! another is −log Z. Bootstrap errors solve for f again.
 
 use super::bootstrap::{Estimate, summarise};
-use super::mbar::{MbarError, MbarSettings, MbarSolution, solve_with};
-use crate::math::{Purpose, Randoms, log_sum_exp};
+use super::mbar::{MbarBootstrap, MbarError, MbarSettings, MbarSolution, solve_with};
+use crate::math::log_sum_exp;
 
 /// Samples of K states, those of each state together and in the order of the states.
 #[derive(Clone, Copy, Debug)]
@@ -71,32 +71,20 @@ pub fn joint(
 ) -> Result<JointReport, MbarError> {
     let settings = MbarSettings { proceed: &proceed, ..MbarSettings::default() };
     let solution = solve_with(samples.u_kn, samples.n_k, &settings)?;
-    let all: Vec<usize> = (0..samples.energies.len()).collect();
-    let values: Vec<Vec<f64>> =
-        targets.iter().map(|target| quantities(samples, samples.u_kn, &all, &solution.f_k, target)).collect();
+    let values: Vec<Vec<f64>> = targets.iter().map(|target| quantities(samples, None, &solution.f_k, target)).collect();
     let mut drawings: Vec<Vec<Vec<f64>>> = vec![Vec::new(); targets.len()];
-    for replicate in 0..replicates {
-        if !proceed() {
-            drawings.iter_mut().for_each(Vec::clear);
-            break;
-        }
-        let drawn = draw(samples.n_k, &mut Randoms::new(seed, Purpose::Bootstrap, replicate as u64));
-        let u_kn: Vec<f64> = samples
-            .u_kn
-            .chunks_exact(all.len().max(1))
-            .flat_map(|row| drawn.iter().map(|&n| row.get(n).copied().unwrap_or(f64::NAN)))
-            .collect();
-        let solved = solve_with(&u_kn, samples.n_k, &settings);
-        if solved == Err(MbarError::Stopped) {
-            drawings.iter_mut().for_each(Vec::clear);
-            break;
-        }
+    let bootstrap = MbarBootstrap { replicates, seed };
+    let drawn = bootstrap.draws(&solution, samples.u_kn, samples.n_k, &settings, |f_k, counts| {
         for ((drawings, target), values) in drawings.iter_mut().zip(targets).zip(&values) {
-            drawings.push(match &solved {
-                Ok(solution) => quantities(samples, &u_kn, &drawn, &solution.f_k, target),
-                Err(_) => vec![f64::NAN; values.len()],
+            drawings.push(match f_k {
+                Some(f_k) => quantities(samples, Some(counts), f_k, target),
+                None => vec![f64::NAN; values.len()],
             });
         }
+    });
+    match drawn {
+        Err(MbarError::Stopped) => drawings.iter_mut().for_each(Vec::clear),
+        drawn => drawn?,
     }
     let estimates = targets
         .iter()
@@ -110,42 +98,28 @@ pub fn joint(
     Ok(JointReport { solution, estimates })
 }
 
-/// Samples with replacement, state by state.
-fn draw(n_k: &[u64], random: &mut Randoms) -> Vec<usize> {
-    let mut drawn = Vec::new();
-    let mut first = 0;
-    for &n in n_k {
-        drawn.extend((0..n).map(|_| (first + random.below(n)) as usize));
-        first += n;
-    }
-    drawn
-}
-
-/// log Z, U/kT, S/k, C/k, the probabilities of states, and the differences of those after the first, from the samples `which`,
-/// whose reduced energies are the columns of `u_kn`.
-fn quantities(
-    samples: &JointSamples<'_>,
-    u_kn: &[f64],
-    which: &[usize],
-    f_k: &[f64],
-    target: &JointTarget,
-) -> Vec<f64> {
-    let n = which.len();
-    let rows: Vec<&[f64]> = u_kn.chunks_exact(n.max(1)).collect();
+/// log Z, U/kT, S/k, C/k, the probabilities of states, and the differences of those after the first, from samples that count so
+/// often, or once each.
+fn quantities(samples: &JointSamples<'_>, counts: Option<&[u32]>, f_k: &[f64], target: &JointTarget) -> Vec<f64> {
+    let n = samples.energies.len();
+    let rows: Vec<&[f64]> = samples.u_kn.chunks_exact(n.max(1)).collect();
     let offsets: Vec<f64> = samples.n_k.iter().zip(f_k).map(|(n, f)| (*n as f64).ln() + f).collect();
     let of_target = rows.get(target.state).copied().unwrap_or_default();
     let mut terms = vec![0.0; rows.len()];
     let log_weights: Vec<f64> = (0..n)
-        .map(|i| {
-            terms.iter_mut().zip(&rows).zip(&offsets).for_each(|((term, row), offset)| *term = offset - row[i]);
-            -of_target[i] - log_sum_exp(&terms)
+        .map(|i| match counts.and_then(|counts| counts.get(i)).map_or(1, |count| *count) {
+            0 => f64::NEG_INFINITY,
+            count => {
+                terms.iter_mut().zip(&rows).zip(&offsets).for_each(|((term, row), offset)| *term = offset - row[i]);
+                f64::from(count).ln() - of_target[i] - log_sum_exp(&terms)
+            }
         })
         .collect();
     let log_sum = log_sum_exp(&log_weights);
     let log_z = log_sum + f_k.get(target.reference).copied().unwrap_or(f64::NAN);
     // Energies about that of a heavy sample: the variance of large numbers that are alike keeps its digits.
     let heaviest = (0..n).max_by(|&a, &b| log_weights[a].total_cmp(&log_weights[b]));
-    let energy = |i: usize| samples.energies.get(which[i]).copied().unwrap_or(f64::NAN) / target.kt;
+    let energy = |i: usize| samples.energies[i] / target.kt;
     let origin = heaviest.map_or(0.0, energy);
     let (mut mean, mut square) = (0.0, 0.0);
     let mut probabilities = vec![0.0; samples.members.len()];
@@ -156,7 +130,7 @@ fn quantities(
             mean += w * u;
             square += w * u * u;
             for (p, members) in probabilities.iter_mut().zip(samples.members) {
-                *p += if members.get(which[i]).is_some_and(|inside| *inside) { w } else { 0.0 };
+                *p += if members.get(i).is_some_and(|inside| *inside) { w } else { 0.0 };
             }
         }
     }
@@ -180,23 +154,14 @@ fn estimate(
         let value = values.get(j).copied().unwrap_or(f64::NAN);
         summarise(value, drawings.iter().filter_map(|row| row.get(j).copied()).collect())
     };
-    let scaled = |e: Estimate, s: f64| {
-        let (a, b) = (s * e.interval.0, s * e.interval.1);
-        Estimate { value: s * e.value, standard_error: s.abs() * e.standard_error, interval: (a.min(b), a.max(b)) }
-    };
-    // A state that was never visited is not known to have no probability, nor one that was never left to have all.
-    let known = |e: Estimate| {
-        let seen = e.value > 0.0 && e.value < 1.0;
-        if seen { e } else { Estimate { interval: (0.0, 1.0), ..Estimate::without_error(e.value) } }
-    };
     JointEstimate {
         log_z: of(0),
         asymptotic_error,
-        free_energy: scaled(of(0), -target.kt),
-        internal_energy: scaled(of(1), target.kt),
+        free_energy: of(0).scaled(-target.kt),
+        internal_energy: of(1).scaled(target.kt),
         entropy: of(2),
         heat_capacity: of(3),
-        state_probabilities: (0..states).map(|j| known(of(FIRST + j))).collect(),
+        state_probabilities: (0..states).map(|j| of(FIRST + j).of_probability()).collect(),
         state_differences: (1..states).map(|j| of(FIRST + states + j - 1)).collect(),
     }
 }

@@ -22,13 +22,32 @@ impl MbarBootstrap {
         n_k: &[u64],
         settings: &MbarSettings<'_>,
     ) -> Result<Vec<f64>, MbarError> {
+        let k = n_k.len();
+        let mut moments = Moments { draws: 0.0, mean: vec![0.0; k * k], squares: vec![0.0; k * k] };
+        let mut all_are_defined = true;
+        self.draws(solution, u_kn, n_k, settings, |f_k, _| match f_k {
+            Some(f_k) => moments.add(f_k),
+            None => all_are_defined = false,
+        })?;
+        Ok(if all_are_defined { moments.standard_errors() } else { vec![f64::INFINITY; k * k] })
+    }
+
+    /// Shows `see` the free energies (K), up to a constant, of each draw, nothing where it leaves them undefined, and how often each
+    /// sample is in it (N). The samples of u_kn (K, N) come state by state.
+    pub fn draws(
+        &self,
+        solution: &MbarSolution,
+        u_kn: &[f64],
+        n_k: &[u64],
+        settings: &MbarSettings<'_>,
+        mut see: impl FnMut(Option<&[f64]>, &[u32]),
+    ) -> Result<(), MbarError> {
         let all = rows(u_kn, n_k)?;
         let k = n_k.len();
         let sampled: Vec<usize> = (0..k).filter(|&k| n_k[k] > 0).collect();
         let unsampled: Vec<usize> = (0..k).filter(|&k| n_k[k] == 0).collect();
         let own: Vec<&[f64]> = sampled.iter().map(|&k| all[k]).collect();
         let counts: Vec<f64> = sampled.iter().map(|&k| n_k[k] as f64).collect();
-        let mut moments = Moments { draws: 0.0, mean: vec![0.0; k * k], squares: vec![0.0; k * k] };
         let mut drawn = vec![0u32; solution.log_densities.len()];
         for replicate in 0..self.replicates {
             self.draw(replicate as u64, n_k, &mut drawn);
@@ -36,7 +55,8 @@ impl MbarBootstrap {
             let mut f: Vec<f64> = sampled.iter().map(|&k| solution.f_k[k]).collect();
             let (_, converged) = minimise(&samples, &counts, &mut f, 0, settings)?;
             if !converged {
-                return Ok(vec![f64::INFINITY; k * k]);
+                see(None, &drawn);
+                continue;
             }
             let mut f_k = vec![0.0; k];
             sampled.iter().zip(&f).for_each(|(&k, f)| f_k[k] = *f);
@@ -46,9 +66,9 @@ impl MbarBootstrap {
                 let found = estimate(&others, Some(&log_densities), Some(&drawn));
                 unsampled.iter().zip(found).for_each(|(&k, f)| f_k[k] = f);
             }
-            moments.add(&f_k);
+            see(Some(&f_k), &drawn);
         }
-        Ok(moments.standard_errors())
+        Ok(())
     }
 
     /// How often each sample is in a draw.

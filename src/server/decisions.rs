@@ -1,0 +1,112 @@
+//! How samples were made, and why, as a client is told.
+
+use super::annealed::paths_message;
+use crate::contract::{method_message, v1};
+use crate::engine::{Decision, Plan, PlanRequest, Trial};
+use crate::sample::{Method, MethodChoice, PILOT_SAMPLES};
+use crate::thermo::WeightSummary;
+
+/// The method of a decision.
+pub(super) fn plan_method(plan: &Plan, proposal: Method) -> v1::SamplingMethod {
+    match plan {
+        Plan::Importance => method_message(proposal),
+        Plan::Annealed(_) => v1::SamplingMethod::Annealed,
+        Plan::Resampled { .. } => v1::SamplingMethod::Resampled,
+        Plan::Populations(_) => v1::SamplingMethod::SequentialMonteCarlo,
+        Plan::Chains(chains) if chains.exponents.len() == 1 => v1::SamplingMethod::Chain,
+        Plan::Chains(_) => v1::SamplingMethod::ReplicaExchange,
+    }
+}
+
+/// Says in a header what was decided, and why.
+pub(super) fn describe(decision: &Decision, request: &PlanRequest, header: &mut v1::SampleHeader) {
+    header.method = plan_method(&decision.plan, decision.method).into();
+    header.proposal = method_message(decision.method).into();
+    header.evaluations_per_sample = decision.plan.evaluations();
+    header.method_reason = reason(decision, request, header.temperature == header.trained_temperature);
+    match &decision.plan {
+        Plan::Importance => {}
+        Plan::Annealed(paths) => header.annealed = Some(paths_message(paths.clone())),
+        Plan::Resampled { window } => header.resampling = Some(v1::Resampling { window: *window as i64 }),
+        Plan::Populations(plan) => {
+            header.sequential_monte_carlo = Some(v1::SequentialMonteCarlo {
+                population: plan.size as i64,
+                moves: plan.effort.moves as i64,
+                leapfrog_steps: plan.effort.leapfrog_steps as i64,
+                conditional_fraction: 0.0,
+                exponents: plan.exponents.clone(),
+                step_sizes: plan.step_sizes.clone(),
+            });
+        }
+        Plan::Chains(plan) => {
+            let effort = plan.shape.effort;
+            header.chains = Some(v1::MarkovChains {
+                chains: plan.shape.chains as i64,
+                length: plan.shape.length as i64,
+                burn_in: plan.shape.burn_in as i64,
+                without_moves: effort.is_none(),
+                moves: effort.map_or(0, |e| e.moves as i64),
+                leapfrog_steps: effort.map_or(0, |e| e.leapfrog_steps as i64),
+                exponents: plan.exponents.clone(),
+                step_sizes: if effort.is_some() { plan.step_sizes.clone() } else { Vec::new() },
+            });
+        }
+    }
+}
+
+/// Why it was decided so, in sentences for people.
+pub(super) fn reason(decision: &Decision, request: &PlanRequest, as_trained: bool) -> String {
+    let mut sentences = Vec::new();
+    match (&decision.choice, request) {
+        (Some(choice), _) => sentences.push(method_reason(choice)),
+        (None, PlanRequest::Auto | PlanRequest::Escalating { .. }) if as_trained && !decision.is_poor => {
+            sentences.push("At the temperature trained at nothing has to be done.".into());
+        }
+        (None, PlanRequest::Escalating { .. }) if as_trained => sentences.push(
+            "By the model's card its weights are too heavy-tailed, or too few of them effective, for importance sampling."
+                .into(),
+        ),
+        _ => sentences.push("It was asked for.".into()),
+    }
+    if decision.is_poor && decision.trials.is_empty() {
+        sentences.push("A continuous flow has no gradients to do more with.".into());
+    }
+    for Trial { plan, weights } in &decision.trials {
+        let cost = plan.evaluations();
+        sentences.push(match weights {
+            Some(weights) => format!(
+                "Of sequential Monte Carlo, at {cost:.0} evaluations of the energy a sample, {}.",
+                effective(weights)
+            ),
+            None => format!(
+                "Chains by replica exchange, at {cost:.0} evaluations a sample, have no weights that a tail could be too heavy of."
+            ),
+        });
+    }
+    sentences.join(" ")
+}
+
+fn effective(weights: &WeightSummary) -> String {
+    format!("{:.1} % are effective, with k = {:.2}", 100.0 * weights.effective_fraction(), weights.pareto_k)
+}
+
+/// Why the pilot chose a way to reach a temperature, in a sentence.
+fn method_reason(choice: &MethodChoice) -> String {
+    let part = |(method, weights): &(Method, WeightSummary)| {
+        let name = match method {
+            Method::Reweighting => "reweighting",
+            Method::LatentScaling => "latent scaling",
+            Method::Conditioned => "the flow conditioned on temperature",
+        };
+        let fraction = 100.0 * weights.effective_fraction();
+        format!("{name} has {fraction:.1} % effective samples and k = {:.2}", weights.pareto_k)
+    };
+    let parts: Vec<String> = choice.pilots.iter().map(part).collect();
+    let predicted = match choice.predicted {
+        Some(fraction) => {
+            format!(" From the spread of ladj, scaled latents of a perfect flow would have {:.1} %.", 100.0 * fraction)
+        }
+        None => String::new(),
+    };
+    format!("Of {PILOT_SAMPLES} pilot samples, {}.{predicted}", parts.join("; "))
+}
