@@ -3,9 +3,8 @@
 use super::app::App;
 use super::errors::ApiError;
 use super::free_energy::{requested_replicates, requested_target};
-use super::sampling::{
-    cause_message, check_method, requested_duration, requested_method, requested_temperature, stream_status,
-};
+use super::independent::{NO_DENSITY, independent_method};
+use super::sampling::{cause_message, check_method, requested_duration, requested_temperature, stream_status};
 use crate::contract::v1;
 use crate::contract::v1::estimate_free_energy_difference_request::{EndPoint as EndMessage, end_point::Kind};
 use crate::contract::v1::estimate_free_energy_difference_response::{Result as ResultMessage, Samples};
@@ -89,7 +88,7 @@ async fn end(app: &App, field: &str, message: Option<EndMessage>) -> Result<EndP
         let reason = "it is missing; give a model, or a system with a dataset";
         return Err(FieldError::invalid(field, reason).into());
     };
-    let method = requested_method(method).map_err(|e| e.within(field))?;
+    let method = independent_method(method, NO_DENSITY).map_err(|e| e.within(field))?;
     let of_temperature = format!("{field}.temperature");
     match kind {
         Kind::Model(name) => {
@@ -153,6 +152,15 @@ fn compare(from: &EndPoint, to: &EndPoint) -> Result<String, ApiError> {
         return refuse(format!(
             "log Z of one model is over {one} and of the other over {other}; train both in the same kind of coordinates"
         ));
+    }
+    // Of two datasets nobody says what they are integrals over: one that is held in space has no difference from one that is not.
+    for measure in [Measure::AboutMean, Measure::Shapes] {
+        if measures.is_empty() && measure.suits(a) != measure.suits(b) {
+            let (free, held) = if measure.suits(a) { NAMES.into() } else { (NAMES[1], NAMES[0]) };
+            return refuse(format!(
+                "the energy of {free} is a function of {measure}, and that of {held} is not: it holds its particles in space, and the                  difference depends on how much room the others have; hold both, or neither"
+            ));
+        }
     }
     for (end, name) in [from, to].into_iter().zip(NAMES) {
         if let Some(measure) = measures.iter().find(|measure| !measure.suits(end.system())) {

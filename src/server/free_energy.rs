@@ -4,12 +4,12 @@ use super::app::App;
 use super::decisions::{plan_method, reason};
 use super::difference;
 use super::errors::ApiError;
+use super::independent::{NO_DENSITY, independent_method};
 use super::joint;
 use super::mbar;
 use super::plans::{check_plan, plan_of_estimates};
 use super::sampling::{
-    MAX_SAMPLES, cause_message, requested_duration, requested_fraction, requested_method, requested_temperature,
-    stream_status,
+    MAX_SAMPLES, cause_message, requested_duration, requested_fraction, requested_temperature, stream_status,
 };
 use crate::contract::v1;
 use crate::contract::v1::free_energy_service_server::FreeEnergyService;
@@ -241,7 +241,7 @@ impl FreeEnergies {
                 target_standard_error,
                 max_duration,
                 seed: request.seed,
-                method: requested_method(request.method)?,
+                method: independent_method(request.method, NO_DENSITY)?,
                 least_effective_fraction,
                 replicates,
             };

@@ -3,6 +3,9 @@
 use crate::contract::{FieldError, v1};
 use crate::sample::Method;
 
+/// Why others are refused where a density is needed.
+pub(super) const NO_DENSITY: &str = "its samples come from no density that is known";
+
 /// The method asked for; nothing if the server is to choose. Others are refused by name, and why.
 pub(super) fn independent_method(number: i32, why: &str) -> Result<Option<Method>, FieldError> {
     use v1::SamplingMethod as M;

@@ -3,7 +3,7 @@
 use super::app::{App, OWNER, chosen_id, request_key};
 use super::convert;
 use super::errors::ApiError;
-use super::independent::independent_method;
+use super::independent::{NO_DENSITY, independent_method};
 use super::pages::{next_token, read_page};
 use super::reply::Reply;
 use super::sampling::{check_method, requested_temperature, stream_error};
@@ -81,7 +81,7 @@ impl Models {
         self.app.check_open()?;
         let id = id_of("model", "models", &request.model)?;
         let encoding = check_encoding(request.encoding)?;
-        let method = independent_method(request.method, "its samples come from no density that is known")?;
+        let method = independent_method(request.method, NO_DENSITY)?;
         let permit = self.app.transfer().await?;
         let model = self.app.engine.models.get(id).await?;
         check_method(method, &model.generator)?;

@@ -1,7 +1,8 @@
 //! How ways of sampling are asked for.
 
 use super::annealed::{default_paths, requested_paths, step_sizes};
-use super::sampling::{check_method, requested_method};
+use super::independent::{NO_DENSITY, independent_method};
+use super::sampling::check_method;
 use crate::contract::{FieldError, v1};
 use crate::engine::{ChainsRequest, PlanRequest, PopulationsRequest};
 use crate::sample::{
@@ -93,7 +94,7 @@ pub(super) fn requested_plan(request: &v1::StreamSamplesRequest) -> Result<PlanR
         M::SequentialMonteCarlo => populations(request.sequential_monte_carlo.clone().unwrap_or_default()),
         M::Chain | M::ReplicaExchange => chains(request.chains.clone().unwrap_or_default(), method),
         M::Escalating => Ok(PlanRequest::Escalating { chains: request.representation() != v1::Representation::Latent }),
-        _ => Ok(match requested_method(request.method)? {
+        _ => Ok(match independent_method(request.method, NO_DENSITY)? {
             None => PlanRequest::Auto,
             Some(method) => PlanRequest::Importance(method),
         }),
@@ -119,7 +120,7 @@ pub(super) fn plan_of_estimates(method: i32, least_effective_fraction: f64) -> R
                 format!("samples of {} have no weights, and give no log Z; use ESCALATING", other.as_str_name());
             Err(invalid("method", reason))
         }
-        _ => Ok(match requested_method(method)? {
+        _ => Ok(match independent_method(method, NO_DENSITY)? {
             None => PlanRequest::Auto,
             Some(method) => PlanRequest::Importance(method),
         }),

@@ -28,22 +28,6 @@ pub(super) struct Sampling {
     pub app: App,
 }
 
-/// The method asked for; nothing if the server is to choose.
-pub(super) fn requested_method(number: i32) -> Result<Option<Method>, FieldError> {
-    use v1::SamplingMethod as M;
-    match M::try_from(number) {
-        Ok(M::Unspecified | M::Auto) => Ok(None),
-        Ok(M::Reweighting) => Ok(Some(Method::Reweighting)),
-        Ok(M::LatentScaling) => Ok(Some(Method::LatentScaling)),
-        Ok(M::Conditioned) => Ok(Some(Method::Conditioned)),
-        Ok(other) => {
-            let reason = format!("{} is not of importance sampling; use AUTO", other.as_str_name());
-            Err(FieldError::invalid("method", reason))
-        }
-        Err(_) => Err(FieldError::invalid("method", format!("{number} is not a SamplingMethod"))),
-    }
-}
-
 /// That the model can be sampled by the method asked for.
 pub(super) fn check_method(method: Option<Method>, generator: &Generator) -> Result<(), FieldError> {
     match (method, generator.card.temperature_range) {
