@@ -2,6 +2,7 @@
 
 use super::client::{CliError, ServerArgs, every_page};
 use super::download::download;
+use super::methods::method_name;
 use super::names::resource;
 use super::output::{JsonArgs, number, table};
 use super::train::send_dataset;
@@ -76,7 +77,7 @@ fn dataset_json(d: &v1::Dataset) -> Value {
             json!({
                 "model": of.model,
                 "model_digest": of.model_digest,
-                "method": of.method().as_str_name().trim_start_matches("SAMPLING_METHOD_").to_lowercase(),
+                "method": method_name(of.method()),
                 "seed": of.seed,
                 "first_index": of.first_index,
                 "effective_samples": number(weights.effective_samples),

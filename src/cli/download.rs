@@ -2,6 +2,7 @@
 
 use super::arrays::NpzWriter;
 use super::client::{CliError, Clients};
+use super::methods::method_name;
 use super::output::progress_bar;
 use crate::contract::{numbers, v1};
 use crate::energy::openmm::Topology;
@@ -277,7 +278,7 @@ fn write_npz(
     if let Some(of) = weighted {
         said["model"] = of.model.clone().into();
         said["model_digest"] = of.model_digest.clone().into();
-        said["method"] = of.method().as_str_name().trim_start_matches("SAMPLING_METHOD_").to_lowercase().into();
+        said["method"] = method_name(of.method()).into();
         said["seed"] = of.seed.into();
         said["coordinates"] = of.coordinates.clone().into();
         said["precision"] = of.precision.clone().into();

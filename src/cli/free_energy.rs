@@ -133,14 +133,6 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     Ok(())
 }
 
-/// A time limit.
-pub(super) fn seconds(value: f64) -> Result<prost_types::Duration, CliError> {
-    let limit = std::time::Duration::try_from_secs_f64(value).ok().filter(|limit| !limit.is_zero());
-    limit
-        .and_then(|limit| limit.try_into().ok())
-        .ok_or_else(|| CliError::failed(format!("{value} is not a time limit; give a positive number of seconds")))
-}
-
 /// The final estimates of a request.
 pub(super) async fn estimate(
     clients: &mut Clients,
@@ -314,7 +306,7 @@ fn used_json(used: &v1::UsedFrames) -> Value {
 }
 
 fn state_json(state: &v1::JointState) -> Value {
-    let method = state.method().as_str_name().trim_start_matches("SAMPLING_METHOD_").to_lowercase();
+    let method = method_name(state.method());
     json!({
         "flow": (state.method() != v1::SamplingMethod::Unspecified).then_some(method),
         "temperature": state.temperature,

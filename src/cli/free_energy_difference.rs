@@ -2,6 +2,7 @@
 
 use super::client::{CliError, ServerArgs};
 use super::free_energy::estimate_json;
+use super::methods::method_name;
 use super::names::resource;
 use super::output::{JsonArgs, number, table, with_error};
 use super::sample::coverage_name;
@@ -33,8 +34,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "E")]
     target_error: Option<f64>,
     /// Stop after so many seconds
-    #[arg(long, value_name = "S")]
-    max_seconds: Option<f64>,
+    #[arg(long, value_name = "S", value_parser = specs::seconds)]
+    max_seconds: Option<prost_types::Duration>,
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
@@ -63,13 +64,12 @@ fn end_point(text: &str) -> Result<EndPoint, String> {
 
 pub(super) async fn run(args: Args) -> Result<(), CliError> {
     let mut clients = args.server.connect().await?;
-    let max_duration = args.max_seconds.map(super::free_energy::seconds).transpose()?;
     let request = v1::EstimateFreeEnergyDifferenceRequest {
         from: Some(args.from),
         to: Some(args.to),
         samples: args.samples,
         target_standard_error: args.target_error.unwrap_or(0.0),
-        max_duration,
+        max_duration: args.max_seconds,
         seed: args.seed,
         ..v1::EstimateFreeEnergyDifferenceRequest::default()
     };
@@ -148,7 +148,7 @@ fn samples_json(samples: &Samples) -> Value {
     };
     json!({
         "temperature": samples.temperature,
-        "method": samples.method().as_str_name().trim_start_matches("SAMPLING_METHOD_").to_lowercase(),
+        "method": method_name(samples.method()),
         "samples": samples.samples,
         "frames": samples.frames,
         "stride": samples.stride,

@@ -2,7 +2,7 @@
 
 use super::arrays::{Array, NpzWriter, read_positions};
 use super::client::{CliError, ServerArgs};
-use super::methods::method;
+use super::methods::{method, method_name};
 use super::names::resource;
 use super::output::{JsonArgs, number, table};
 use super::specs;
@@ -71,7 +71,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         "model": asked.model,
         "model_digest": said.model_digest,
         "temperature": said.temperature,
-        "method": said.method().as_str_name().trim_start_matches("SAMPLING_METHOD_").to_lowercase(),
+        "method": method_name(said.method()),
         "coordinates": said.coordinates,
         "precision": said.precision,
     });

@@ -73,10 +73,14 @@ pub(super) fn method(name: &str) -> Result<Method, CliError> {
     Err(CliError::failed(format!("'{name}' is not a method; use one of {}", known.join(", "))))
 }
 
-/// The name of a method.
+/// A method as answers name it.
 pub(super) fn method_name(method: Method) -> String {
-    let known = NAMES.iter().find(|(_, known)| *known == method).map(|(name, _)| name.to_string());
-    known.unwrap_or_else(|| method.as_str_name().trim_start_matches("SAMPLING_METHOD_").to_lowercase())
+    method.as_str_name().trim_start_matches("SAMPLING_METHOD_").to_lowercase()
+}
+
+/// A method as it is asked for.
+fn flag(method: Method) -> &'static str {
+    NAMES.iter().find(|(_, known)| *known == method).map_or("", |(name, _)| name)
 }
 
 impl MethodArgs {
@@ -148,9 +152,9 @@ impl MethodArgs {
         ];
         match said.iter().find(|(_, is_said, of)| *is_said && !of.contains(&method)) {
             None => Ok(()),
-            Some((flag, _, of)) => {
-                let of: Vec<String> = of.iter().map(|m| method_name(*m)).collect();
-                Err(CliError::failed(format!("--{flag} is of --method {}", of.join(" or "))))
+            Some((option, _, of)) => {
+                let of: Vec<&str> = of.iter().map(|m| flag(*m)).collect();
+                Err(CliError::failed(format!("--{option} is of --method {}", of.join(" or "))))
             }
         }
     }
