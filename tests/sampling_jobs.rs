@@ -330,20 +330,29 @@ async fn sampling_jobs_are_cancelled_and_bad_ones_refused() {
     assert!(begin.elapsed() < Duration::from_secs(1), "it took {:?}", begin.elapsed());
     assert_eq!((job.state(), job.dataset.as_str()), (v1::JobState::Cancelled, ""));
 
-    // A job whose dataset's name was taken meanwhile leaves nothing but the other's frames.
-    let late = v1::SamplingTask { dataset_id: "late".into(), ..task(&model, 3_000_000) };
+    // The name of its dataset is its own until then; what was cancelled leaves no files, and the name is free.
+    let late = v1::SamplingTask { dataset_id: "late".into(), ..task(&model, 20_000_000) };
     let job = c.jobs.create_job(request(late)).await.unwrap().into_inner();
-    let dataset = v1::Dataset { system: "systems/double-well".into(), temperature: 1.0, ..v1::Dataset::default() };
-    let header = v1::UploadHeader { dataset: Some(dataset), dataset_id: "late".into(), request_id: String::new() };
-    let frame = boltzflow::contract::array(vec![1.0, 2.0], &[1, 2], v1::DataType::Float64, v1::ArrayEncoding::Bytes);
-    use v1::upload_dataset_request::Part as Upload;
-    let parts = [Upload::Header(header), Upload::Frames(v1::FrameChunk { positions: Some(frame) })];
-    let messages = parts.map(|part| v1::UploadDatasetRequest { part: Some(part) });
-    c.datasets.upload_dataset(tokio_stream::iter(messages)).await.unwrap();
-    let job = c.finish(&job.name).await;
-    assert_eq!(job.error.unwrap().reason, "RESULT_NOT_KEPT");
-    let left = std::fs::read_dir(folder.path().join("artifacts/datasets/late")).unwrap().count();
-    assert_eq!(left, 1);
+    let upload = || {
+        use v1::upload_dataset_request::Part as Upload;
+        let dataset = v1::Dataset { system: "systems/double-well".into(), temperature: 1.0, ..v1::Dataset::default() };
+        let header = v1::UploadHeader { dataset: Some(dataset), dataset_id: "late".into(), request_id: String::new() };
+        let frame =
+            boltzflow::contract::array(vec![1.0, 2.0], &[1, 2], v1::DataType::Float64, v1::ArrayEncoding::Bytes);
+        let parts = [Upload::Header(header), Upload::Frames(v1::FrameChunk { positions: Some(frame) })];
+        tokio_stream::iter(parts.map(|part| v1::UploadDatasetRequest { part: Some(part) }))
+    };
+    let taken = c.datasets.upload_dataset(upload()).await.unwrap_err();
+    assert_eq!((taken.code(), reason(&taken).as_str()), (Code::AlreadyExists, "RESOURCE_EXISTS"));
+    c.jobs.cancel_job(v1::CancelJobRequest { name: job.name.clone() }).await.unwrap();
+    assert_eq!(c.finish(&job.name).await.state(), v1::JobState::Cancelled);
+    let files = |folder_of: String| {
+        let entries = std::fs::read_dir(folder.path().join("artifacts").join(folder_of));
+        entries.map_or(0, |entries| entries.count())
+    };
+    assert_eq!((files("datasets/late".into()), files(job.name.clone())), (0, 0));
+    c.datasets.upload_dataset(upload()).await.unwrap();
+    assert_eq!(files("datasets/late".into()), 1);
 
     // A temperature that the model does not cover is found by a pilot.
     let far = v1::SamplingTask { temperature: 1e-3, least_effective_fraction: 0.9, ..task(&model, 10) };
