@@ -32,7 +32,7 @@ pub(super) struct MethodArgs {
     /// smc: samples of a population [default: 512]
     #[arg(long, value_name = "M")]
     population: Option<i64>,
-    /// smc: effective fraction of the weights of each step, by which exponents are placed [default: 0.9]
+    /// smc: effective fraction of the weights of each step, by which exponents are placed [default: 0.8]
     #[arg(long, value_name = "F")]
     conditional_fraction: Option<f64>,
     /// annealed: distributions between flow and target [default: 8]
@@ -53,10 +53,15 @@ pub(super) struct MethodArgs {
     /// chain, replica-exchange: jumps and exchanges only
     #[arg(long)]
     without_moves: bool,
-    /// annealed, smc, chain, replica-exchange: moves at each distribution or step [default: 1]
+    /// smc, chain, replica-exchange: moves at each distribution or step that draw a share of the latents anew [default: 10 for
+    /// smc and 4 for the others, or none with --moves]
+    #[arg(long, value_name = "N")]
+    latent_moves: Option<i64>,
+    /// annealed, smc, chain, replica-exchange: moves of Hamiltonian Monte Carlo at each distribution or step [default: 1 for
+    /// annealed, none for the others]
     #[arg(long, value_name = "N")]
     moves: Option<i64>,
-    /// The same: leapfrog steps of a move [default: 5]
+    /// The same: leapfrog steps of such a move [default: 5]
     #[arg(long, value_name = "L")]
     leapfrog_steps: Option<i64>,
     /// The same: step sizes in flow coordinates, one or one for each distribution [default: tuned by a pilot]
@@ -90,6 +95,7 @@ impl MethodArgs {
         request.method = method.into();
         self.check(method)?;
         let (moves, leapfrog_steps) = (self.moves.unwrap_or(0), self.leapfrog_steps.unwrap_or(0));
+        let latent_moves = self.latent_moves.unwrap_or(0);
         let step_sizes = self.step_sizes.clone();
         match method {
             Method::Resampled => request.resampling = Some(v1::Resampling { window: self.window.unwrap_or(0) }),
@@ -100,6 +106,7 @@ impl MethodArgs {
             Method::SequentialMonteCarlo => {
                 request.sequential_monte_carlo = Some(v1::SequentialMonteCarlo {
                     population: self.population.unwrap_or(0),
+                    latent_moves,
                     moves,
                     leapfrog_steps,
                     conditional_fraction: self.conditional_fraction.unwrap_or(0.0),
@@ -113,6 +120,7 @@ impl MethodArgs {
                     length: self.length.unwrap_or(0),
                     burn_in: self.burn_in.unwrap_or(0),
                     without_moves: self.without_moves,
+                    latent_moves,
                     moves,
                     leapfrog_steps,
                     exponents: self.exponents.clone(),
@@ -146,6 +154,7 @@ impl MethodArgs {
             ("length", self.length.is_some(), of_chains),
             ("burn-in", self.burn_in.is_some(), of_chains),
             ("without-moves", self.without_moves, of_chains),
+            ("latent-moves", self.latent_moves.is_some(), &[SequentialMonteCarlo, Chain, ReplicaExchange]),
             ("moves", self.moves.is_some(), of_moves),
             ("leapfrog-steps", self.leapfrog_steps.is_some(), of_moves),
             ("step-sizes", !self.step_sizes.is_empty(), of_moves),

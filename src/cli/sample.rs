@@ -287,6 +287,7 @@ fn summary_json(received: &Received) -> Value {
         "resampled": header.resampling.as_ref().map(|resampling| json!({ "window": resampling.window })),
         "smc": header.sequential_monte_carlo.as_ref().map(|plan| json!({
             "population": plan.population,
+            "latent_moves": plan.latent_moves,
             "moves": plan.moves,
             "leapfrog_steps": plan.leapfrog_steps,
             "exponents": plan.exponents,
@@ -297,6 +298,7 @@ fn summary_json(received: &Received) -> Value {
             "length": plan.length,
             "burn_in": plan.burn_in,
             "without_moves": plan.without_moves,
+            "latent_moves": plan.latent_moves,
             "moves": plan.moves,
             "leapfrog_steps": plan.leapfrog_steps,
             "exponents": plan.exponents,

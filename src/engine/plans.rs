@@ -167,8 +167,7 @@ impl Engine {
         })
     }
 
-    /// Importance sampling where it is good enough, or the flow has no gradients to do more with; else populations where these are;
-    /// else chains.
+    /// Importance sampling where it is good enough; else populations where these are; else chains.
     fn escalate<T: Send + 'static>(
         &self,
         outlet: &Outlet<T>,
@@ -196,7 +195,7 @@ impl Engine {
             }
         };
         decision.is_poor = !enough;
-        if enough || !model.generator.has_score() {
+        if enough {
             refuse(fraction)?;
             return Ok(decision);
         }

@@ -21,7 +21,7 @@
 //! ΔS_k = u_k(y_k) − u_k(y_{k−1}), minus the heat that it takes up. With u_k = −log γ_{β_k} and the flow as the deterministic
 //! layers this is the sum above, its terms in another order.
 
-use super::hamiltonian::{Effort, Moves};
+use super::moves::{Effort, Moves};
 use super::points::{Densities, Points};
 use crate::coords::{ReducedTarget, TargetBatch};
 use crate::energy::EnergyError;
@@ -163,10 +163,10 @@ impl AnnealingPath<'_> {
         let start_ladj = points.target.ladj.clone();
         let mut acceptance = Vec::with_capacity(self.length.distributions);
         let PathLength { moves, leapfrog_steps, .. } = self.length;
-        let moves = Moves { densities, effort: Effort { moves, leapfrog_steps }, temperatures, taus };
+        let moves = Moves { densities, effort: Effort { latent_moves: 0, moves, leapfrog_steps }, temperatures, taus };
         for (k, &step_size) in (1..).zip(self.step_sizes) {
             gain(&points, &mut log_weights, self.exponent(k) - self.exponent(k - 1));
-            let outcome = moves.make(&mut points, self.exponent(k), step_size, &mut randoms, &mut proceed)?;
+            let outcome = moves.make(&mut points, self.exponent(k), Some(step_size), &mut randoms, &mut proceed)?;
             evaluations += outcome.evaluations;
             acceptance.push(outcome.acceptance());
         }

@@ -7,7 +7,7 @@
 //!   independence sampler (Hastings 1970), or an exchange with a replica that has no memory (learned replica exchange, Invernizzi,
 //!   Krämer, Clementi and Noé 2022; §4.1 of the note);
 //! * an exchange of neighbours, accepted with min(1, [r(y_k)/r(y_{k+1})]^{β_{k+1} − β_k}), pairs in turn;
-//! * moves of Hamiltonian Monte Carlo of each replica, if wanted.
+//! * moves of latents, and of Hamiltonian Monte Carlo, of each replica, if wanted.
 //!
 //! Samples are what the last replica is at. They have equal weights, and follow p only as far as the burn-in, which begins at
 //! a draw of the flow, has been long enough; and they are correlated, how much is measured. Blocks of chains have their own
@@ -16,9 +16,9 @@
 use super::annealed::Draws;
 use super::annealing::{MOST_EVALUATIONS, PathError, tuned};
 use super::generator::Generator;
-use super::hamiltonian::{Effort, Moves};
 use super::importance::{SampleError, SampleKey, WeightedBatch};
 use super::method::PILOT_SEED;
+use super::moves::{Effort, Moves};
 use super::points::{Densities, Points, append, put};
 use super::population_tuning::PopulationGoal;
 use crate::math::{Purpose, Randoms};
@@ -51,8 +51,12 @@ pub struct ChainShape {
 
 impl ChainShape {
     /// What is taken where nobody says anything.
-    pub const DEFAULT: Self =
-        Self { chains: 64, length: 256, burn_in: 64, effort: Some(Effort { moves: 1, leapfrog_steps: 5 }) };
+    pub const DEFAULT: Self = Self {
+        chains: 64,
+        length: 256,
+        burn_in: 64,
+        effort: Some(Effort { latent_moves: 4, moves: 0, leapfrog_steps: 0 }),
+    };
 }
 
 /// How chains go.
@@ -61,8 +65,8 @@ pub struct Chains {
     pub shape: ChainShape,
     /// β_1 < … < β_K = 1.
     pub exponents: Vec<f64>,
-    /// Leapfrog step sizes of each replica (K), for a latent temperature of 1; those of others are √τ as large. Not used
-    /// without moves.
+    /// Leapfrog step sizes of each replica (K), for a latent temperature of 1; those of others are √τ as large. None without
+    /// moves by gradients.
     pub step_sizes: Vec<f64>,
 }
 
@@ -75,7 +79,7 @@ impl Chains {
     /// Evaluations of energy and flow that a sample costs.
     pub fn evaluations(&self) -> f64 {
         let ChainShape { length, burn_in, effort, .. } = self.shape;
-        let moves = effort.map_or(0, |e| e.moves * e.leapfrog_steps * self.exponents.len());
+        let moves = effort.map_or(0, |e| e.evaluations() * self.exponents.len());
         (1 + moves) as f64 * (1.0 + burn_in as f64 / length.max(1) as f64)
     }
 }
@@ -186,8 +190,10 @@ impl<'a> ChainBlock<'a> {
         let densities = Densities { flow: &self.generator.flow, target: &self.generator.target };
         let temperatures = vec![self.key.temperature; log_probs.len()];
         self.draws = match effort {
-            Some(_) => densities.points(coordinates, &temperatures, &vec![tau; log_probs.len()])?,
-            None => densities.drawn(coordinates, log_probs.clone(), &temperatures)?,
+            Some(effort) if effort.needs_score() => {
+                densities.points(coordinates, &temperatures, &vec![tau; log_probs.len()])?
+            }
+            _ => densities.drawn(coordinates, log_probs.clone(), &temperatures)?,
         };
         let ratio = |(p, q): (&f64, &f64)| if (p - q).is_finite() { p - q } else { f64::NEG_INFINITY };
         self.log_ratios = self.draws.log_targets.iter().zip(&log_probs).map(ratio).collect();
@@ -195,7 +201,7 @@ impl<'a> ChainBlock<'a> {
         Ok(())
     }
 
-    /// A step of all chains. `proceed` is asked before each leapfrog step, and once where there are none.
+    /// A step of all chains. `proceed` is asked before each evaluation, and once where there are none.
     pub fn step<E: From<PathError> + From<SampleError>>(
         &mut self,
         proceed: &mut impl FnMut() -> Result<(), E>,
@@ -246,7 +252,7 @@ impl<'a> ChainBlock<'a> {
         }
     }
 
-    /// The moves of all replicas, and the mean probability of acceptance of each.
+    /// The moves of all replicas, and the mean probability of acceptance of those by gradients of each.
     fn move_all<E: From<PathError>>(
         &mut self,
         proceed: &mut impl FnMut() -> Result<(), E>,
@@ -257,8 +263,9 @@ impl<'a> ChainBlock<'a> {
         let (temperatures, taus) = (&self.temperatures, &self.taus);
         let moves = Moves { densities, effort, temperatures, taus };
         let mut acceptance = Vec::with_capacity(self.replicas.len());
-        let plan = self.plan.exponents.iter().zip(&self.plan.step_sizes);
-        for ((points, randoms), (&beta, &step_size)) in self.replicas.iter_mut().zip(&mut self.moves).zip(plan) {
+        let replicas = self.replicas.iter_mut().zip(&mut self.moves).zip(&self.plan.exponents);
+        for (k, ((points, randoms), &beta)) in replicas.enumerate() {
+            let step_size = self.plan.step_sizes.get(k).copied();
             acceptance.push(moves.make(points, beta, step_size, randoms, proceed)?.acceptance());
         }
         Ok(acceptance)
@@ -317,16 +324,16 @@ impl Generator {
                 let goal = PopulationGoal { size: 0, effort, conditional_fraction: CONDITIONAL_FRACTION };
                 let mut placed = self.tuned_populations(temperature, goal, &mut proceed)?.exponents;
                 // With the last one no more than a sample may cost.
-                let cost = effort.moves * effort.leapfrog_steps;
+                let cost = effort.evaluations();
                 placed.truncate((MOST_REPLICAS.min(MOST_EVALUATIONS / cost.max(1))).saturating_sub(1));
                 placed.push(1.0);
                 placed
             }
         };
-        let mut plan = Chains { step_sizes: vec![FIRST_STEP_SIZE; exponents.len()], exponents, shape };
-        if shape.effort.is_none() {
-            return Ok(plan);
+        if !shape.effort.is_some_and(|effort| effort.needs_score()) {
+            return Ok(Chains { shape, exponents, step_sizes: Vec::new() });
         }
+        let mut plan = Chains { step_sizes: vec![FIRST_STEP_SIZE; exponents.len()], exponents, shape };
         let method = self.start_method(temperature);
         let key = SampleKey { temperature, method, seed: PILOT_SEED, purpose: Purpose::Pilot };
         let mut block = ChainBlock::begin(self, &key, &plan, 0)?;

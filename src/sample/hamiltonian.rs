@@ -5,48 +5,16 @@
 //! trajectory that meets a point where a density or a slope is not finite is rejected, as it would be on its way back.
 
 use super::annealing::PathError;
-use super::points::{Densities, Points, append, put};
+use super::moves::{Moves, Outcome};
+use super::points::{Points, append, put};
 use crate::flow::CoordinateKind;
 use crate::math::Randoms;
 use crate::math::special::wrap_angle;
-
-/// How much is done at a distribution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Effort {
-    pub moves: usize,
-    /// Of a move.
-    pub leapfrog_steps: usize,
-}
-
-/// Moves of the rows of a batch.
-pub(super) struct Moves<'a> {
-    pub densities: Densities<'a>,
-    pub effort: Effort,
-    /// The temperature of the target at each row (n).
-    pub temperatures: &'a [f64],
-    /// What the flow is told of each, and the variance of its latents (n).
-    pub taus: &'a [f64],
-}
 
 /// The moves under way, and the rows that can be moved. The others stay where they are.
 struct Round<'a> {
     moves: &'a Moves<'a>,
     live: Vec<usize>,
-}
-
-/// What the moves at one distribution came to.
-#[derive(Default)]
-pub(super) struct Outcome {
-    sum: f64,
-    count: u64,
-    pub evaluations: u64,
-}
-
-impl Outcome {
-    /// The mean probability of acceptance; nothing of no moves.
-    pub fn acceptance(&self) -> Option<f64> {
-        (self.count > 0).then(|| self.sum / self.count as f64)
-    }
 }
 
 /// Trajectories under way, row by row of those that have not been given up.
@@ -58,23 +26,23 @@ struct Trajectories {
 }
 
 impl Moves<'_> {
-    /// So many moves at γ_β of all rows. `proceed` is asked before each leapfrog step.
-    pub fn make<E: From<PathError>>(
+    /// The moves by gradients at γ_β of all rows. `proceed` is asked before each leapfrog step.
+    pub(super) fn move_by_gradients<E: From<PathError>>(
         &self,
         points: &mut Points,
         beta: f64,
         step_size: f64,
         randoms: &mut [Randoms],
         proceed: &mut impl FnMut() -> Result<(), E>,
-    ) -> Result<Outcome, E> {
+        outcome: &mut Outcome,
+    ) -> Result<(), E> {
         let d = self.densities.target.dimension();
         let live = (0..points.len()).filter(|&row| points.is_sound(row, d)).collect();
         let round = Round { moves: self, live };
-        let mut outcome = Outcome::default();
         for _ in 0..self.effort.moves {
-            round.one(points, beta, step_size, randoms, proceed, &mut outcome)?;
+            round.one(points, beta, step_size, randoms, proceed, outcome)?;
         }
-        Ok(outcome)
+        Ok(())
     }
 }
 

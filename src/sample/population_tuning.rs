@@ -3,9 +3,9 @@
 
 use super::annealing::{MOST_EVALUATIONS, PathError, tuned};
 use super::generator::Generator;
-use super::hamiltonian::Effort;
 use super::importance::{SampleError, SampleKey};
 use super::method::PILOT_SEED;
+use super::moves::Effort;
 use super::populations::{Population, Populations};
 use crate::math::{Purpose, log_sum_exp};
 use std::ops::RangeInclusive;
@@ -15,7 +15,7 @@ const PILOT_ROWS: usize = 1024;
 
 const FIRST_STEP_SIZE: f64 = 0.1;
 
-/// Rounds of moves at each distribution of the first pilot, and pilots after it.
+/// Rounds of moves by gradients at each distribution of the first pilot, and pilots after it.
 const ROUNDS: usize = 4;
 const MORE_PILOTS: usize = 3;
 
@@ -38,7 +38,7 @@ pub struct PopulationGoal {
 impl PopulationGoal {
     /// What is taken where nobody says anything.
     pub const DEFAULT: Self =
-        Self { size: 512, effort: Effort { moves: 1, leapfrog_steps: 5 }, conditional_fraction: 0.9 };
+        Self { size: 512, effort: Effort { latent_moves: 10, moves: 0, leapfrog_steps: 0 }, conditional_fraction: 0.8 };
 }
 
 impl Generator {
@@ -54,24 +54,31 @@ impl Generator {
         let method = self.start_method(temperature);
         let key = SampleKey { temperature, method, seed: PILOT_SEED, purpose: Purpose::Pilot };
         let mut plan = Populations { size: PILOT_ROWS, effort, exponents: Vec::new(), step_sizes: Vec::new() };
-        let most = (MOST_EVALUATIONS / (effort.moves * effort.leapfrog_steps).max(1)).max(1);
+        let most = (MOST_EVALUATIONS / effort.evaluations().max(1)).max(1);
         let draws = self.draws(&key, 0, PILOT_ROWS)?;
-        let mut pilot = Population::begin(self, &key, &draws, 0)?;
+        let mut pilot = Population::begin(self, &key, effort, &draws, 0)?;
         let mut before = 0.0;
         let mut step_size = FIRST_STEP_SIZE;
         while plan.exponents.len() < most {
             let Some(beta) = next_exponent(&pilot, before, conditional_fraction) else { break };
             pilot.weigh(beta - before);
             pilot.level();
+            before = beta;
+            plan.exponents.push(beta);
+            if !effort.needs_score() {
+                pilot.move_on(beta, None, &mut proceed)?;
+                continue;
+            }
             for _ in 0..ROUNDS {
-                let acceptance = pilot.move_on(beta, effort, step_size, &mut proceed)?;
+                let acceptance = pilot.move_on(beta, Some(step_size), &mut proceed)?;
                 let mut one = [step_size];
                 tuned(&mut one, &[acceptance], 2.0);
                 step_size = one[0];
             }
-            plan.exponents.push(beta);
             plan.step_sizes.push(step_size);
-            before = beta;
+        }
+        if !effort.needs_score() {
+            return Ok(Populations { size, ..plan });
         }
         for number in 1..=MORE_PILOTS {
             let (_, _, acceptance) = self.carry_population(&key, &plan, number as u64, &mut proceed)?;

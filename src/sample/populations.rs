@@ -12,8 +12,8 @@
 use super::annealed::Draws;
 use super::annealing::PathError;
 use super::generator::Generator;
-use super::hamiltonian::{Effort, Moves};
 use super::importance::{SampleError, SampleKey, WeightedBatch};
+use super::moves::{Effort, Moves};
 use super::points::{Densities, Points};
 use super::resampling::{Together, shift, systematic};
 use crate::math::{Purpose, Randoms, log_sum_exp};
@@ -33,20 +33,22 @@ pub struct Populations {
     pub effort: Effort,
     /// β_1 < … < β_K, between 0 and 1 (K).
     pub exponents: Vec<f64>,
-    /// Leapfrog step sizes at each (K), for a latent temperature of 1; those of others are √τ as large.
+    /// Leapfrog step sizes at each (K), for a latent temperature of 1; those of others are √τ as large. None without moves by
+    /// gradients.
     pub step_sizes: Vec<f64>,
 }
 
 impl Populations {
-    /// Evaluations of energy and flow, with gradients but for the first, that a sample costs.
+    /// Evaluations of energy and flow that a sample costs.
     pub fn evaluations(&self) -> usize {
-        1 + self.exponents.len() * self.effort.moves * self.effort.leapfrog_steps
+        1 + self.exponents.len() * self.effort.evaluations()
     }
 }
 
 /// A population on its way.
 pub(super) struct Population<'a> {
     densities: Densities<'a>,
+    effort: Effort,
     key: SampleKey,
     number: u64,
     pub points: Points,
@@ -65,11 +67,18 @@ pub(super) struct Population<'a> {
 }
 
 impl<'a> Population<'a> {
-    pub fn begin(generator: &'a Generator, key: &SampleKey, draws: &Draws, number: u64) -> Result<Self, PathError> {
+    pub fn begin(
+        generator: &'a Generator,
+        key: &SampleKey,
+        effort: Effort,
+        draws: &Draws,
+        number: u64,
+    ) -> Result<Self, PathError> {
         let n = draws.log_probs.len();
         let densities = Densities { flow: &generator.flow, target: &generator.target };
         let (temperatures, taus) = (vec![key.temperature; n], vec![draws.tau; n]);
-        let points = densities.points(draws.coordinates.clone(), &temperatures, &taus)?;
+        let moves = Moves { densities, effort, temperatures: &temperatures, taus: &taus };
+        let points = moves.points(draws.coordinates.clone(), draws.log_probs.clone(), &temperatures, &taus)?;
         // The flow's density as the way there has it may be rounded otherwise than on the way back.
         let gain = |row: usize| {
             let gain = points.log_probs[row] - draws.log_probs[row];
@@ -81,6 +90,7 @@ impl<'a> Population<'a> {
         let moves = if key.purpose == Purpose::Sample { Purpose::SampleMove } else { Purpose::PilotMove };
         Ok(Self {
             densities,
+            effort,
             key: *key,
             number,
             non_finite: log_weights.iter().filter(|w| **w == f64::NEG_INFINITY).count(),
@@ -121,16 +131,15 @@ impl<'a> Population<'a> {
         self.log_weights.fill(total - n.ln());
     }
 
-    /// Moves at γ_β, and the mean probability of acceptance.
+    /// Moves at γ_β, and the mean probability of acceptance of those by gradients.
     pub fn move_on<E: From<PathError>>(
         &mut self,
         beta: f64,
-        effort: Effort,
-        step_size: f64,
+        step_size: Option<f64>,
         proceed: &mut impl FnMut() -> Result<(), E>,
     ) -> Result<Option<f64>, E> {
         let (temperatures, taus) = (&self.temperatures, &self.taus);
-        let moves = Moves { densities: self.densities, effort, temperatures, taus };
+        let moves = Moves { densities: self.densities, effort: self.effort, temperatures, taus };
         Ok(moves.make(&mut self.points, beta, step_size, &mut self.randoms, proceed)?.acceptance())
     }
 }
@@ -138,7 +147,7 @@ impl<'a> Population<'a> {
 impl Generator {
     /// The samples of population `number`, at the ends of their ways: latents and `log_probs` are those of the flow's draw that
     /// each began as, coordinates, positions and energies those of the end. The key's method says how the flow gives its draws.
-    /// `proceed` is asked before each leapfrog step.
+    /// `proceed` is asked before each evaluation.
     pub fn population<E: From<PathError> + From<SampleError>>(
         &self,
         key: &SampleKey,
@@ -169,7 +178,7 @@ impl Generator {
         Ok(Together::new(key, batch, draws.first_index, n, population.non_finite))
     }
 
-    /// A population at its end, with the mean probability of acceptance at each distribution.
+    /// A population at its end, with the mean probability of acceptance of moves by gradients at each distribution.
     pub(super) fn carry_population<E: From<PathError> + From<SampleError>>(
         &self,
         key: &SampleKey,
@@ -179,13 +188,13 @@ impl Generator {
     ) -> Result<(Draws, Population<'_>, Vec<Option<f64>>), E> {
         let first = number.checked_mul(plan.size as u64).ok_or(SampleError::IndexOverflow)?;
         let draws = self.draws(key, first, plan.size)?;
-        let mut population = Population::begin(self, key, &draws, number)?;
+        let mut population = Population::begin(self, key, plan.effort, &draws, number)?;
         let mut before = 0.0;
         let mut acceptance = Vec::with_capacity(plan.exponents.len());
-        for (&beta, &step_size) in plan.exponents.iter().zip(&plan.step_sizes) {
+        for (k, &beta) in plan.exponents.iter().enumerate() {
             population.weigh(beta - before);
             population.level();
-            acceptance.push(population.move_on(beta, plan.effort, step_size, proceed)?);
+            acceptance.push(population.move_on(beta, plan.step_sizes.get(k).copied(), proceed)?);
             before = beta;
         }
         population.weigh(1.0 - before);

@@ -31,6 +31,7 @@ pub(super) fn describe(decision: &Decision, request: &PlanRequest, header: &mut 
         Plan::Populations(plan) => {
             header.sequential_monte_carlo = Some(v1::SequentialMonteCarlo {
                 population: plan.size as i64,
+                latent_moves: plan.effort.latent_moves as i64,
                 moves: plan.effort.moves as i64,
                 leapfrog_steps: plan.effort.leapfrog_steps as i64,
                 conditional_fraction: 0.0,
@@ -45,10 +46,11 @@ pub(super) fn describe(decision: &Decision, request: &PlanRequest, header: &mut 
                 length: plan.shape.length as i64,
                 burn_in: plan.shape.burn_in as i64,
                 without_moves: effort.is_none(),
+                latent_moves: effort.map_or(0, |e| e.latent_moves as i64),
                 moves: effort.map_or(0, |e| e.moves as i64),
                 leapfrog_steps: effort.map_or(0, |e| e.leapfrog_steps as i64),
                 exponents: plan.exponents.clone(),
-                step_sizes: if effort.is_some() { plan.step_sizes.clone() } else { Vec::new() },
+                step_sizes: plan.step_sizes.clone(),
             });
         }
     }
@@ -69,7 +71,7 @@ pub(super) fn reason(decision: &Decision, request: &PlanRequest, as_trained: boo
         _ => sentences.push("It was asked for.".into()),
     }
     if decision.is_poor && decision.trials.is_empty() {
-        sentences.push("A continuous flow has no gradients to do more with.".into());
+        sentences.push("The time was over before anything else could be tried.".into());
     }
     for Trial { plan, weights } in &decision.trials {
         let cost = plan.evaluations();

@@ -20,6 +20,7 @@ const CHAINS: RangeInclusive<usize> = 1..=1024;
 const LENGTHS: RangeInclusive<usize> = 16..=65_536;
 const BURN_INS: RangeInclusive<usize> = 1..=65_536;
 const EFFORTS: RangeInclusive<usize> = 1..=1024;
+const LEAPFROG_STEPS: usize = 5;
 
 fn invalid(field: &str, reason: String) -> FieldError {
     FieldError::invalid(field, reason)
@@ -37,11 +38,17 @@ fn size(field: &str, value: i64, range: &RangeInclusive<usize>, default: usize) 
     }
 }
 
-fn effort(outer: &str, moves: i64, leapfrog_steps: i64) -> Result<Effort, FieldError> {
-    Ok(Effort {
-        moves: size(&format!("{outer}.moves"), moves, &EFFORTS, 1)?,
-        leapfrog_steps: size(&format!("{outer}.leapfrog_steps"), leapfrog_steps, &EFFORTS, 5)?,
-    })
+/// The moves that are asked for; nothing if none are.
+fn effort(outer: &str, latent_moves: i64, moves: i64, leapfrog_steps: i64) -> Result<Option<Effort>, FieldError> {
+    let field = |name: &str| format!("{outer}.{name}");
+    let latent_moves = size(&field("latent_moves"), latent_moves, &EFFORTS, 0)?;
+    let moves = size(&field("moves"), moves, &EFFORTS, 0)?;
+    let steps = size(&field("leapfrog_steps"), leapfrog_steps, &EFFORTS, LEAPFROG_STEPS)?;
+    if moves == 0 && leapfrog_steps != 0 {
+        return Err(invalid(&field("leapfrog_steps"), "there are no moves of which they would be; set moves".into()));
+    }
+    let effort = Effort { latent_moves, moves, leapfrog_steps: if moves > 0 { steps } else { 0 } };
+    Ok((effort.evaluations() > 0).then_some(effort))
 }
 
 /// That exponents ascend, from above 0.
@@ -131,7 +138,8 @@ fn populations(message: v1::SequentialMonteCarlo) -> Result<PlanRequest, FieldEr
     let outer = "sequential_monte_carlo";
     let field = |name: &str| format!("{outer}.{name}");
     let size = size(&field("population"), message.population, &POPULATIONS, PopulationGoal::DEFAULT.size)?;
-    let effort = effort(outer, message.moves, message.leapfrog_steps)?;
+    let effort = effort(outer, message.latent_moves, message.moves, message.leapfrog_steps)?
+        .unwrap_or(PopulationGoal::DEFAULT.effort);
     let conditional_fraction = match message.conditional_fraction {
         0.0 => PopulationGoal::DEFAULT.conditional_fraction,
         f if CONDITIONAL_FRACTIONS.contains(&f) => f,
@@ -158,28 +166,40 @@ fn populations(message: v1::SequentialMonteCarlo) -> Result<PlanRequest, FieldEr
         return Err(invalid(&field("exponents"), "the last is not below 1, where samples end by themselves".into()));
     }
     check_cost(outer, effort, exponents.len())?;
-    let step_sizes = step_sizes(&field("step_sizes"), &message.step_sizes, exponents.len())?;
+    let step_sizes = sizes_of(&field("step_sizes"), &message.step_sizes, effort, exponents.len())?;
     Ok(PlanRequest::Populations(PopulationsRequest::Given(Populations { size, effort, exponents, step_sizes })))
 }
 
+/// Step sizes of moves by gradients; none where there are no such moves.
+fn sizes_of(field: &str, given: &[f64], effort: Effort, distributions: usize) -> Result<Vec<f64>, FieldError> {
+    match effort.needs_score() {
+        true => step_sizes(field, given, distributions),
+        false if given.is_empty() => Ok(Vec::new()),
+        false => Err(invalid(field, "there are no moves that would have them; set moves".into())),
+    }
+}
+
 fn check_cost(outer: &str, effort: Effort, distributions: usize) -> Result<(), FieldError> {
-    let cost = distributions.saturating_mul(effort.moves).saturating_mul(effort.leapfrog_steps);
+    let cost = distributions.saturating_mul(effort.evaluations());
     if cost <= MOST_EVALUATIONS {
         return Ok(());
     }
-    let reason = format!("exponents × moves × leapfrog_steps is {cost}; a sample has at most {MOST_EVALUATIONS}");
+    let reason = format!(
+        "exponents × (latent_moves + moves × leapfrog_steps) is {cost}; a sample has at most {MOST_EVALUATIONS}"
+    );
     Err(invalid(&format!("{outer}.leapfrog_steps"), reason))
 }
 
 fn chains(message: v1::MarkovChains, method: v1::SamplingMethod) -> Result<PlanRequest, FieldError> {
     let outer = "chains";
     let default = ChainShape::DEFAULT;
-    let effort = match message.without_moves {
-        true if message.moves != 0 || message.leapfrog_steps != 0 => {
+    let asked = effort(outer, message.latent_moves, message.moves, message.leapfrog_steps)?;
+    let effort = match (message.without_moves, asked) {
+        (true, Some(_)) => {
             return Err(invalid("chains.without_moves", "there are to be moves; leave them out, or this".into()));
         }
-        true => None,
-        false => Some(effort(outer, message.moves, message.leapfrog_steps)?),
+        (true, None) => None,
+        (false, asked) => asked.or(default.effort),
     };
     let shape = ChainShape {
         chains: size("chains.chains", message.chains, &CHAINS, default.chains)?,
@@ -202,24 +222,26 @@ fn chains(message: v1::MarkovChains, method: v1::SamplingMethod) -> Result<PlanR
             let reason = format!("the last must be 1, of at most {MOST_REPLICAS}");
             return Err(invalid(field, reason));
         }
-        check_cost(outer, effort.unwrap_or(Effort { moves: 1, leapfrog_steps: 1 }), exponents.len())?;
+        if let Some(effort) = effort {
+            check_cost(outer, effort, exponents.len())?;
+        }
     } else if let Some(effort) = effort {
         check_cost(outer, effort, 2)?;
     } else {
         let reason = "replicas are placed by a pilot that needs moves; give exponents, or leave without_moves out";
         return Err(invalid("chains.exponents", reason.into()));
     }
-    if message.step_sizes.is_empty() || effort.is_none() {
-        if effort.is_none() && !message.step_sizes.is_empty() {
-            return Err(invalid("chains.step_sizes", "there are no moves that would have them".into()));
-        }
+    if message.step_sizes.is_empty() {
         return Ok(PlanRequest::Chains(ChainsRequest::Tuned(shape, exponents)));
     }
+    let Some(effort) = effort.filter(Effort::needs_score) else {
+        return Err(invalid("chains.step_sizes", "there are no moves that would have them; set chains.moves".into()));
+    };
     let Some(exponents) = exponents else {
         let reason = "there are some without exponents; give both, or none for both to be found";
         return Err(invalid("chains.step_sizes", reason.into()));
     };
-    let step_sizes = step_sizes("chains.step_sizes", &message.step_sizes, exponents.len())?;
+    let step_sizes = sizes_of("chains.step_sizes", &message.step_sizes, effort, exponents.len())?;
     Ok(PlanRequest::Chains(ChainsRequest::Given(Chains { shape, exponents, step_sizes })))
 }
 
@@ -257,7 +279,8 @@ pub(super) fn check_plan(plan: &PlanRequest, method: i32, generator: &Generator)
     if needs_score(plan) && !generator.has_score() {
         let name = v1::SamplingMethod::try_from(method).unwrap_or_default().as_str_name();
         let reason = format!(
-            "{name} takes gradients of the flow's density, which continuous flows do not give; use another method"
+            "{name} with moves by gradients needs those of the flow's density, which continuous flows do not give; leave out moves, or \
+             use another method"
         );
         return Err(FieldError::invalid("method", reason));
     }
@@ -271,8 +294,10 @@ fn needs_score(plan: &PlanRequest) -> bool {
         | PlanRequest::Escalating { .. }
         | PlanRequest::Importance(_)
         | PlanRequest::Resampled { .. } => false,
-        PlanRequest::Annealed(_) | PlanRequest::Populations(_) => true,
-        PlanRequest::Chains(ChainsRequest::Tuned(shape, _)) => shape.effort.is_some(),
-        PlanRequest::Chains(ChainsRequest::Given(chains)) => chains.shape.effort.is_some(),
+        PlanRequest::Annealed(_) => true,
+        PlanRequest::Populations(PopulationsRequest::Tuned(goal)) => goal.effort.needs_score(),
+        PlanRequest::Populations(PopulationsRequest::Given(plan)) => plan.effort.needs_score(),
+        PlanRequest::Chains(ChainsRequest::Tuned(shape, _)) => shape.effort.is_some_and(|e| e.needs_score()),
+        PlanRequest::Chains(ChainsRequest::Given(chains)) => chains.shape.effort.is_some_and(|e| e.needs_score()),
     }
 }
