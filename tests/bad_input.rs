@@ -867,11 +867,19 @@ async fn samples_and_free_energies() {
             "below 1"
         ),
         case!(
-            s.stream_samples(populations(|p| p.exponents = vec![0.5])),
+            s.stream_samples(populations(|p| (p.exponents, p.moves) = (vec![0.5], 1))),
             InvalidArgument,
             "INVALID_FIELD",
             "step_sizes"
         ),
+        case!(
+            s.stream_samples(populations(|p| (p.exponents, p.step_sizes) = (vec![0.5], vec![0.1]))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "step_sizes"
+        ),
+        case!(s.stream_samples(populations(|p| p.leapfrog_steps = 3)), InvalidArgument, "INVALID_FIELD", "set moves"),
+        case!(s.stream_samples(populations(|p| p.latent_moves = -1)), InvalidArgument, "INVALID_FIELD", "latent_moves"),
         case!(
             s.stream_samples(populations(|p| p.step_sizes = vec![0.5])),
             InvalidArgument,
@@ -909,6 +917,20 @@ async fn samples_and_free_energies() {
             InvalidArgument,
             "INVALID_FIELD",
             "without_moves"
+        ),
+        case!(
+            s.stream_samples(chains(|_, c| c.step_sizes = vec![0.1])),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "set chains.moves"
+        ),
+        case!(
+            f.estimate_free_energy(ask(&|r| {
+                (r.changed_weights, r.method) = (true, v1::SamplingMethod::SequentialMonteCarlo.into());
+            })),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "changed_weights"
         ),
         case!(
             s.stream_samples(chains(|r, _| r.representation = v1::Representation::Latent.into())),

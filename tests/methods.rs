@@ -76,7 +76,15 @@ async fn averages_are_exact() {
     let right = integral(|x| if x > 0.0 { 1.0 } else { 0.0 }) / z;
     let mean = integral(|x| x) / z;
     let log_z = 2.0 * log_z_of_a_pair();
-    let smc = Some(v1::SequentialMonteCarlo { population: 256, ..Default::default() });
+    let carried = |latent_moves, moves| v1::StreamSamplesRequest {
+        sequential_monte_carlo: Some(v1::SequentialMonteCarlo {
+            population: 256,
+            latent_moves,
+            moves,
+            ..Default::default()
+        }),
+        ..request(&model, Method::SequentialMonteCarlo, 16_384)
+    };
     // 64 windows, populations or blocks of chains.
     let cases = [
         ("importance", request(&model, Method::Reweighting, 65_536)),
@@ -87,13 +95,9 @@ async fn averages_are_exact() {
                 ..request(&model, Method::Resampled, 65_536)
             },
         ),
-        (
-            "populations",
-            v1::StreamSamplesRequest {
-                sequential_monte_carlo: smc,
-                ..request(&model, Method::SequentialMonteCarlo, 16_384)
-            },
-        ),
+        ("populations by latents", carried(0, 0)),
+        ("populations by gradients", carried(0, 1)),
+        ("populations by both", carried(3, 1)),
         (
             "jumps",
             v1::StreamSamplesRequest {
@@ -102,8 +106,15 @@ async fn averages_are_exact() {
             },
         ),
         (
-            "jumps and moves",
+            "jumps and moves of latents",
             v1::StreamSamplesRequest { chains: moved(false, vec![]), ..request(&model, Method::Chain, 64 * 4096) },
+        ),
+        (
+            "jumps and moves by gradients",
+            v1::StreamSamplesRequest {
+                chains: Some(v1::MarkovChains { moves: 1, ..moved(false, vec![]).unwrap() }),
+                ..request(&model, Method::Chain, 64 * 4096)
+            },
         ),
         (
             "replicas",
@@ -161,14 +172,21 @@ async fn averages_are_exact() {
 async fn samples_have_addresses() {
     let (_folder, server, mut clients) = fresh().await;
     let model = clients.train(small_task(20)).await;
-    let smc = Some(v1::SequentialMonteCarlo { population: 64, leapfrog_steps: 2, ..Default::default() });
-    let chains = Some(v1::MarkovChains { chains: 8, length: 16, burn_in: 4, leapfrog_steps: 2, ..Default::default() });
+    let by_latents = Some(v1::SequentialMonteCarlo { population: 64, ..Default::default() });
+    let (latent_moves, moves, leapfrog_steps) = (2, 1, 2);
+    let smc = Some(v1::SequentialMonteCarlo { latent_moves, moves, leapfrog_steps, ..by_latents.clone().unwrap() });
+    let chains = v1::MarkovChains { chains: 8, length: 16, burn_in: 4, ..Default::default() };
+    let chains = Some(v1::MarkovChains { latent_moves, moves, leapfrog_steps, ..chains });
     let requests = [
         v1::StreamSamplesRequest {
             resampling: Some(v1::Resampling { window: 64 }),
             ..request(&model, Method::Resampled, 400)
         },
         v1::StreamSamplesRequest { sequential_monte_carlo: smc, ..request(&model, Method::SequentialMonteCarlo, 400) },
+        v1::StreamSamplesRequest {
+            sequential_monte_carlo: by_latents.clone(),
+            ..request(&model, Method::SequentialMonteCarlo, 400)
+        },
         v1::StreamSamplesRequest { chains: chains.clone(), ..request(&model, Method::Chain, 400) },
         v1::StreamSamplesRequest { chains, ..request(&model, Method::ReplicaExchange, 400) },
     ];
@@ -218,9 +236,8 @@ async fn samples_have_addresses() {
     assert!(mean.abs() < 4.0 * error, "{mean} ± {error}");
 
     // What is computed together counts once it was sent to its end; chains count no more than they have steps.
-    let smc = Some(v1::SequentialMonteCarlo { population: 64, leapfrog_steps: 2, ..Default::default() });
     let populations = v1::StreamSamplesRequest {
-        sequential_monte_carlo: smc,
+        sequential_monte_carlo: by_latents,
         target_effective_samples: 10.0,
         batch_size: 7,
         ..request(&model, Method::SequentialMonteCarlo, 0)
@@ -238,7 +255,7 @@ async fn samples_have_addresses() {
 
     // Time that is over ends the pilots that tune, with an error that says so.
     let mut hasty = v1::StreamSamplesRequest {
-        sequential_monte_carlo: Some(v1::SequentialMonteCarlo { leapfrog_steps: 7, ..Default::default() }),
+        sequential_monte_carlo: Some(v1::SequentialMonteCarlo { moves: 1, leapfrog_steps: 7, ..Default::default() }),
         max_duration: Some(prost_types::Duration { seconds: 0, nanos: 1 }),
         ..request(&model, Method::SequentialMonteCarlo, 0)
     };
@@ -261,13 +278,13 @@ async fn samples_have_addresses() {
 async fn escalation_does_as_much_as_is_needed() {
     let (_folder, server, mut clients) = fresh().await;
     let good = clients.train(small_task(200)).await;
-    let samples = clients.sample(request(&good, Method::Escalating, 100)).await.unwrap();
+    let samples = clients.sample(request(&good, Method::Auto, 100)).await.unwrap();
     let header = samples.header.unwrap();
     assert_eq!((header.method(), header.evaluations_per_sample), (Method::Reweighting, 1.0), "{header:?}");
 
     // Hardly trained: a few thousandths of the samples are effective.
     let poor = many_well(&mut clients, "wells", 6, 1).await;
-    let samples = clients.sample(request(&poor, Method::Escalating, 16_384)).await.unwrap();
+    let samples = clients.sample(request(&poor, Method::Auto, 16_384)).await.unwrap();
     let (header, summary) = (samples.header.as_ref().unwrap(), samples.summary.as_ref().unwrap());
     println!("{header:?}\n{summary:?}");
     assert_eq!(header.method(), Method::SequentialMonteCarlo);
@@ -277,7 +294,7 @@ async fn escalation_does_as_much_as_is_needed() {
     assert!(weights.log_z_standard_error < 0.1, "{weights:?}");
 
     // So does a free energy.
-    let method = Method::Escalating.into();
+    let method = Method::Auto.into();
     let ask = v1::EstimateFreeEnergyRequest { model: poor.clone(), method, samples: 10_000, ..Default::default() };
     let answer = clients.estimate(ask).await.unwrap();
     let estimate = &answer.estimates[0];
@@ -286,8 +303,20 @@ async fn escalation_does_as_much_as_is_needed() {
     assert_eq!((estimate.method(), estimate.weights.as_ref().unwrap().samples), (Method::SequentialMonteCarlo, 16_384));
     assert!((found.value - log_z).abs() < 4.0 * found.standard_error && found.standard_error < 0.1, "{found:?}");
 
+    // Of a flow that knows nothing of its target, and where there is no time, it does not escalate, and says so.
+    let lost = many_well(&mut clients, "lost", 32, 1).await;
+    let samples = clients.sample(request(&lost, Method::Auto, 100)).await.unwrap();
+    let header = samples.header.unwrap();
+    assert_eq!((header.method(), header.evaluations_per_sample), (Method::Reweighting, 1.0), "{header:?}");
+    assert!(header.method_reason.contains("256 evaluations"), "{}", header.method_reason);
+    let hasty = many_well(&mut clients, "hasty", 6, 1).await;
+    let max_duration = Some(prost_types::Duration { seconds: 0, nanos: 1 });
+    let hasty = v1::StreamSamplesRequest { max_duration, ..request(&hasty, Method::Auto, 100) };
+    let header = clients.sample(hasty).await.unwrap().header.unwrap();
+    assert!(header.method() == Method::Reweighting && header.method_reason.contains("time"), "{header:?}");
+
     // Asked for less than a population can give, it refuses.
-    let refused = v1::StreamSamplesRequest { least_effective_fraction: 0.99, ..request(&poor, Method::Escalating, 10) };
+    let refused = v1::StreamSamplesRequest { least_effective_fraction: 0.99, ..request(&poor, Method::Auto, 10) };
     let status = clients.sample(refused).await.unwrap_err();
     assert_eq!((status.code(), reason(&status).as_str()), (Code::FailedPrecondition, "TEMPERATURE_NOT_COVERED"));
     server.stop().await;

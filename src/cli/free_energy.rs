@@ -62,9 +62,18 @@ pub(super) struct Args {
     /// Stop a temperature once the errors of log Z and of state differences are at most this, in kT
     #[arg(long, value_name = "E")]
     target_error: Option<f64>,
+    /// Stop everything after this time, with what there is
+    #[arg(long, value_name = "S", value_parser = specs::seconds)]
+    max_seconds: Option<prost_types::Duration>,
+    /// Bootstrap resamplings of the final estimates [default: 1000]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    bootstrap: i32,
+    /// Estimates from Pareto-smoothed and from truncated weights as well; biased, without errors
+    #[arg(long)]
+    changed_weights: bool,
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// auto, reweighting, latent-scaling or conditioned
+    /// auto, reweighting, latent-scaling, conditioned, resampled, annealed or smc; auto comes to smc where the model is poor
     #[arg(long, default_value = "auto")]
     method: String,
     /// Refuse a temperature at which a smaller fraction of the samples is effective, from 0 to 1
@@ -107,6 +116,9 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         estimators: args.estimators,
         data: args.data,
         target_standard_error: args.target_error.unwrap_or(0.0),
+        max_duration: args.max_seconds,
+        bootstrap_replicates: args.bootstrap,
+        changed_weights: args.changed_weights,
         seed: args.seed,
         method: method(&args.method)?.into(),
         least_effective_fraction: args.least_effective_fraction,
@@ -191,6 +203,13 @@ fn print_answer(answer: &v1::EstimateFreeEnergyResponse) {
         println!("{}", table(&["state", "probability", "F − F(first) (kT)"], &states));
     }
     for estimate in &answer.estimates {
+        for (what, changed) in [("smoothed", &estimate.smoothed), ("truncated", &estimate.truncated)] {
+            let Some(changed) = changed else { continue };
+            println!(
+                "T = {}: log Z {:.4} and U {:.4} from {what} weights, {} of them others than the exact ones",
+                estimate.temperature, changed.log_z, changed.internal_energy, changed.changed
+            );
+        }
         estimate.profiles.iter().for_each(|profile| print_profile(profile, estimate.temperature));
     }
     for used in &answer.data {
@@ -322,6 +341,15 @@ fn overlap_json(overlap: &v1::Array) -> Vec<Vec<Value>> {
     overlap.values.chunks(width).map(|row| row.iter().map(|o| number(*o)).collect()).collect()
 }
 
+fn changed_json(changed: &v1::ChangedWeightsEstimate) -> Value {
+    json!({
+        "changed": changed.changed,
+        "log_z": number(changed.log_z),
+        "internal_energy": number(changed.internal_energy),
+        "state_probabilities": changed.state_probabilities.iter().map(|p| number(*p)).collect::<Vec<_>>(),
+    })
+}
+
 fn answer_json(answer: &v1::EstimateFreeEnergyResponse) -> Value {
     let temperature = |e: &v1::FreeEnergyEstimate| {
         let weights = e.weights.clone().unwrap_or_default();
@@ -333,6 +361,8 @@ fn answer_json(answer: &v1::EstimateFreeEnergyResponse) -> Value {
                     "name": s.name,
                     "probability": estimate_json(s.probability),
                     "difference_kt": estimate_json(s.difference),
+                    "sample_share": s.sample_share,
+                    "frame_share": s.frame_share,
                 })
             })
             .collect();
@@ -340,7 +370,12 @@ fn answer_json(answer: &v1::EstimateFreeEnergyResponse) -> Value {
         json!({
             "temperature": e.temperature,
             "method": method_name(e.method()),
+            "method_reason": e.method_reason,
+            "evaluations_per_sample": number(e.evaluations_per_sample),
             "samples": weights.samples,
+            "beyond_cut": weights.beyond_cut,
+            "held_out_effective_fraction": weights.held_out_effective_fraction,
+            "held_out_log_prob": weights.held_out_log_prob,
             "effective_fraction": number(weights.effective_fraction),
             "pareto_k": number(weights.pareto_k),
             "reliable": weights.reliable,
@@ -353,6 +388,8 @@ fn answer_json(answer: &v1::EstimateFreeEnergyResponse) -> Value {
             "entropy_k": estimate_json(e.entropy),
             "heat_capacity_k": estimate_json(e.heat_capacity),
             "free_energy_bound_kt": number(weights.free_energy_bound),
+            "smoothed": e.smoothed.as_ref().map(changed_json),
+            "truncated": e.truncated.as_ref().map(changed_json),
             "states": states,
             "profiles": profiles,
         })

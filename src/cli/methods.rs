@@ -3,7 +3,7 @@
 use super::client::CliError;
 use crate::contract::v1::{self, SamplingMethod as Method};
 
-const NAMES: [(&str, Method); 10] = [
+const NAMES: [(&str, Method); 9] = [
     ("auto", Method::Auto),
     ("reweighting", Method::Reweighting),
     ("latent-scaling", Method::LatentScaling),
@@ -13,16 +13,15 @@ const NAMES: [(&str, Method); 10] = [
     ("smc", Method::SequentialMonteCarlo),
     ("chain", Method::Chain),
     ("replica-exchange", Method::ReplicaExchange),
-    ("escalating", Method::Escalating),
 ];
 
 /// How samples are made.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Method")]
 pub(super) struct MethodArgs {
-    /// auto: importance sampling, by the best of the next three; reweighting, latent-scaling, conditioned: by how the flow reaches
-    /// the temperature; escalating: auto as long as its weights are good, else smc, else replica-exchange; resampled: equal weights; annealed: each
-    /// sample carried from the flow to the target, with the exact weight of its path; smc: populations of them, resampled on
+    /// auto: importance sampling, by the best of the next three, as long as its weights are good, else smc, else replica-exchange;
+    /// reweighting, latent-scaling, conditioned: by how the flow reaches the temperature; resampled: equal weights; annealed: each sample
+    /// carried from the flow to the target, with the exact weight of its path; smc: populations of them, resampled on
     /// the way; chain, replica-exchange: Markov chains into which the flow's samples come
     #[arg(long, default_value = "auto", value_name = "METHOD")]
     method: String,

@@ -11,6 +11,9 @@ pub fn weight_summary(summary: &WeightSummary) -> v1::WeightSummary {
     v1::WeightSummary {
         samples: summary.samples,
         non_finite: summary.non_finite,
+        beyond_cut: summary.beyond_cut,
+        held_out_effective_fraction: None,
+        held_out_log_prob: None,
         effective_samples: summary.effective_samples,
         effective_fraction: summary.effective_fraction(),
         pareto_k: summary.pareto_k,
@@ -74,6 +77,7 @@ pub fn card_message(card: &ModelCard, flow_dimension: usize) -> v1::ModelCard {
         temperature: card.temperature,
         data_digest: card.data_digest.clone().unwrap_or_default(),
         seed: card.seed,
+        energy_cut: card.energy_cut,
         training: card.training.clone(),
         steps: card.steps as i64,
         samples: card.samples as i64,
@@ -123,9 +127,16 @@ pub fn coverage(card: &ModelCard) -> v1::Coverage {
     }
 }
 
-/// [`weight_summary`] for weights of a model, with a warning where the model is known not to cover its data.
-pub fn weights_of(summary: &WeightSummary, card: &ModelCard) -> v1::WeightSummary {
+/// [`weight_summary`] for weights of a model at a temperature, with what held-out data say there, and a warning where the model is
+/// known not to cover them.
+pub fn weights_of(summary: &WeightSummary, card: &ModelCard, temperature: f64) -> v1::WeightSummary {
     let mut message = weight_summary(summary);
+    let measured = card.by_temperature.iter().find(|measure| measure.temperature == temperature);
+    message.held_out_effective_fraction = match measured.and_then(|measure| measure.data_effective_fraction) {
+        None if temperature == card.temperature => card.data_effective_fraction,
+        found => found,
+    };
+    message.held_out_log_prob = card.data_log_prob.filter(|_| temperature == card.temperature);
     if coverage(card) == v1::Coverage::Incomplete {
         if !message.warning.is_empty() {
             message.warning.push(' ');

@@ -110,7 +110,10 @@ impl Engine {
             let together = decision.plan.together();
             let mut source = Source::new(decision, key);
             let kt = model.generator.kt(temperature);
-            let mut sums = FreeEnergyAccumulator::new(request.query.clone(), kt, together);
+            // Weights of what is computed together are not independent, and have no tail of their own.
+            let changed_weights = request.query.changed_weights && together == 1;
+            let query = FreeEnergyQuery { changed_weights, ..request.query.clone() };
+            let mut sums = FreeEnergyAccumulator::new(query, kt, together);
             let mut last_report = Instant::now();
             let snapshot = |source: &Source<'_>, sums: &FreeEnergyAccumulator, replicates| TemperatureEstimate {
                 temperature,

@@ -87,6 +87,8 @@ pub struct JointItem {
     pub methods: Vec<Method>,
     pub weights: Vec<WeightSummary>,
     pub data: Vec<UsedFrames>,
+    /// Of each temperature that there are frames of, the share of those that count that is in each state.
+    pub frame_shares: Vec<Option<Vec<f64>>>,
     pub finished: Option<StopCause>,
     pub seconds: f64,
 }

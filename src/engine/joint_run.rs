@@ -242,6 +242,8 @@ impl<'a> Run<'a> {
             };
             let log_weights: Vec<f64> = batch.energies.iter().zip(&batch.log_probs).map(weight).collect();
             log_weights.iter().for_each(|w| weights.add(*w));
+            let reduced: Vec<f64> = batch.energies.iter().map(|energy| energy / kt).collect();
+            weights.count_beyond(&reduced, generator.card.energy_cut);
             if self.request.importance {
                 sums.add(&log_weights, &batch.energies, &batch.positions);
             }
@@ -338,6 +340,13 @@ impl<'a> Run<'a> {
         Ok(joint(&joint_samples, targets, replicates, self.request.seed, proceed)?)
     }
 
+    fn frame_shares(&self, temperature: f64) -> Option<Vec<f64>> {
+        let data = self.data.iter().find(|data| is_same(data.temperature, temperature))?;
+        let share =
+            |members: &Vec<bool>| members.iter().filter(|is_in| **is_in).count() as f64 / members.len().max(1) as f64;
+        Some(data.group.members.iter().map(share).collect())
+    }
+
     /// What there is to answer.
     pub fn item(&self, finished: Option<StopCause>, replicates: usize, begin: Instant, solved: Solved) -> JointItem {
         let importance = self.request.temperatures.iter().zip(&self.methods).zip(&self.importance);
@@ -364,6 +373,7 @@ impl<'a> Run<'a> {
             methods: self.methods.clone(),
             weights,
             data: self.used.clone(),
+            frame_shares: self.request.temperatures.iter().map(|t| self.frame_shares(*t)).collect(),
             finished,
             seconds: begin.elapsed().as_secs_f64(),
         }

@@ -42,8 +42,8 @@ pub struct LoadedModel {
     pilots: Remembered<(u64, Option<Method>), MethodChoice>,
     /// By temperature and length of paths.
     step_sizes: Remembered<(u64, PathLength), Vec<f64>>,
-    /// By temperature, effort and conditional fraction, whatever their size.
-    populations: Remembered<(u64, Effort, u64), Populations>,
+    /// By temperature, effort, conditional fraction and what a sample may cost, whatever their size.
+    populations: Remembered<(u64, Effort, u64, usize), Populations>,
     /// By temperature, effort and the exponents that were given, whatever their number and length.
     chains: Remembered<ChainsKey, Chains>,
     /// What populations were found to be worth, by temperature.
@@ -81,7 +81,7 @@ impl LoadedModel {
         goal: PopulationGoal,
         proceed: impl FnMut() -> Result<(), E>,
     ) -> Result<Populations, E> {
-        let key = (temperature.to_bits(), goal.effort, goal.conditional_fraction.to_bits());
+        let key = (temperature.to_bits(), goal.effort, goal.conditional_fraction.to_bits(), goal.most_evaluations);
         let tuned = || self.generator.tuned_populations(temperature, goal, proceed);
         Ok(Populations { size: goal.size, ..self.populations.get_or_make(key, tuned)? })
     }

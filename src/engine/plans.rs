@@ -9,6 +9,9 @@ use crate::sample::{AnnealedPaths, ChainShape, Chains, Method, MethodChoice, Pop
 use crate::thermo::{WeightAccumulator, WeightSummary};
 use std::sync::Arc;
 
+/// What a sample may cost, in evaluations of the energy, of the way that is chosen where nobody asked for one.
+pub const ESCALATION_COST: usize = 256;
+
 /// Below this effective fraction, or with a heavier tail than errors can be trusted with, a better way is looked for.
 const LEAST_FRACTION: f64 = 0.01;
 
@@ -19,16 +22,14 @@ const SAFE_FRACTION: f64 = 0.1;
 const TRIAL_POPULATIONS: u64 = 4;
 
 /// What is taken where more than importance sampling is needed.
-const DEFAULT_GOAL: PopulationGoal = PopulationGoal::DEFAULT;
+const DEFAULT_GOAL: PopulationGoal = PopulationGoal { most_evaluations: ESCALATION_COST, ..PopulationGoal::DEFAULT };
 const DEFAULT_SHAPE: ChainShape = ChainShape::DEFAULT;
 
 /// How samples are asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PlanRequest {
-    /// Importance sampling, by what a pilot finds best.
-    Auto,
-    /// The least that a pilot finds good enough; whether chains, which have no weights, may be among it.
-    Escalating {
+    /// The least that pilots find good enough; whether chains, which have no weights, may be among it.
+    Auto {
         chains: bool,
     },
     /// Importance sampling.
@@ -96,6 +97,14 @@ pub struct Trial {
     pub weights: Option<WeightSummary>,
 }
 
+/// Why nothing more was tried where importance sampling was not good enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GivenUp {
+    /// The flow is so far from its target that a sample would cost more than [`ESCALATION_COST`].
+    TooFar,
+    OutOfTime,
+}
+
 /// What was decided.
 #[derive(Clone, Debug)]
 pub struct Decision {
@@ -108,6 +117,13 @@ pub struct Decision {
     pub is_poor: bool,
     /// What was tried since it was not, the last of it being the plan.
     pub trials: Vec<Trial>,
+    pub given_up: Option<GivenUp>,
+}
+
+impl Decision {
+    fn of(method: Method, plan: Plan, choice: Option<MethodChoice>) -> Self {
+        Self { method, plan, choice, is_poor: false, trials: Vec::new(), given_up: None }
+    }
 }
 
 impl Engine {
@@ -121,32 +137,16 @@ impl Engine {
         least: Option<f64>,
         limits: &Limits<'_>,
     ) -> Result<Decision, StreamError> {
-        let carried = |plan| Decision {
-            method: model.generator.start_method(temperature),
-            plan,
-            choice: None,
-            is_poor: false,
-            trials: Vec::new(),
-        };
+        let carried = |plan| Decision::of(model.generator.start_method(temperature), plan, None);
         Ok(match request {
-            PlanRequest::Auto => {
-                let (method, choice) = self.method_for(outlet, model, temperature, None, least)?;
-                Decision { method, plan: Plan::Importance, choice, is_poor: false, trials: Vec::new() }
-            }
-            PlanRequest::Escalating { chains } => self.escalate(outlet, model, temperature, *chains, least, limits)?,
+            PlanRequest::Auto { chains } => self.escalate(outlet, model, temperature, *chains, least, limits)?,
             PlanRequest::Importance(method) => {
                 let (method, choice) = self.method_for(outlet, model, temperature, Some(*method), least)?;
-                Decision { method, plan: Plan::Importance, choice, is_poor: false, trials: Vec::new() }
+                Decision::of(method, Plan::Importance, choice)
             }
             PlanRequest::Resampled { window } => {
                 let (method, choice) = self.method_for(outlet, model, temperature, None, least)?;
-                Decision {
-                    method,
-                    plan: Plan::Resampled { window: *window },
-                    choice,
-                    is_poor: false,
-                    trials: Vec::new(),
-                }
+                Decision::of(method, Plan::Resampled { window: *window }, choice)
             }
             PlanRequest::Annealed(paths) => {
                 carried(Plan::Annealed(self.paths(outlet, model, temperature, paths, limits)?))
@@ -184,7 +184,7 @@ impl Engine {
             _ => Ok(()),
         };
         let (method, choice) = self.method_for(outlet, model, temperature, None, None)?;
-        let mut decision = Decision { method, plan: Plan::Importance, choice, is_poor: false, trials: Vec::new() };
+        let mut decision = Decision::of(method, Plan::Importance, choice);
         let (enough, fraction) = match &decision.choice {
             Some(choice) => (choice.weights().is_some_and(is_good), choice.effective_fraction()),
             // At the temperature trained at the card knows.
@@ -199,18 +199,21 @@ impl Engine {
             refuse(fraction)?;
             return Ok(decision);
         }
+        let give_up = |decision: Decision, why: GivenUp| {
+            refuse(fraction)?;
+            Ok(Decision { given_up: Some(why), ..decision })
+        };
         let start = model.generator.start_method(temperature);
         let proceed = self.between_steps(outlet, limits);
         let Some(populations) = in_time(model.populations(temperature, DEFAULT_GOAL, proceed))? else {
-            refuse(fraction)?;
-            return Ok(decision);
+            return give_up(decision, GivenUp::OutOfTime);
         };
+        if DEFAULT_GOAL.may_fall_short(&populations) {
+            return give_up(decision, GivenUp::TooFar);
+        }
         let tried =
             model.trial(temperature, || self.try_populations(outlet, model, temperature, &populations, limits))?;
-        let Some(weights) = tried else {
-            refuse(fraction)?;
-            return Ok(decision);
-        };
+        let Some(weights) = tried else { return give_up(decision, GivenUp::OutOfTime) };
         decision.method = start;
         decision.plan = Plan::Populations(populations);
         decision.trials.push(Trial { plan: decision.plan.clone(), weights: Some(weights.clone()) });
@@ -220,7 +223,8 @@ impl Engine {
             return Ok(decision);
         }
         let tuned = in_time(model.chains(temperature, DEFAULT_SHAPE, None, self.between_steps(outlet, limits)))?;
-        decision.plan = Plan::Chains(tuned.ok_or(StreamError::OutOfTime)?);
+        let Some(tuned) = tuned else { return Ok(Decision { given_up: Some(GivenUp::OutOfTime), ..decision }) };
+        decision.plan = Plan::Chains(tuned);
         decision.trials.push(Trial { plan: decision.plan.clone(), weights: None });
         Ok(decision)
     }

@@ -104,6 +104,20 @@ impl<'a> Source<'a> {
         count: usize,
         limits: &Limits<'_>,
     ) -> Result<Option<WeightedBatch>, StreamError> {
+        let batch = self.made(engine, outlet, model, count, limits)?;
+        // Of what is sent, whatever the weights are of.
+        batch.iter().for_each(|b| self.weights.count_beyond(&b.reduced_energies, model.generator.card.energy_cut));
+        Ok(batch)
+    }
+
+    fn made<T: Send + 'static>(
+        &mut self,
+        engine: &Engine,
+        outlet: &Outlet<T>,
+        model: &'a Arc<LoadedModel>,
+        count: usize,
+        limits: &Limits<'_>,
+    ) -> Result<Option<WeightedBatch>, StreamError> {
         let index = limits.next_index;
         index.checked_add(count as u64).ok_or(SampleError::IndexOverflow)?;
         let key = self.key;

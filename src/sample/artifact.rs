@@ -7,7 +7,7 @@ use crate::flow::{Flow, FlowError, FlowSpec, TemperatureRange};
 use candle_core::{DType, Device, Tensor};
 use std::collections::{BTreeMap, HashMap};
 
-const FORMAT: &str = "boltzflow-model/4";
+const FORMAT: &str = "boltzflow-model/5";
 
 /// What a model says of itself.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -24,6 +24,8 @@ pub struct ModelCard {
     /// SHA-256 of the training data, if there were any.
     pub data_digest: Option<String>,
     pub seed: u64,
+    /// The reduced energy above which training saw a logarithm of it.
+    pub energy_cut: f64,
     /// What was done, stage by stage.
     pub training: Vec<String>,
     pub steps: u64,

@@ -321,7 +321,8 @@ impl Generator {
             (Some(exponents), _) => exponents,
             (None, None) => vec![1.0],
             (None, Some(effort)) => {
-                let goal = PopulationGoal { size: 0, effort, conditional_fraction: CONDITIONAL_FRACTION };
+                let conditional_fraction = CONDITIONAL_FRACTION;
+                let goal = PopulationGoal { size: 0, effort, conditional_fraction, ..PopulationGoal::DEFAULT };
                 let mut placed = self.tuned_populations(temperature, goal, &mut proceed)?.exponents;
                 // With the last one no more than a sample may cost.
                 let cost = effort.evaluations();

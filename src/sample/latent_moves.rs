@@ -135,3 +135,49 @@ fn log_excess(z: f64, tau: f64) -> f64 {
     let wide = libm::log(WIDE_SHARE / WIDTH) + 0.5 * z * z / tau * (1.0 - 1.0 / (WIDTH * WIDTH));
     narrow.max(wide) + libm::log1p(libm::exp(-(narrow - wide).abs()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::math::Purpose;
+
+    /// Where the target is the flow's own density moves leave the prior as it is, wide draws and all: moments of 20,000 rows after ten
+    /// moves. Bounds are 4.5 standard errors, of 21 numbers: false alarms 1e-4, with fixed seeds none.
+    #[test]
+    fn moves_leave_the_prior_invariant() {
+        let (n, tau) = (20_000u64, 1.7);
+        let uniform = PriorComponent::Uniform { low: -1.0, high: 1.0 };
+        let prior = Prior::product(vec![PriorComponent::Gaussian, uniform, PriorComponent::Gaussian]);
+        let mut moments = [[0.0; 3]; 3];
+        let mut accepted = 0;
+        for index in 0..n {
+            let mut random = Randoms::new(3, Purpose::Validation, index);
+            let normal = |random: &mut Randoms| f64::sqrt(tau) * random.normal();
+            let mut z = vec![normal(&mut random), 2.0 * random.uniform() - 1.0, normal(&mut random)];
+            for _ in 0..10 {
+                let proposal = propose(&prior, 0, &z, tau, &mut random);
+                assert_ne!(proposal.latents, z);
+                if proposal.threshold < proposal.log_ratio {
+                    z = proposal.latents;
+                    accepted += 1;
+                }
+            }
+            for (k, sums) in moments.iter_mut().enumerate() {
+                // In units that make all variances 1.
+                let x = if k == 1 { z[k] * 3.0f64.sqrt() } else { z[k] / tau.sqrt() };
+                sums[0] += x / n as f64;
+                sums[1] += x * x / n as f64;
+                sums[2] += x.powi(4) / n as f64;
+            }
+        }
+        assert!(accepted > 5 * n, "{accepted}");
+        for (k, [first, second, fourth]) in moments.into_iter().enumerate() {
+            // Of x², x⁴ and x⁸: a normal distribution's, and the uniform one's on [−√3, √3).
+            let (four, eight) = if k == 1 { (9.0 / 5.0, 81.0 / 9.0) } else { (3.0, 105.0) };
+            let error = |variance: f64| 4.5 * f64::sqrt(variance / n as f64);
+            assert!(first.abs() < error(1.0), "{k}: {first}");
+            assert!((second - 1.0).abs() < error(four - 1.0), "{k}: {second}");
+            assert!((fourth - four).abs() < error(eight - four * four), "{k}: {fourth}");
+        }
+    }
+}

@@ -33,12 +33,28 @@ pub struct PopulationGoal {
     /// Of the weights that a step of β adds, as a fraction: the conditional effective sample size of Zhou, Johansen and Aston
     /// (2016).
     pub conditional_fraction: f64,
+    /// What a sample may cost on its way.
+    pub most_evaluations: usize,
 }
 
 impl PopulationGoal {
     /// What is taken where nobody says anything.
-    pub const DEFAULT: Self =
-        Self { size: 512, effort: Effort { latent_moves: 10, moves: 0, leapfrog_steps: 0 }, conditional_fraction: 0.8 };
+    pub const DEFAULT: Self = Self {
+        size: 512,
+        effort: Effort { latent_moves: 16, moves: 0, leapfrog_steps: 0 },
+        conditional_fraction: 0.7,
+        most_evaluations: MOST_EVALUATIONS,
+    };
+
+    /// Distributions that a sample may be carried through.
+    fn most_distributions(&self) -> usize {
+        (self.most_evaluations / self.effort.evaluations().max(1)).max(1)
+    }
+
+    /// Whether distributions as far apart as the goal says may be more than these: there were as many as there may be.
+    pub fn may_fall_short(&self, found: &Populations) -> bool {
+        found.exponents.len() >= self.most_distributions()
+    }
 }
 
 impl Generator {
@@ -50,11 +66,11 @@ impl Generator {
         goal: PopulationGoal,
         mut proceed: impl FnMut() -> Result<(), E>,
     ) -> Result<Populations, E> {
-        let PopulationGoal { size, effort, conditional_fraction } = goal;
+        let PopulationGoal { size, effort, conditional_fraction, .. } = goal;
         let method = self.start_method(temperature);
         let key = SampleKey { temperature, method, seed: PILOT_SEED, purpose: Purpose::Pilot };
         let mut plan = Populations { size: PILOT_ROWS, effort, exponents: Vec::new(), step_sizes: Vec::new() };
-        let most = (MOST_EVALUATIONS / effort.evaluations().max(1)).max(1);
+        let most = goal.most_distributions();
         let draws = self.draws(&key, 0, PILOT_ROWS)?;
         let mut pilot = Population::begin(self, &key, effort, &draws, 0)?;
         let mut before = 0.0;

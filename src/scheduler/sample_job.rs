@@ -195,6 +195,8 @@ impl Run {
             Some(header) => {
                 let add = |table: &[u8]| {
                     numbers(table).step_by(WeightedFrames::COLUMNS).for_each(|log_w| weights.add(log_w));
+                    let energies: Vec<f64> = numbers(table).skip(1).step_by(WeightedFrames::COLUMNS).collect();
+                    weights.count_beyond(&energies, model.generator.card.energy_cut);
                     match directive.load(Ordering::Relaxed) {
                         CONTINUE => Ok(()),
                         _ => Err(ended_by(&directive, StreamError::Gone)),
@@ -279,6 +281,7 @@ impl Run {
         let table = rows.flat_map(|((log_w, u), log_p)| [*log_w, *u, *log_p]);
         self.header.frames.add(batch.len(), &batch.positions, table);
         batch.log_weights.iter().for_each(|&log_w| self.weights.add(log_w));
+        self.weights.count_beyond(&batch.reduced_energies, self.model.generator.card.energy_cut);
         let label = method_message(self.header.method).as_str_name();
         self.keeper.metrics.samples.with_label_values(&[label]).inc_by(batch.len() as u64);
     }
@@ -343,7 +346,7 @@ impl Run {
         }
         let summary = self.weights.summary();
         keeper.metrics.sample_effective_fraction.observe(summary.effective_fraction());
-        let weights = weights_of(&summary, card);
+        let weights = weights_of(&summary, card, spec.temperature);
         let mut warnings: Vec<String> = Some(weights.warning.clone()).filter(|w| !w.is_empty()).into_iter().collect();
         if let Some(target) = spec.target_effective_samples.filter(|target| summary.effective_samples < *target) {
             warnings.push(format!(

@@ -2,7 +2,7 @@
 
 use super::annealed::paths_message;
 use crate::contract::{method_message, v1};
-use crate::engine::{Decision, Plan, PlanRequest, Trial};
+use crate::engine::{Decision, ESCALATION_COST, GivenUp, Plan, PlanRequest, Trial};
 use crate::sample::{Method, MethodChoice, PILOT_SAMPLES};
 use crate::thermo::WeightSummary;
 
@@ -61,17 +61,22 @@ pub(super) fn reason(decision: &Decision, request: &PlanRequest, as_trained: boo
     let mut sentences = Vec::new();
     match (&decision.choice, request) {
         (Some(choice), _) => sentences.push(method_reason(choice)),
-        (None, PlanRequest::Auto | PlanRequest::Escalating { .. }) if as_trained && !decision.is_poor => {
+        (None, PlanRequest::Auto { .. }) if as_trained && !decision.is_poor => {
             sentences.push("At the temperature trained at nothing has to be done.".into());
         }
-        (None, PlanRequest::Escalating { .. }) if as_trained => sentences.push(
+        (None, PlanRequest::Auto { .. }) if as_trained => sentences.push(
             "By the model's card its weights are too heavy-tailed, or too few of them effective, for importance sampling."
                 .into(),
         ),
         _ => sentences.push("It was asked for.".into()),
     }
-    if decision.is_poor && decision.trials.is_empty() {
-        sentences.push("The time was over before anything else could be tried.".into());
+    match decision.given_up {
+        None => {}
+        Some(GivenUp::TooFar) => sentences.push(format!(
+            "On the way to the target sequential Monte Carlo would take more than {ESCALATION_COST} evaluations of the energy a sample, \
+             which it has to be asked for by name."
+        )),
+        Some(GivenUp::OutOfTime) => sentences.push("The time was over before more could be tried.".into()),
     }
     for Trial { plan, weights } in &decision.trials {
         let cost = plan.evaluations();

@@ -238,7 +238,7 @@ fn samples_message(end: &EndPoint, report: &EndReport, inefficiency: f64) -> Sam
             let card = &model.generator.card;
             Samples {
                 method: report.method.map_or(v1::SamplingMethod::Unspecified, method_message).into(),
-                own_weights: report.own.as_ref().map(|weights| weights_of(weights, card)),
+                own_weights: report.own.as_ref().map(|weights| weights_of(weights, card, end.temperature())),
                 coordinates: card.coordinates.clone(),
                 model_digest: model.digest.clone(),
                 coverage: coverage(card).into(),

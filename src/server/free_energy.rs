@@ -21,8 +21,8 @@ use crate::energy::System;
 use crate::engine::{EstimateItem, EstimateRequest, JointRequest, LoadedModel, PlanRequest, TemperatureEstimate};
 use crate::sample::ModelCard;
 use crate::thermo::{
-    BandwidthRule, BoundVariable, Estimate, FreeEnergyQuery, KERNEL_DENSITY_CELLS, KernelDensity, Profile, ProfileAxis,
-    ProfileQuery, StateQuery,
+    BandwidthRule, BoundVariable, ChangedWeights, Estimate, FreeEnergyQuery, KERNEL_DENSITY_CELLS, KernelDensity,
+    Profile, ProfileAxis, ProfileQuery, StateQuery,
 };
 use prost::Message;
 use std::collections::HashSet;
@@ -137,7 +137,7 @@ fn query(request: &v1::EstimateFreeEnergyRequest, system: &System) -> Result<Fre
     at_most("states", &request.states, MAX_STATES)?;
     at_most("profiles", &request.profiles, MAX_PROFILES)?;
     let mut names = HashSet::new();
-    let mut query = FreeEnergyQuery::default();
+    let mut query = FreeEnergyQuery { changed_weights: request.changed_weights, ..FreeEnergyQuery::default() };
     for (i, message) in request.states.iter().enumerate() {
         let outer = format!("states[{i}]");
         query.states.push(state(message, system).map_err(|e| e.within(&outer))?);
@@ -204,6 +204,10 @@ impl FreeEnergies {
         }
         let replicates = requested_replicates(request.bootstrap_replicates)?;
         let joint_estimators = joint::Estimators::read(&request)?;
+        if request.changed_weights && matches!(plan, PlanRequest::Resampled { .. } | PlanRequest::Populations(_)) {
+            let reason = "weights of windows and populations are not independent; leave it out, or the method";
+            return Err(FieldError::invalid("changed_weights", reason).into());
+        }
         let permit = self.app.engine.admit().ok_or(ApiError::TooManyStreams)?;
         let model = self.app.engine.models.get(id).await?;
         check_plan(&plan, request.method, &model.generator)?;
@@ -316,13 +320,13 @@ fn estimate_message(item: &TemperatureEstimate, query: &FreeEnergyQuery, card: &
     let report = &item.report;
     let zero = Estimate { value: 0.0, standard_error: 0.0, interval: (0.0, 0.0) };
     let differences = std::iter::once(&zero).chain(&report.state_differences);
-    let states = query.states.iter().zip(&report.state_probabilities).zip(differences);
+    let states = query.states.iter().zip(&report.state_probabilities).zip(differences).zip(&report.state_shares);
     let profiles = query.profiles.iter().zip(&report.profiles);
     v1::FreeEnergyEstimate {
         temperature: item.temperature,
         method: method_message(item.method).into(),
         estimator: v1::FreeEnergyEstimator::Importance.into(),
-        weights: Some(weights_of(&item.weights, card)),
+        weights: Some(weights_of(&item.weights, card, item.temperature)),
         log_z: Some(estimate(&report.log_z)),
         log_z_asymptotic_error: item.weights.log_z_standard_error,
         free_energy: Some(estimate(&report.free_energy)),
@@ -330,14 +334,27 @@ fn estimate_message(item: &TemperatureEstimate, query: &FreeEnergyQuery, card: &
         entropy: Some(estimate(&report.entropy)),
         heat_capacity: Some(estimate(&report.heat_capacity)),
         states: states
-            .map(|((state, probability), difference)| v1::StateEstimate {
+            .map(|(((state, probability), difference), share)| v1::StateEstimate {
                 name: state.name.clone(),
                 probability: Some(estimate(probability)),
                 difference: Some(estimate(difference)),
+                sample_share: Some(*share),
+                frame_share: None,
             })
             .collect(),
         profiles: profiles.map(|(query, profile)| profile_message(query, profile)).collect(),
+        smoothed: report.smoothed.as_ref().map(changed_message),
+        truncated: report.truncated.as_ref().map(changed_message),
         ..v1::FreeEnergyEstimate::default()
+    }
+}
+
+fn changed_message(changed: &ChangedWeights) -> v1::ChangedWeightsEstimate {
+    v1::ChangedWeightsEstimate {
+        changed: changed.changed,
+        log_z: changed.log_z,
+        internal_energy: changed.internal_energy,
+        state_probabilities: changed.state_probabilities.clone(),
     }
 }
 

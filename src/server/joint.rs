@@ -168,17 +168,18 @@ fn answer(
     query: &FreeEnergyQuery,
     model: &LoadedModel,
 ) -> v1::EstimateFreeEnergyResponse {
-    let JointItem { importance, bar, mbar, states, solution, methods, weights, data, finished, seconds } = item;
+    let JointItem { importance, bar, mbar, states, solution, methods, weights, data, frame_shares, finished, seconds } =
+        item;
     let mut message = response(&EstimateItem { estimates: importance, finished, seconds }, query, model);
     for (estimator, estimates) in [(Estimator::Bar, &bar), (Estimator::Mbar, &mbar)] {
-        for (((found, temperature), method), weights) in estimates.iter().zip(temperatures).zip(&methods).zip(&weights)
-        {
+        let of_temperatures = temperatures.iter().zip(&methods).zip(&weights).zip(&frame_shares);
+        for (found, (((temperature, method), weights), shares)) in estimates.iter().zip(of_temperatures) {
             message.estimates.push(v1::FreeEnergyEstimate {
                 temperature: *temperature,
                 estimator: estimator.into(),
                 method: method_message(*method).into(),
-                weights: Some(weights_of(weights, &model.generator.card)),
-                ..estimate_message(found, query)
+                weights: Some(weights_of(weights, &model.generator.card, *temperature)),
+                ..estimate_message(found, query, shares.as_deref())
             });
         }
     }
@@ -207,7 +208,7 @@ fn answer(
     message
 }
 
-fn estimate_message(found: &JointEstimate, query: &FreeEnergyQuery) -> v1::FreeEnergyEstimate {
+fn estimate_message(found: &JointEstimate, query: &FreeEnergyQuery, shares: Option<&[f64]>) -> v1::FreeEnergyEstimate {
     let zero = Estimate { value: 0.0, standard_error: 0.0, interval: (0.0, 0.0) };
     let differences = std::iter::once(&zero).chain(&found.state_differences);
     let states = query.states.iter().zip(&found.state_probabilities).zip(differences);
@@ -219,10 +220,13 @@ fn estimate_message(found: &JointEstimate, query: &FreeEnergyQuery) -> v1::FreeE
         entropy: Some(estimate(&found.entropy)),
         heat_capacity: Some(estimate(&found.heat_capacity)),
         states: states
-            .map(|((state, probability), difference)| v1::StateEstimate {
+            .enumerate()
+            .map(|(i, ((state, probability), difference))| v1::StateEstimate {
                 name: state.name.clone(),
                 probability: Some(estimate(probability)),
                 difference: Some(estimate(difference)),
+                sample_share: None,
+                frame_share: shares.and_then(|shares| shares.get(i).copied()),
             })
             .collect(),
         ..v1::FreeEnergyEstimate::default()

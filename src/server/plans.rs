@@ -84,7 +84,7 @@ pub(super) fn requested_plan(request: &v1::StreamSamplesRequest) -> Result<PlanR
     belongs(request.sequential_monte_carlo.is_some(), field, "SEQUENTIAL_MONTE_CARLO", is_it)?;
     belongs(request.chains.is_some(), "chains", "CHAIN or REPLICA_EXCHANGE", of_chains)?;
     if (of_chains || method == M::SequentialMonteCarlo) && request.least_effective_fraction != 0.0 {
-        let reason = format!("no pilot of {} is weighed; leave it out, or use ESCALATING", method.as_str_name());
+        let reason = format!("no pilot of {} is weighed; leave it out, or use AUTO", method.as_str_name());
         return Err(invalid("least_effective_fraction", reason));
     }
     if of_chains && request.representation() == v1::Representation::Latent {
@@ -100,9 +100,8 @@ pub(super) fn requested_plan(request: &v1::StreamSamplesRequest) -> Result<PlanR
         }
         M::SequentialMonteCarlo => populations(request.sequential_monte_carlo.clone().unwrap_or_default()),
         M::Chain | M::ReplicaExchange => chains(request.chains.clone().unwrap_or_default(), method),
-        M::Escalating => Ok(PlanRequest::Escalating { chains: request.representation() != v1::Representation::Latent }),
         _ => Ok(match independent_method(request.method, NO_DENSITY)? {
-            None => PlanRequest::Auto,
+            None => PlanRequest::Auto { chains: request.representation() != v1::Representation::Latent },
             Some(method) => PlanRequest::Importance(method),
         }),
     }
@@ -113,7 +112,7 @@ pub(super) fn plan_of_estimates(method: i32, least_effective_fraction: f64) -> R
     use v1::SamplingMethod as M;
     let method_name = M::try_from(method).unwrap_or_default();
     if matches!(method_name, M::Annealed | M::SequentialMonteCarlo) && least_effective_fraction != 0.0 {
-        let reason = format!("no pilot of {} is weighed; leave it out, or use ESCALATING", method_name.as_str_name());
+        let reason = format!("no pilot of {} is weighed; leave it out, or use AUTO", method_name.as_str_name());
         return Err(invalid("least_effective_fraction", reason));
     }
     match M::try_from(method) {
@@ -121,14 +120,12 @@ pub(super) fn plan_of_estimates(method: i32, least_effective_fraction: f64) -> R
         Ok(M::Resampled) => Ok(PlanRequest::Resampled { window: ESTIMATE_WINDOW }),
         Ok(M::Annealed) => Ok(PlanRequest::Annealed(default_paths())),
         Ok(M::SequentialMonteCarlo) => populations(v1::SequentialMonteCarlo::default()),
-        Ok(M::Escalating) => Ok(PlanRequest::Escalating { chains: false }),
         Ok(other @ (M::Chain | M::ReplicaExchange)) => {
-            let reason =
-                format!("samples of {} have no weights, and give no log Z; use ESCALATING", other.as_str_name());
+            let reason = format!("samples of {} have no weights, and give no log Z; use AUTO", other.as_str_name());
             Err(invalid("method", reason))
         }
         _ => Ok(match independent_method(method, NO_DENSITY)? {
-            None => PlanRequest::Auto,
+            None => PlanRequest::Auto { chains: false },
             Some(method) => PlanRequest::Importance(method),
         }),
     }
@@ -157,7 +154,7 @@ fn populations(message: v1::SequentialMonteCarlo) -> Result<PlanRequest, FieldEr
             let reason = "there are some without exponents; give both, or none for both to be found";
             return Err(invalid(&field("step_sizes"), reason.into()));
         }
-        let goal = PopulationGoal { size, effort, conditional_fraction };
+        let goal = PopulationGoal { size, effort, conditional_fraction, ..PopulationGoal::DEFAULT };
         check_cost(outer, effort, 1)?;
         return Ok(PlanRequest::Populations(PopulationsRequest::Tuned(goal)));
     }
@@ -267,9 +264,7 @@ pub(super) fn check_plan(plan: &PlanRequest, method: i32, generator: &Generator)
         PlanRequest::Chains(ChainsRequest::Given(chains)) => {
             ("chains.chains", chains.shape.chains.saturating_mul(chains.exponents.len()), 12 * d + 3 * dx)
         }
-        PlanRequest::Auto | PlanRequest::Escalating { .. } | PlanRequest::Importance(_) | PlanRequest::Annealed(_) => {
-            ("method", 0, 0)
-        }
+        PlanRequest::Auto { .. } | PlanRequest::Importance(_) | PlanRequest::Annealed(_) => ("method", 0, 0),
     };
     let bytes = rows.saturating_mul(numbers).saturating_mul(8);
     if bytes > MOST_BYTES {
@@ -290,10 +285,7 @@ pub(super) fn check_plan(plan: &PlanRequest, method: i32, generator: &Generator)
 /// Whether the plan moves samples by gradients, which the flow must give.
 fn needs_score(plan: &PlanRequest) -> bool {
     match plan {
-        PlanRequest::Auto
-        | PlanRequest::Escalating { .. }
-        | PlanRequest::Importance(_)
-        | PlanRequest::Resampled { .. } => false,
+        PlanRequest::Auto { .. } | PlanRequest::Importance(_) | PlanRequest::Resampled { .. } => false,
         PlanRequest::Annealed(_) => true,
         PlanRequest::Populations(PopulationsRequest::Tuned(goal)) => goal.effort.needs_score(),
         PlanRequest::Populations(PopulationsRequest::Given(plan)) => plan.effort.needs_score(),

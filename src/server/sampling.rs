@@ -282,7 +282,7 @@ fn messages(
                 let fraction = weights.effective_fraction();
                 open.app.metrics.sample_effective_fraction.observe(fraction);
                 Part::Summary(v1::SampleSummary {
-                    weights: Some(weights_of(&weights, &model.generator.card)),
+                    weights: Some(weights_of(&weights, &model.generator.card, header.temperature)),
                     next_index,
                     stop_cause: cause_message(cause).into(),
                     seconds,

@@ -4,6 +4,7 @@ use super::bootstrap::{BlockSums, Estimate, Totals};
 use super::collective_variable::BoundVariable;
 use super::density::{BandwidthRule, CELLS, Grid, OnGrid};
 use super::profile::{KernelProfile, Profile, ProfileQuery};
+use super::smoothing::{Change, HeavySample, HeavySamples};
 
 /// A state: the configurations whose variables are in all of these intervals [low, high).
 #[derive(Clone, Debug)]
@@ -15,8 +16,11 @@ pub struct StateQuery {
 /// What is asked of one temperature.
 #[derive(Clone, Debug, Default)]
 pub struct FreeEnergyQuery {
+    /// At most 64.
     pub states: Vec<StateQuery>,
     pub profiles: Vec<ProfileQuery>,
+    /// Whether estimates from smoothed and from truncated weights are wanted beside those from exact ones.
+    pub changed_weights: bool,
 }
 
 /// Sums that the answers are made of, over weighted samples at one temperature.
@@ -30,6 +34,9 @@ pub struct FreeEnergyAccumulator {
     /// Of each profile, that of its kernel density.
     grids: Vec<Option<(Grid, OnGrid)>>,
     sums: BlockSums,
+    /// Samples in each state, each counting one.
+    counts: Vec<u64>,
+    heavy: Option<HeavySamples>,
 }
 
 /// What the grid of a kernel density is made into a profile with.
@@ -56,7 +63,25 @@ pub struct FreeEnergyReport {
     pub state_probabilities: Vec<Estimate>,
     /// F(state) − F(first state), in kT, for each state after the first.
     pub state_differences: Vec<Estimate>,
+    /// The share of the samples themselves that is in each state, whatever they weigh.
+    pub state_shares: Vec<f64>,
     pub profiles: Vec<Profile>,
+    /// From smoothed weights, if asked for and there is a tail to smooth.
+    pub smoothed: Option<ChangedWeights>,
+    /// From truncated weights, if asked for.
+    pub truncated: Option<ChangedWeights>,
+}
+
+/// Estimates from weights of which the largest were made smaller. They are biased, and how much is not known.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChangedWeights {
+    /// How many weights were changed.
+    pub changed: u64,
+    pub log_z: f64,
+    /// ⟨U⟩, in the system's energy unit.
+    pub internal_energy: f64,
+    /// In the order of the query.
+    pub state_probabilities: Vec<f64>,
 }
 
 /// Σw, Σw·(u − u₀), Σw·(u − u₀)²: the sums before those of states and profiles. u₀ is the energy of a heavy sample: the
@@ -72,7 +97,8 @@ impl FreeEnergyAccumulator {
         let cells = CELLS * grids.iter().flatten().count();
         let bins: usize = query.profiles.iter().map(ProfileQuery::bins).sum();
         let sums = BlockSums::new(MOMENTS + query.states.len() + bins + cells, together);
-        Self { query, kt, origin: None, grids, sums }
+        let (counts, heavy) = (vec![0; query.states.len()], query.changed_weights.then(HeavySamples::default));
+        Self { query, kt, origin: None, grids, sums, counts, heavy }
     }
 
     /// Adds samples: log weights (n), potential energies (n), positions (n, D).
@@ -86,16 +112,26 @@ impl FreeEnergyAccumulator {
         for ((&log_weight, &energy), x) in log_weights.iter().zip(energies).zip(positions.chunks(width.max(1))) {
             let (query, grids) = (&self.query, &mut self.grids);
             let u = energy / self.kt - self.origin.unwrap_or(0.0);
+            let mut states_of = 0u64;
+            for (at, (count, state)) in self.counts.iter_mut().zip(&query.states).enumerate() {
+                let inside = |(variable, low, high): &(BoundVariable, f64, f64)| {
+                    variable.description().contains(*low, *high, variable.value(x))
+                };
+                if state.intervals.iter().all(inside) {
+                    *count += 1;
+                    states_of |= 1 << at;
+                }
+            }
+            if let Some(heavy) = &mut self.heavy {
+                heavy.add(HeavySample { log_weight, energy: u, states: states_of });
+            }
             self.sums.add(log_weight, |w, sums| {
                 sums[0] += w;
                 sums[1] += w * u;
                 sums[2] += w * u * u;
                 let (states, mut rest) = sums[MOMENTS..].split_at_mut(query.states.len());
-                for (sum, state) in states.iter_mut().zip(&query.states) {
-                    let inside = |(variable, low, high): &(BoundVariable, f64, f64)| {
-                        variable.description().contains(*low, *high, variable.value(x))
-                    };
-                    if state.intervals.iter().all(inside) {
+                for (at, sum) in states.iter_mut().enumerate() {
+                    if states_of >> at & 1 == 1 {
                         *sum += w;
                     }
                 }
@@ -150,7 +186,11 @@ impl FreeEnergyAccumulator {
                 }
             })
             .collect();
+        let changed = |change: Change| self.heavy.as_ref().and_then(|heavy| self.changed(heavy, change, &totals));
         FreeEnergyReport {
+            state_shares: self.counts.iter().map(|count| *count as f64 / totals.samples).collect(),
+            smoothed: changed(Change::Smoothed),
+            truncated: changed(Change::Truncated),
             log_z: estimates[0],
             free_energy: estimates[0].scaled(-kt),
             internal_energy: estimates[1].scaled(kt),
@@ -160,6 +200,32 @@ impl FreeEnergyAccumulator {
             state_differences,
             profiles,
         }
+    }
+
+    /// Estimates from changed weights.
+    fn changed(&self, heavy: &HeavySamples, change: Change, totals: &Totals) -> Option<ChangedWeights> {
+        let states = self.query.states.len();
+        let mut sums = totals.sums[..MOMENTS + states].to_vec();
+        let log_mean = (sums[0] / totals.samples).ln() + totals.log_scale;
+        let changed = heavy.changed(change, log_mean)?;
+        for (sample, log_weight) in &changed {
+            let gain = (log_weight - totals.log_scale).exp() - (sample.log_weight - totals.log_scale).exp();
+            sums[0] += gain;
+            sums[1] += gain * sample.energy;
+            for (at, sum) in sums[MOMENTS..].iter_mut().enumerate() {
+                if sample.states >> at & 1 == 1 {
+                    *sum += gain;
+                }
+            }
+        }
+        let w = sums[0];
+        Some(ChangedWeights {
+            changed: changed.len() as u64,
+            log_z: (w / totals.samples).ln() + totals.log_scale,
+            internal_energy: self.kt * (sums[1] / w + self.origin.unwrap_or(0.0)),
+            // What rounding leaves of a state that lost all of its weight may be below zero.
+            state_probabilities: sums[MOMENTS..].iter().map(|s| (s / w).max(0.0)).collect(),
+        })
     }
 
     /// How the grids of kernel densities are made into profiles, by the bandwidths that all samples give: a resampling has the

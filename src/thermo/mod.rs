@@ -12,6 +12,7 @@ mod pareto;
 mod profile;
 mod resampling;
 mod series;
+mod smoothing;
 mod weights;
 
 pub use bar::{BarError, bar};
@@ -22,7 +23,7 @@ pub use collective_variable::{
 };
 pub use density::{BandwidthRule, CELLS as KERNEL_DENSITY_CELLS, KernelDensity};
 pub use difference::{Difference, DifferenceEstimate, DifferenceSettings, EndSamples, difference};
-pub use free_energy::{FreeEnergyAccumulator, FreeEnergyQuery, FreeEnergyReport, StateQuery};
+pub use free_energy::{ChangedWeights, FreeEnergyAccumulator, FreeEnergyQuery, FreeEnergyReport, StateQuery};
 pub use joint::{JointEstimate, JointReport, JointSamples, JointTarget, joint};
 pub use mbar::{
     MbarAverage, MbarBootstrap, MbarError, MbarSettings, MbarSolution, solve as solve_mbar,

@@ -23,28 +23,70 @@ pub fn pareto_k_threshold(n: u64) -> f64 {
 /// order. NaN where the tail is too short or all its weights are equal: there is nothing to fit. +∞ where a few weights
 /// are so much larger than the rest of the tail that nothing else of it is left in f64.
 pub fn pareto_k(n: u64, mut largest: Vec<f64>) -> f64 {
+    largest.sort_unstable_by(|a, b| b.total_cmp(a));
+    match tail_of(n, &largest) {
+        Tail::Unfit => f64::NAN,
+        Tail::Swamped => f64::INFINITY,
+        Tail::Over { exceedances, .. } => zhang_stephens(&exceedances).shape,
+    }
+}
+
+/// The logarithms of the weights that the fitted distribution has at the ranks of the tail's, the largest first, none of them larger
+/// than the largest weight; of the same descending log weights as [`pareto_k`]. Nothing where there is nothing to fit.
+pub(super) fn smoothed_tail(n: u64, largest: &[f64]) -> Option<Vec<f64>> {
+    let Tail::Over { exceedances, base } = tail_of(n, largest) else { return None };
+    let fitted = zhang_stephens(&exceedances);
+    let (count, max) = (exceedances.len(), largest.first()?);
+    let at_rank = |rank: usize| {
+        let survival = (rank as f64 + 0.5) / count as f64;
+        (base + fitted.exceeded_with(survival)).min(1.0).ln() + max
+    };
+    Some((0..count).map(at_rank).collect())
+}
+
+/// What there is to fit of descending log weights.
+enum Tail {
+    Unfit,
+    Swamped,
+    /// Relative to the largest weight: the cutoff, and how much weights exceed it (ascending).
+    Over {
+        exceedances: Vec<f64>,
+        base: f64,
+    },
+}
+
+fn tail_of(n: u64, largest: &[f64]) -> Tail {
     let tail = tail_length(n).min(largest.len().saturating_sub(1));
     if tail < MIN_TAIL {
-        return f64::NAN;
+        return Tail::Unfit;
     }
-    largest.sort_unstable_by(|a, b| b.total_cmp(a));
     let (max, cutoff) = (largest[0], largest[tail]);
     // Only ratios matter: weights relative to the largest, exceedances over the cutoff.
     if max - largest[MIN_TAIL - 1] > SWAMPED {
-        return f64::INFINITY;
+        return Tail::Swamped;
     }
     let base = if cutoff == f64::NEG_INFINITY { 0.0 } else { (cutoff - max).exp() };
     let mut exceedances: Vec<f64> = largest[..tail].iter().rev().map(|&l| (l - max).exp() - base).collect();
     exceedances.retain(|&x| x > 0.0);
-    if exceedances.len() < MIN_TAIL {
-        return f64::NAN;
-    }
-    zhang_stephens(&exceedances)
+    if exceedances.len() < MIN_TAIL { Tail::Unfit } else { Tail::Over { exceedances, base } }
 }
 
-/// The shape of a generalised Pareto distribution of positive numbers, ascending, with the weak prior of PSIS (ten
-/// observations at k = ½).
-fn zhang_stephens(x: &[f64]) -> f64 {
+/// A generalised Pareto distribution of positive numbers.
+struct GeneralisedPareto {
+    shape: f64,
+    scale: f64,
+}
+
+impl GeneralisedPareto {
+    /// The number that is exceeded with a probability.
+    fn exceeded_with(&self, probability: f64) -> f64 {
+        let Self { shape, scale } = self;
+        if shape.abs() < 1e-9 { -scale * probability.ln() } else { scale / shape * (probability.powf(-shape) - 1.0) }
+    }
+}
+
+/// That of positive numbers, ascending; its shape with the weak prior of PSIS (ten observations at k = ½).
+fn zhang_stephens(x: &[f64]) -> GeneralisedPareto {
     let n = x.len() as f64;
     let grid = 30 + n.sqrt() as usize;
     let quartile = x[((n / 4.0 + 0.5).floor() as usize).clamp(1, x.len()) - 1];
@@ -63,7 +105,7 @@ fn zhang_stephens(x: &[f64]) -> f64 {
     let weight = |j: usize| 1.0 / profile.iter().map(|l| (l - profile[j]).exp()).sum::<f64>();
     let mean = theta.iter().enumerate().map(|(j, t)| t * weight(j)).sum::<f64>();
     let k = shape(mean);
-    (n * k + 10.0 * 0.5) / (n + 10.0)
+    GeneralisedPareto { shape: (n * k + 10.0 * 0.5) / (n + 10.0), scale: -k / mean }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ const MAX_TAIL: usize = 65_536;
 pub struct WeightAccumulator {
     samples: u64,
     non_finite: u64,
+    beyond_cut: u64,
     /// The largest log weight; Σw and Σw² in units of that weight and of its square.
     largest: f64,
     sum: f64,
@@ -48,6 +49,8 @@ pub struct WeightSummary {
     pub samples: u64,
     /// Samples whose energy or density was infinite or not a number. Their weight is zero, and they count in n.
     pub non_finite: u64,
+    /// Samples whose energy is over the one that training saw as it is. Their weight is exact like any.
+    pub beyond_cut: u64,
     /// Kish's effective sample size (Σw)²/Σw².
     pub effective_samples: f64,
     /// Shape k̂ of the weights' tail; NaN if there are too few samples or all weights are equal.
@@ -112,6 +115,12 @@ impl WeightAccumulator {
         self.sum_of_negative_logs = f64::INFINITY;
     }
 
+    /// Counts energies U/kT beyond the cut of training, those that are not numbers among them.
+    pub fn count_beyond(&mut self, reduced_energies: &[f64], cut: f64) {
+        let within = reduced_energies.iter().filter(|u| **u <= cut).count();
+        self.beyond_cut += (reduced_energies.len() - within) as u64;
+    }
+
     fn keep_in_tail(&mut self, log_weight: f64) {
         let capacity = (2 * tail_length(self.samples) + 64).min(MAX_TAIL);
         if self.tail.len() < capacity {
@@ -139,6 +148,7 @@ impl WeightAccumulator {
         WeightSummary {
             samples: self.samples,
             non_finite: self.non_finite,
+            beyond_cut: self.beyond_cut,
             effective_samples,
             pareto_k: pareto_k(self.samples, self.tail.iter().map(|w| w.0.0).collect()),
             pareto_k_threshold: pareto_k_threshold(self.samples),

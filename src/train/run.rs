@@ -380,6 +380,7 @@ impl Trainer {
             temperature_range: self.plan.temperature_range,
             data_digest: self.data_digest(),
             seed: self.plan.seed,
+            energy_cut: self.plan.energy_cut.high,
             training: self.plan.done_by(steps),
             steps,
             samples: self.counters.samples,

@@ -140,6 +140,7 @@ fn model(setting: &Setting) -> Result<Vec<u8>, CliError> {
         temperature_range: None,
         data_digest: None,
         seed: 0,
+        energy_cut: 1e3,
         training: Vec::new(),
         steps: 0,
         samples: 0,
