@@ -91,6 +91,7 @@ fn experiments(model: &Generator, marginal: &Marginal, method: Method) -> Tally 
     let query = FreeEnergyQuery {
         states: vec![state("left", f64::NEG_INFINITY, BETWEEN), state("right", BETWEEN, f64::INFINITY)],
         profiles: vec![ProfileQuery { first, second: None, kernel: None }],
+        changed_weights: false,
     };
     let exact = marginal.exact();
     let mut tally = Tally { holds: vec![0; exact.iter().flatten().count()], ..Tally::default() };

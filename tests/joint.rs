@@ -123,6 +123,9 @@ async fn a_poor_flow_and_exact_frames_give_the_exact_answers() {
         check(&name, e.entropy, exact.energy / exact.tau + exact.log_z, 0.2);
         check(&name, e.heat_capacity, exact.heat_capacity, 0.6);
         check(&name, e.states[0].probability, exact.left, 0.02);
+        // Of some thousand independent frames.
+        let share = e.states[0].frame_share.unwrap();
+        assert!((share - exact.left).abs() < 0.05 && e.states[0].sample_share.is_none(), "{name}: {share}");
         check(&name, e.states[1].difference, (exact.left / (1.0 - exact.left)).ln(), 0.3);
         // 40 resamplings know an error to 11 %; the bound is four times that.
         let (bootstrap, asymptotic) = (e.log_z.unwrap().standard_error, e.log_z_asymptotic_error);
@@ -147,7 +150,7 @@ async fn a_poor_flow_and_exact_frames_give_the_exact_answers() {
     // A temperature without frames of its own, and what is not asked for is not there.
     let between = Request { temperatures: vec![1.25], estimators: vec![Estimator::Mbar.into()], ..request.clone() };
     let found = c.estimate(between).await.unwrap();
-    assert_eq!(found.estimates.len(), 1);
+    assert_eq!((found.estimates.len(), found.estimates[0].states[0].frame_share), (1, None));
     check("between", found.estimates[0].log_z, hot.log_z, 0.1);
     check("between", found.estimates[0].heat_capacity, hot.heat_capacity, 0.6);
     assert_eq!(found.joint_states.iter().filter(|s| s.samples == 0).count(), 1);

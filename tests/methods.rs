@@ -322,6 +322,72 @@ async fn escalation_does_as_much_as_is_needed() {
     server.stop().await;
 }
 
+/// What is said beside weights and estimates, of the same samples as a stream has: energies beyond the cut of training, what held-out
+/// data see, the share of the model's samples in a state, and estimates from changed weights.
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_carry_their_evidence() {
+    let (_folder, server, mut clients) = fresh().await;
+    let energy_cut = Some(v1::EnergyCut { high: -4.0, max: 1e20 });
+    let model = clients.train(v1::TrainingTask { energy_cut, ..small_task(40) }).await;
+    let samples = clients.sample(request(&model, Method::Reweighting, 20_000)).await.unwrap();
+    let weights = samples.summary.unwrap().weights.unwrap();
+    let beyond = samples.reduced_energies.iter().filter(|u| **u > -4.0).count() as u64;
+    assert!(beyond > 100 && weights.beyond_cut == beyond, "{beyond} {weights:?}");
+    assert_eq!((weights.held_out_effective_fraction, weights.held_out_log_prob), (None, None));
+
+    let x = Some(boltzflow::contract::variable_message(&"coordinate(0)".parse().unwrap()));
+    let intervals = vec![v1::Interval { variable: x, low: 0.0835, high: f64::INFINITY }];
+    let ask = v1::EstimateFreeEnergyRequest {
+        model: model.clone(),
+        method: Method::Reweighting.into(),
+        samples: 20_000,
+        seed: 5,
+        states: vec![v1::State { name: "right".into(), intervals }],
+        changed_weights: true,
+        ..Default::default()
+    };
+    let answer = clients.estimate(ask.clone()).await.unwrap();
+    let estimate = &answer.estimates[0];
+    let right = samples.positions.chunks(2).filter(|x| x[0] >= 0.0835).count() as f64 / 20_000.0;
+    assert_eq!(estimate.states[0].sample_share, Some(right));
+    assert_eq!(estimate.weights.as_ref().unwrap().beyond_cut, beyond);
+    let (raw, error) = (estimate.log_z.unwrap().value, estimate.log_z.unwrap().standard_error);
+    let (smoothed, truncated) = (estimate.smoothed.as_ref().unwrap(), estimate.truncated.as_ref().unwrap());
+    // min(n/5, 3√n).
+    assert_eq!(smoothed.changed, 425);
+    assert!((smoothed.log_z - raw).abs() < 3.0 * error && smoothed.log_z != raw, "{smoothed:?} {raw} ± {error}");
+    let most = raw + 0.5 * 20_000f64.ln();
+    let mut changed: Vec<f64> = samples.log_weights.iter().map(|w| w.min(most)).collect();
+    assert_eq!(truncated.changed, samples.log_weights.iter().filter(|w| **w > most).count() as u64);
+    let total = changed.iter().map(|w| (w - raw).exp()).sum::<f64>();
+    assert!((truncated.log_z - raw - (total / 20_000.0).ln()).abs() < 1e-9, "{truncated:?}");
+    changed.iter_mut().zip(samples.positions.chunks(2)).filter(|(_, x)| x[0] < 0.0835).for_each(|(w, _)| *w = f64::NAN);
+    let inside = changed.iter().filter(|w| !w.is_nan()).map(|w| (w - raw).exp()).sum::<f64>();
+    assert!((truncated.state_probabilities[0] - inside / total).abs() < 1e-9, "{truncated:?}");
+    let plain = v1::EstimateFreeEnergyRequest { changed_weights: false, ..ask };
+    let plain = clients.estimate(plain).await.unwrap();
+    assert_eq!((&plain.estimates[0].smoothed, &plain.estimates[0].truncated), (&None, &None));
+    assert_eq!(plain.estimates[0].log_z, estimate.log_z);
+
+    // Frames of the wells as the model was never told of them.
+    let frames: Vec<f64> =
+        (0..400).flat_map(|i| [if i % 2 == 0 { -1.7 } else { 1.7 }, 0.01 * f64::from(i % 7)]).collect();
+    let data = clients.upload("systems/double-well", "wells", 1.0, &frames, 2).await;
+    let model = clients.train(v1::TrainingTask { dataset: data, ..small_task(40) }).await;
+    let card = clients.models.get_model(v1::GetModelRequest { name: model.clone() }).await.unwrap().into_inner();
+    let card = card.card.unwrap();
+    let at = async |clients: &mut Clients, temperature: f64| {
+        let ask = v1::StreamSamplesRequest { temperature, ..request(&model, Method::Reweighting, 100) };
+        clients.sample(ask).await.unwrap().summary.unwrap().weights.unwrap()
+    };
+    let weights = at(&mut clients, 1.0).await;
+    assert!(card.held_out_effective_fraction.is_some());
+    assert_eq!(weights.held_out_effective_fraction, card.held_out_effective_fraction);
+    assert_eq!(weights.held_out_log_prob, card.held_out_log_prob);
+    assert_eq!(at(&mut clients, 1.5).await.held_out_effective_fraction, None);
+    server.stop().await;
+}
+
 /// Chains of the many-well, every 64th sample of which is nearly independent, against samples of the exact distribution: the
 /// largest distance of distribution functions of each well's coordinate, and of the energy. Kolmogorov's bound at 1e-5 is
 /// 2.47 √(2/n).

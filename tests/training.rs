@@ -64,7 +64,7 @@ fn x(model: &Generator) -> BoundVariable {
 fn estimate(model: &Generator, tau: f64, batches: u64, states: Vec<StateQuery>) -> (f64, FreeEnergyReport) {
     let method = model.choose_method(tau, None, |key, count| model.samples(key, 0, count)).unwrap().method;
     let key = SampleKey { temperature: tau, method, seed: 1, purpose: Purpose::Sample };
-    let query = FreeEnergyQuery { states, profiles: Vec::new() };
+    let query = FreeEnergyQuery { states, ..FreeEnergyQuery::default() };
     let (mut weights, mut sums) = (WeightAccumulator::default(), FreeEnergyAccumulator::new(query, tau, 1));
     for i in 0..batches {
         let batch = model.samples(&key, 512 * i, 512).unwrap();

@@ -231,7 +231,7 @@ mod tests {
 
     /// x is uniform in [−3, 3) and weighted, y normal.
     fn report(profiles: Vec<ProfileQuery>) -> FreeEnergyReport {
-        let query = FreeEnergyQuery { states: Vec::new(), profiles };
+        let query = FreeEnergyQuery { profiles, ..FreeEnergyQuery::default() };
         let mut sums = FreeEnergyAccumulator::new(query, 1.0, 1);
         for i in 0..SAMPLES {
             let mut random = Randoms::new(77, Purpose::Validation, i);
