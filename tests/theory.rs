@@ -38,6 +38,7 @@ fn card(system: &System) -> ModelCard {
         temperature_range: None,
         data_digest: None,
         seed: 1,
+        energy_cut: 1e3,
         training: Vec::new(),
         steps: 0,
         samples: 0,
