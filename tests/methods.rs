@@ -76,6 +76,24 @@ async fn averages_are_exact() {
     let right = integral(|x| if x > 0.0 { 1.0 } else { 0.0 }) / z;
     let mean = integral(|x| x) / z;
     let log_z = 2.0 * log_z_of_a_pair();
+    // At another temperature, with latents of another variance.
+    let temperature = 1.3;
+    let warm = v1::StreamSamplesRequest { temperature, ..request(&model, Method::SequentialMonteCarlo, 16_384) };
+    let samples = clients.sample(warm).await.unwrap();
+    let (header, weights) =
+        (samples.header.as_ref().unwrap(), samples.summary.as_ref().unwrap().weights.as_ref().unwrap());
+    assert_eq!(header.proposal(), Method::LatentScaling);
+    let at = |f: fn(f64) -> f64| {
+        let grid = (-60_000..=60_000).map(|i| f64::from(i) * 1e-4);
+        grid.map(|x| 1e-4 * f(x) * (-(x.powi(4) - 6.0 * x * x - 0.5 * x) / temperature).exp()).sum::<f64>()
+    };
+    let exact = 2.0 * (at(|_| 1.0).ln() + 0.5 * (2.0 * std::f64::consts::PI * temperature).ln());
+    assert!((weights.log_z - exact).abs() < 4.0 * weights.log_z_standard_error, "{weights:?}, exact {exact}");
+    assert!(weights.log_z_standard_error < 0.03, "{weights:?}");
+    let (value, error) = average(&samples, 32, |x| x[0]);
+    let exact = at(|x| x) / at(|_| 1.0);
+    assert!((value - exact).abs() < 5.0 * error && error < 0.1, "{value} ± {error}, exact {exact}");
+
     let carried = |latent_moves, moves| v1::StreamSamplesRequest {
         sequential_monte_carlo: Some(v1::SequentialMonteCarlo {
             population: 256,
@@ -304,16 +322,29 @@ async fn escalation_does_as_much_as_is_needed() {
     assert!((found.value - log_z).abs() < 4.0 * found.standard_error && found.standard_error < 0.1, "{found:?}");
 
     // Of a flow that knows nothing of its target, and where there is no time, it does not escalate, and says so.
-    let lost = many_well(&mut clients, "lost", 32, 1).await;
+    let lost = many_well(&mut clients, "lost", 128, 1).await;
     let samples = clients.sample(request(&lost, Method::Auto, 100)).await.unwrap();
     let header = samples.header.unwrap();
     assert_eq!((header.method(), header.evaluations_per_sample), (Method::Reweighting, 1.0), "{header:?}");
     assert!(header.method_reason.contains("256 evaluations"), "{}", header.method_reason);
     let hasty = many_well(&mut clients, "hasty", 6, 1).await;
-    let max_duration = Some(prost_types::Duration { seconds: 0, nanos: 1 });
-    let hasty = v1::StreamSamplesRequest { max_duration, ..request(&hasty, Method::Auto, 100) };
-    let header = clients.sample(hasty).await.unwrap().header.unwrap();
+    let max_duration = Some(prost_types::Duration { seconds: 0, nanos: 40_000_000 });
+    let hasty = v1::StreamSamplesRequest { max_duration, ..request(&hasty, Method::Auto, 0) };
+    let samples = clients.sample(hasty).await.unwrap();
+    let header = samples.header.unwrap();
     assert!(header.method() == Method::Reweighting && header.method_reason.contains("time"), "{header:?}");
+    // Pilots leave most of the time to samples.
+    assert!(!samples.log_weights.is_empty());
+
+    // Where populations are no good either, chains; but neither where weights are wanted, nor with latents.
+    let bad = many_well(&mut clients, "bad", 32, 1).await;
+    let header = clients.sample(request(&bad, Method::Auto, 10)).await.unwrap().header.unwrap();
+    assert_eq!(header.method(), Method::ReplicaExchange, "{}", header.method_reason);
+    let ask = v1::EstimateFreeEnergyRequest { model: bad.clone(), samples: 100, ..Default::default() };
+    assert_eq!(clients.estimate(ask).await.unwrap().estimates[0].method(), Method::SequentialMonteCarlo);
+    let representation = v1::Representation::Latent.into();
+    let latents = v1::StreamSamplesRequest { representation, ..request(&bad, Method::Auto, 10) };
+    assert_eq!(clients.sample(latents).await.unwrap().header.unwrap().method(), Method::Reweighting);
 
     // Asked for less than a population can give, it refuses.
     let refused = v1::StreamSamplesRequest { least_effective_fraction: 0.99, ..request(&poor, Method::Auto, 10) };
@@ -328,11 +359,11 @@ async fn escalation_does_as_much_as_is_needed() {
 async fn numbers_carry_their_evidence() {
     let (_folder, server, mut clients) = fresh().await;
     let energy_cut = Some(v1::EnergyCut { high: -4.0, max: 1e20 });
-    let model = clients.train(v1::TrainingTask { energy_cut, ..small_task(40) }).await;
+    let model = clients.train(v1::TrainingTask { energy_cut, ..small_task(3) }).await;
     let samples = clients.sample(request(&model, Method::Reweighting, 20_000)).await.unwrap();
-    let weights = samples.summary.unwrap().weights.unwrap();
+    let weights = samples.summary.as_ref().unwrap().weights.clone().unwrap();
     let beyond = samples.reduced_energies.iter().filter(|u| **u > -4.0).count() as u64;
-    assert!(beyond > 100 && weights.beyond_cut == beyond, "{beyond} {weights:?}");
+    assert!(beyond > 100 && weights.beyond_cut == Some(beyond), "{beyond} {weights:?}");
     assert_eq!((weights.held_out_effective_fraction, weights.held_out_log_prob), (None, None));
 
     let x = Some(boltzflow::contract::variable_message(&"coordinate(0)".parse().unwrap()));
@@ -350,7 +381,7 @@ async fn numbers_carry_their_evidence() {
     let estimate = &answer.estimates[0];
     let right = samples.positions.chunks(2).filter(|x| x[0] >= 0.0835).count() as f64 / 20_000.0;
     assert_eq!(estimate.states[0].sample_share, Some(right));
-    assert_eq!(estimate.weights.as_ref().unwrap().beyond_cut, beyond);
+    assert_eq!(estimate.weights.as_ref().unwrap().beyond_cut, Some(beyond));
     let (raw, error) = (estimate.log_z.unwrap().value, estimate.log_z.unwrap().standard_error);
     let (smoothed, truncated) = (estimate.smoothed.as_ref().unwrap(), estimate.truncated.as_ref().unwrap());
     // min(n/5, 3√n).
@@ -359,6 +390,20 @@ async fn numbers_carry_their_evidence() {
     let most = raw + 0.5 * 20_000f64.ln();
     let mut changed: Vec<f64> = samples.log_weights.iter().map(|w| w.min(most)).collect();
     assert_eq!(truncated.changed, samples.log_weights.iter().filter(|w| **w > most).count() as u64);
+    assert!(truncated.changed > 0, "largest {:?}", samples.log_weights.iter().copied().fold(f64::MIN, f64::max) - most);
+    // The smoothed weights, from theirs: U is of the same sums as log Z.
+    let energy = |weights: &[f64]| {
+        let total = weights.iter().map(|w| (w - raw).exp()).sum::<f64>();
+        weights.iter().zip(&samples.reduced_energies).map(|(w, u)| (w - raw).exp() * u).sum::<f64>() / total
+    };
+    assert!((truncated.internal_energy - energy(&changed)).abs() < 1e-9, "{truncated:?}");
+    let exact = estimate.internal_energy.unwrap();
+    assert!((smoothed.internal_energy - exact.value).abs() < 3.0 * exact.standard_error, "{smoothed:?} {exact:?}");
+    let exact = estimate.states[0].probability.unwrap();
+    assert!(
+        (smoothed.state_probabilities[0] - exact.value).abs() < 3.0 * exact.standard_error,
+        "{smoothed:?} {exact:?}"
+    );
     let total = changed.iter().map(|w| (w - raw).exp()).sum::<f64>();
     assert!((truncated.log_z - raw - (total / 20_000.0).ln()).abs() < 1e-9, "{truncated:?}");
     changed.iter_mut().zip(samples.positions.chunks(2)).filter(|(_, x)| x[0] < 0.0835).for_each(|(w, _)| *w = f64::NAN);

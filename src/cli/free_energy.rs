@@ -107,6 +107,7 @@ fn estimator_name(estimator: v1::FreeEnergyEstimator) -> String {
 
 pub(super) async fn run(args: Args) -> Result<(), CliError> {
     let mut clients = args.server.connect().await?;
+    let changed_weights = args.changed_weights;
     let request = v1::EstimateFreeEnergyRequest {
         model: resource("models", &args.model),
         temperatures: args.temperatures,
@@ -137,6 +138,11 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         let first = answer.estimates.iter().find(|e| e.temperature == estimate.temperature);
         if first.is_some_and(|first| first.estimator == estimate.estimator) && !weights.warning.is_empty() {
             eprintln!("warning: T = {}: {}", estimate.temperature, weights.warning);
+        }
+        let by_importance = estimate.estimator() == v1::FreeEnergyEstimator::Importance;
+        if changed_weights && by_importance && estimate.truncated.is_none() {
+            let name = method_name(estimate.method());
+            eprintln!("warning: T = {}: samples of {name} have no weights to smooth or truncate", estimate.temperature);
         }
         for state in estimate.states.iter().filter(|s| s.probability.is_some_and(|p| p.value == 0.0)) {
             eprintln!("warning: T = {}: no sample was in state '{}'", estimate.temperature, state.name);

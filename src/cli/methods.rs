@@ -31,7 +31,7 @@ pub(super) struct MethodArgs {
     /// smc: samples of a population [default: 512]
     #[arg(long, value_name = "M")]
     population: Option<i64>,
-    /// smc: effective fraction of the weights of each step, by which exponents are placed [default: 0.8]
+    /// smc: effective fraction of the weights of each step, by which exponents are placed [default: 0.7]
     #[arg(long, value_name = "F")]
     conditional_fraction: Option<f64>,
     /// annealed: distributions between flow and target [default: 8]
@@ -52,7 +52,7 @@ pub(super) struct MethodArgs {
     /// chain, replica-exchange: jumps and exchanges only
     #[arg(long)]
     without_moves: bool,
-    /// smc, chain, replica-exchange: moves at each distribution or step that draw a share of the latents anew [default: 10 for
+    /// smc, chain, replica-exchange: moves at each distribution or step that draw a share of the latents anew [default: 16 for
     /// smc and 4 for the others, or none with --moves]
     #[arg(long, value_name = "N")]
     latent_moves: Option<i64>,

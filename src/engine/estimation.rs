@@ -4,7 +4,7 @@ use super::Engine;
 use super::annealed::Limits;
 use super::models::LoadedModel;
 use super::outlet::{Outlet, StreamError};
-use super::plans::{Decision, PlanRequest};
+use super::plans::{Decision, Plan, PlanRequest};
 use super::sampling::StopCause;
 use super::source::Source;
 use crate::math::Purpose;
@@ -115,12 +115,14 @@ impl Engine {
             let query = FreeEnergyQuery { changed_weights, ..request.query.clone() };
             let mut sums = FreeEnergyAccumulator::new(query, kt, together);
             let mut last_report = Instant::now();
-            let snapshot = |source: &Source<'_>, sums: &FreeEnergyAccumulator, replicates| TemperatureEstimate {
-                temperature,
-                method,
-                decision: Some(decision.clone()),
-                weights: source.weights(),
-                report: sums.report(replicates, request.seed),
+            let snapshot = |source: &Source<'_>, sums: &FreeEnergyAccumulator, replicates| {
+                let mut report = sums.report(replicates, request.seed);
+                if decision.plan != Plan::Importance {
+                    // What is counted is not what the flow makes.
+                    report.state_shares.clear();
+                }
+                let (decision, weights) = (Some(decision.clone()), source.weights());
+                TemperatureEstimate { temperature, method, decision, weights, report }
             };
             let mut next_look = FIRST_LOOK.max(FEWEST_TOGETHER * together);
             let mut samples = 0;

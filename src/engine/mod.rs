@@ -30,7 +30,10 @@ pub use frames::{Frames, FramesError, MOST_FRAMES};
 pub use joint::{JointItem, JointRequest, JointState, MOST_SOLVED, UsedFrames};
 pub use models::{EngineError, LoadedModel, Models};
 pub use outlet::StreamError;
-pub use plans::{ChainsRequest, Decision, ESCALATION_COST, GivenUp, Plan, PlanRequest, PopulationsRequest, Trial};
+pub use plans::{
+    ChainsRequest, Decision, ESCALATION_COST, Furthest, GivenUp, MOST_BYTES, Plan, PlanRequest, PopulationsRequest,
+    Trial, bytes_of_rows,
+};
 pub use sampling::{SampleItem, SampleRequest, StopCause};
 
 pub use source::ChainSummary;

@@ -5,7 +5,7 @@ use super::shared_batches::Pace;
 use crate::compute::Precision;
 use crate::sample::{
     ArtifactError, ChainShape, Chains, Effort, Generator, Method, MethodChoice, PathError, PathLength, PopulationGoal,
-    Populations, SampleError, SampleKey, WeightedBatch,
+    Populations, SampleError, SampleKey, TunedPopulations, WeightedBatch,
 };
 use crate::store::{Artifacts, ArtifactsError, ModelDocument, ResourceKind, Store, StoreError};
 use crate::thermo::WeightSummary;
@@ -43,7 +43,7 @@ pub struct LoadedModel {
     /// By temperature and length of paths.
     step_sizes: Remembered<(u64, PathLength), Vec<f64>>,
     /// By temperature, effort, conditional fraction and what a sample may cost, whatever their size.
-    populations: Remembered<(u64, Effort, u64, usize), Populations>,
+    populations: Remembered<(u64, Effort, u64, usize), TunedPopulations>,
     /// By temperature, effort and the exponents that were given, whatever their number and length.
     chains: Remembered<ChainsKey, Chains>,
     /// What populations were found to be worth, by temperature.
@@ -80,10 +80,11 @@ impl LoadedModel {
         temperature: f64,
         goal: PopulationGoal,
         proceed: impl FnMut() -> Result<(), E>,
-    ) -> Result<Populations, E> {
+    ) -> Result<TunedPopulations, E> {
         let key = (temperature.to_bits(), goal.effort, goal.conditional_fraction.to_bits(), goal.most_evaluations);
         let tuned = || self.generator.tuned_populations(temperature, goal, proceed);
-        Ok(Populations { size: goal.size, ..self.populations.get_or_make(key, tuned)? })
+        let TunedPopulations { plan, arrives } = self.populations.get_or_make(key, tuned)?;
+        Ok(TunedPopulations { plan: Populations { size: goal.size, ..plan }, arrives })
     }
 
     /// Tuned chains. The pilots are run once for each temperature, effort and exponents.

@@ -5,9 +5,13 @@ use super::annealed::{AnnealedRequest, Limits, in_time};
 use super::models::LoadedModel;
 use super::outlet::{Outlet, StreamError};
 use crate::math::Purpose;
-use crate::sample::{AnnealedPaths, ChainShape, Chains, Method, MethodChoice, PopulationGoal, Populations, SampleKey};
-use crate::thermo::{WeightAccumulator, WeightSummary};
+use crate::sample::{
+    AnnealedPaths, ChainShape, Chains, Generator, MOST_REPLICAS, Method, MethodChoice, PILOT_ROWS, PopulationGoal,
+    Populations, SampleKey, TunedPopulations,
+};
+use crate::thermo::{WeightAccumulator, WeightSummary, pareto_k_threshold};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What a sample may cost, in evaluations of the energy, of the way that is chosen where nobody asked for one.
 pub const ESCALATION_COST: usize = 256;
@@ -19,7 +23,13 @@ const LEAST_FRACTION: f64 = 0.01;
 const SAFE_FRACTION: f64 = 0.1;
 
 /// Populations of a trial.
-const TRIAL_POPULATIONS: u64 = 4;
+const TRIAL_POPULATIONS: u64 = 2;
+
+/// The part of the time for a stream that pilots may take where nobody asked for what they are for.
+const PILOT_TIME: u32 = 4;
+
+/// Bytes of what is computed together, at most.
+pub const MOST_BYTES: usize = 256 << 20;
 
 /// What is taken where more than importance sampling is needed.
 const DEFAULT_GOAL: PopulationGoal = PopulationGoal { most_evaluations: ESCALATION_COST, ..PopulationGoal::DEFAULT };
@@ -28,10 +38,8 @@ const DEFAULT_SHAPE: ChainShape = ChainShape::DEFAULT;
 /// How samples are asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PlanRequest {
-    /// The least that pilots find good enough; whether chains, which have no weights, may be among it.
-    Auto {
-        chains: bool,
-    },
+    /// The least that pilots find good enough, and how far it may go.
+    Auto(Furthest),
     /// Importance sampling.
     Importance(Method),
     Annealed(AnnealedRequest),
@@ -97,11 +105,24 @@ pub struct Trial {
     pub weights: Option<WeightSummary>,
 }
 
+/// How far it may go where importance sampling is not good enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Furthest {
+    /// Not at all, since latents are to be those that weights are of.
+    Importance,
+    /// To what gives log Z.
+    Populations,
+    /// To samples that have no weights.
+    Chains,
+}
+
 /// Why nothing more was tried where importance sampling was not good enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GivenUp {
     /// The flow is so far from its target that a sample would cost more than [`ESCALATION_COST`].
     TooFar,
+    /// More than [`MOST_BYTES`] would be computed together.
+    TooLarge,
     OutOfTime,
 }
 
@@ -139,7 +160,7 @@ impl Engine {
     ) -> Result<Decision, StreamError> {
         let carried = |plan| Decision::of(model.generator.start_method(temperature), plan, None);
         Ok(match request {
-            PlanRequest::Auto { chains } => self.escalate(outlet, model, temperature, *chains, least, limits)?,
+            PlanRequest::Auto(furthest) => self.escalate(outlet, model, temperature, *furthest, least, limits)?,
             PlanRequest::Importance(method) => {
                 let (method, choice) = self.method_for(outlet, model, temperature, Some(*method), least)?;
                 Decision::of(method, Plan::Importance, choice)
@@ -156,7 +177,7 @@ impl Engine {
             }
             PlanRequest::Populations(PopulationsRequest::Tuned(goal)) => {
                 let tuned = in_time(model.populations(temperature, *goal, self.between_steps(outlet, limits)))?;
-                carried(Plan::Populations(tuned.ok_or(StreamError::OutOfTime)?))
+                carried(Plan::Populations(tuned.ok_or(StreamError::OutOfTime)?.plan))
             }
             PlanRequest::Chains(ChainsRequest::Given(chains)) => carried(Plan::Chains(chains.clone())),
             PlanRequest::Chains(ChainsRequest::Tuned(shape, exponents)) => {
@@ -173,7 +194,7 @@ impl Engine {
         outlet: &Outlet<T>,
         model: &Arc<LoadedModel>,
         temperature: f64,
-        chains: bool,
+        furthest: Furthest,
         least: Option<f64>,
         limits: &Limits<'_>,
     ) -> Result<Decision, StreamError> {
@@ -190,12 +211,15 @@ impl Engine {
             // At the temperature trained at the card knows.
             None => {
                 let card = &model.generator.card;
-                let heavy = card.pareto_k.is_some_and(|k| k > MAX_PARETO_K);
-                (!heavy && card.effective_sample_fraction >= LEAST_FRACTION, card.effective_sample_fraction)
+                let fraction = card.effective_sample_fraction;
+                let threshold = pareto_k_threshold(card.validation_samples);
+                // Without k̂ all weights are alike, or hardly any sample has one.
+                let is_light = card.pareto_k.map_or(fraction >= 0.5, |k| k <= threshold);
+                (is_light && fraction >= LEAST_FRACTION, fraction)
             }
         };
         decision.is_poor = !enough;
-        if enough {
+        if enough || furthest == Furthest::Importance {
             refuse(fraction)?;
             return Ok(decision);
         }
@@ -203,12 +227,21 @@ impl Engine {
             refuse(fraction)?;
             Ok(Decision { given_up: Some(why), ..decision })
         };
+        if bytes_of_rows(&model.generator, PILOT_ROWS) > MOST_BYTES {
+            return give_up(decision, GivenUp::TooLarge);
+        }
         let start = model.generator.start_method(temperature);
+        // What is left of the time is for samples.
+        let share =
+            |deadline: Instant| Instant::now() + deadline.saturating_duration_since(Instant::now()) / PILOT_TIME;
+        let limits = &Limits { deadline: limits.deadline.map(share), ..*limits };
         let proceed = self.between_steps(outlet, limits);
-        let Some(populations) = in_time(model.populations(temperature, DEFAULT_GOAL, proceed))? else {
+        let Some(TunedPopulations { plan: populations, arrives }) =
+            in_time(model.populations(temperature, DEFAULT_GOAL, proceed))?
+        else {
             return give_up(decision, GivenUp::OutOfTime);
         };
-        if DEFAULT_GOAL.may_fall_short(&populations) {
+        if !arrives {
             return give_up(decision, GivenUp::TooFar);
         }
         let tried =
@@ -219,8 +252,11 @@ impl Engine {
         decision.trials.push(Trial { plan: decision.plan.clone(), weights: Some(weights.clone()) });
         refuse(weights.effective_fraction())?;
         // Ancestors whose descendants are counted have tails of ties, which k̂ takes for heavy ones.
-        if is_good(&weights) || weights.effective_fraction() >= SAFE_FRACTION || !chains {
+        if is_good(&weights) || weights.effective_fraction() >= SAFE_FRACTION || furthest != Furthest::Chains {
             return Ok(decision);
+        }
+        if bytes_of_rows(&model.generator, DEFAULT_SHAPE.chains * MOST_REPLICAS) > MOST_BYTES {
+            return Ok(Decision { given_up: Some(GivenUp::TooLarge), ..decision });
         }
         let tuned = in_time(model.chains(temperature, DEFAULT_SHAPE, None, self.between_steps(outlet, limits)))?;
         let Some(tuned) = tuned else { return Ok(Decision { given_up: Some(GivenUp::OutOfTime), ..decision }) };
@@ -251,8 +287,11 @@ impl Engine {
     }
 }
 
-/// Over it errors cannot be trusted, whatever the number of samples.
-const MAX_PARETO_K: f64 = 0.7;
+/// Bytes that rows on their way take: densities, their gradients, and a move under way.
+pub fn bytes_of_rows(generator: &Generator, rows: usize) -> usize {
+    let numbers = 12 * generator.target.dimension() + 3 * generator.target.system().dimension();
+    rows.saturating_mul(numbers).saturating_mul(8)
+}
 
 fn is_good(weights: &WeightSummary) -> bool {
     weights.tail_is_light() && weights.effective_fraction() >= LEAST_FRACTION

@@ -322,11 +322,12 @@ impl Generator {
             (None, None) => vec![1.0],
             (None, Some(effort)) => {
                 let conditional_fraction = CONDITIONAL_FRACTION;
-                let goal = PopulationGoal { size: 0, effort, conditional_fraction, ..PopulationGoal::DEFAULT };
-                let mut placed = self.tuned_populations(temperature, goal, &mut proceed)?.exponents;
-                // With the last one no more than a sample may cost.
-                let cost = effort.evaluations();
-                placed.truncate((MOST_REPLICAS.min(MOST_EVALUATIONS / cost.max(1))).saturating_sub(1));
+                // With the last one no more than there may be, and than a sample may cost.
+                let cost = effort.evaluations().max(1);
+                let most = MOST_REPLICAS.min(MOST_EVALUATIONS / cost).saturating_sub(1);
+                let goal = PopulationGoal { size: 0, effort, conditional_fraction, most_evaluations: most * cost };
+                let mut placed = self.tuned_populations(temperature, goal, &mut proceed)?.plan.exponents;
+                placed.truncate(most);
                 placed.push(1.0);
                 placed
             }

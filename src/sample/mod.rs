@@ -30,6 +30,6 @@ pub use generator::Generator;
 pub use importance::{SampleError, SampleKey, SampleRun, WeightedBatch};
 pub use method::{Method, MethodChoice, PILOT_SAMPLES, TRIAL_SEED};
 pub use moves::Effort;
-pub use population_tuning::{CONDITIONAL_FRACTIONS, PopulationGoal};
+pub use population_tuning::{CONDITIONAL_FRACTIONS, PILOT_ROWS, PopulationGoal, TunedPopulations};
 pub use populations::{POPULATIONS, Populations};
 pub use resampling::{Together, WINDOWS, resampled};

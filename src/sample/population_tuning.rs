@@ -11,7 +11,7 @@ use crate::math::{Purpose, log_sum_exp};
 use std::ops::RangeInclusive;
 
 /// Rows of a pilot.
-const PILOT_ROWS: usize = 1024;
+pub const PILOT_ROWS: usize = 1024;
 
 const FIRST_STEP_SIZE: f64 = 0.1;
 
@@ -50,11 +50,25 @@ impl PopulationGoal {
     fn most_distributions(&self) -> usize {
         (self.most_evaluations / self.effort.evaluations().max(1)).max(1)
     }
+}
 
-    /// Whether distributions as far apart as the goal says may be more than these: there were as many as there may be.
-    pub fn may_fall_short(&self, found: &Populations) -> bool {
-        found.exponents.len() >= self.most_distributions()
-    }
+/// What pilots found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TunedPopulations {
+    pub plan: Populations,
+    /// Whether all steps of β are as small as the goal says: the last one, to the target, is larger where there would be more
+    /// distributions than a sample may cost, and where no step is small enough, as from a flow without weight at its target.
+    pub arrives: bool,
+}
+
+/// Where to go from a distribution.
+enum Next {
+    /// To another one.
+    At(f64),
+    /// To the target.
+    Target,
+    /// To the target, further than the goal says.
+    Stuck,
 }
 
 impl Generator {
@@ -65,7 +79,7 @@ impl Generator {
         temperature: f64,
         goal: PopulationGoal,
         mut proceed: impl FnMut() -> Result<(), E>,
-    ) -> Result<Populations, E> {
+    ) -> Result<TunedPopulations, E> {
         let PopulationGoal { size, effort, conditional_fraction, .. } = goal;
         let method = self.start_method(temperature);
         let key = SampleKey { temperature, method, seed: PILOT_SEED, purpose: Purpose::Pilot };
@@ -75,8 +89,13 @@ impl Generator {
         let mut pilot = Population::begin(self, &key, effort, &draws, 0)?;
         let mut before = 0.0;
         let mut step_size = FIRST_STEP_SIZE;
-        while plan.exponents.len() < most {
-            let Some(beta) = next_exponent(&pilot, before, conditional_fraction) else { break };
+        let arrives = loop {
+            let beta = match next_exponent(&pilot, before, conditional_fraction) {
+                Next::Target => break true,
+                Next::Stuck => break false,
+                Next::At(_) if plan.exponents.len() >= most => break false,
+                Next::At(beta) => beta,
+            };
             pilot.weigh(beta - before);
             pilot.level();
             before = beta;
@@ -92,25 +111,24 @@ impl Generator {
                 step_size = one[0];
             }
             plan.step_sizes.push(step_size);
-        }
+        };
         if !effort.needs_score() {
-            return Ok(Populations { size, ..plan });
+            return Ok(TunedPopulations { plan: Populations { size, ..plan }, arrives });
         }
         for number in 1..=MORE_PILOTS {
             let (_, _, acceptance) = self.carry_population(&key, &plan, number as u64, &mut proceed)?;
             tuned(&mut plan.step_sizes, &acceptance, 2.0 / number as f64);
         }
-        Ok(Populations { size, ..plan })
+        Ok(TunedPopulations { plan: Populations { size, ..plan }, arrives })
     }
 }
 
-/// The next β, so that the weights of the step have the conditional effective fraction; nothing if all the way to 1 has it, or if
-/// no row has weight.
-fn next_exponent(pilot: &Population<'_>, before: f64, fraction: f64) -> Option<f64> {
+/// The next β, so that the weights of the step have the conditional effective fraction.
+fn next_exponent(pilot: &Population<'_>, before: f64, fraction: f64) -> Next {
     let ratios: Vec<f64> = (0..pilot.points.len()).map(|row| pilot.points.log_ratio(row)).collect();
     let total = log_sum_exp(&pilot.log_weights);
     if !total.is_finite() {
-        return None;
+        return Next::Stuck;
     }
     let rows: Vec<(f64, f64)> = pilot
         .log_weights
@@ -125,9 +143,13 @@ fn next_exponent(pilot: &Population<'_>, before: f64, fraction: f64) -> Option<f
         let second = log_sum_exp(&rows.iter().map(|(w, r)| w + 2.0 * step * r).collect::<Vec<_>>());
         (2.0 * first - second).exp()
     };
+    // Of one row nothing can be told.
+    if rows.len() < 2 {
+        return Next::Stuck;
+    }
     let all = 1.0 - before;
     if conditional(all) >= fraction {
-        return None;
+        return Next::Target;
     }
     let (mut low, mut high) = (0.0, all);
     for _ in 0..HALVINGS {
@@ -135,5 +157,5 @@ fn next_exponent(pilot: &Population<'_>, before: f64, fraction: f64) -> Option<f
         if conditional(middle) >= fraction { low = middle } else { high = middle }
     }
     let beta = before + low;
-    (beta > before && beta < 1.0).then_some(beta)
+    if beta > before && beta < 1.0 { Next::At(beta) } else { Next::Stuck }
 }

@@ -3,7 +3,7 @@
 use super::annealed::paths_message;
 use crate::contract::{method_message, v1};
 use crate::engine::{Decision, ESCALATION_COST, GivenUp, Plan, PlanRequest, Trial};
-use crate::sample::{Method, MethodChoice, PILOT_SAMPLES};
+use crate::sample::{CONDITIONAL_FRACTIONS, Method, MethodChoice, PILOT_SAMPLES};
 use crate::thermo::WeightSummary;
 
 /// The method of a decision.
@@ -34,7 +34,8 @@ pub(super) fn describe(decision: &Decision, request: &PlanRequest, header: &mut 
                 latent_moves: plan.effort.latent_moves as i64,
                 moves: plan.effort.moves as i64,
                 leapfrog_steps: plan.effort.leapfrog_steps as i64,
-                conditional_fraction: 0.0,
+                // Where no exponents were needed the least fraction needs none either, and the same samples come back.
+                conditional_fraction: if plan.exponents.is_empty() { *CONDITIONAL_FRACTIONS.start() } else { 0.0 },
                 exponents: plan.exponents.clone(),
                 step_sizes: plan.step_sizes.clone(),
             });
@@ -61,10 +62,10 @@ pub(super) fn reason(decision: &Decision, request: &PlanRequest, as_trained: boo
     let mut sentences = Vec::new();
     match (&decision.choice, request) {
         (Some(choice), _) => sentences.push(method_reason(choice)),
-        (None, PlanRequest::Auto { .. }) if as_trained && !decision.is_poor => {
+        (None, PlanRequest::Auto(_)) if as_trained && !decision.is_poor => {
             sentences.push("At the temperature trained at nothing has to be done.".into());
         }
-        (None, PlanRequest::Auto { .. }) if as_trained => sentences.push(
+        (None, PlanRequest::Auto(_)) if as_trained => sentences.push(
             "By the model's card its weights are too heavy-tailed, or too few of them effective, for importance sampling."
                 .into(),
         ),
@@ -76,6 +77,9 @@ pub(super) fn reason(decision: &Decision, request: &PlanRequest, as_trained: boo
             "On the way to the target sequential Monte Carlo would take more than {ESCALATION_COST} evaluations of the energy a sample, \
              which it has to be asked for by name."
         )),
+        Some(GivenUp::TooLarge) => {
+            sentences.push("Of this system more would be computed together than there is memory for.".into());
+        }
         Some(GivenUp::OutOfTime) => sentences.push("The time was over before more could be tried.".into()),
     }
     for Trial { plan, weights } in &decision.trials {

@@ -208,6 +208,10 @@ impl FreeEnergies {
             let reason = "weights of windows and populations are not independent; leave it out, or the method";
             return Err(FieldError::invalid("changed_weights", reason).into());
         }
+        if request.changed_weights && joint_estimators.as_ref().is_some_and(|wanted| !wanted.importance) {
+            let reason = "they are by IMPORTANCE, which is not among the estimators; leave it out, or add this";
+            return Err(FieldError::invalid("changed_weights", reason).into());
+        }
         let permit = self.app.engine.admit().ok_or(ApiError::TooManyStreams)?;
         let model = self.app.engine.models.get(id).await?;
         check_plan(&plan, request.method, &model.generator)?;
@@ -320,7 +324,7 @@ fn estimate_message(item: &TemperatureEstimate, query: &FreeEnergyQuery, card: &
     let report = &item.report;
     let zero = Estimate { value: 0.0, standard_error: 0.0, interval: (0.0, 0.0) };
     let differences = std::iter::once(&zero).chain(&report.state_differences);
-    let states = query.states.iter().zip(&report.state_probabilities).zip(differences).zip(&report.state_shares);
+    let states = query.states.iter().zip(&report.state_probabilities).zip(differences).enumerate();
     let profiles = query.profiles.iter().zip(&report.profiles);
     v1::FreeEnergyEstimate {
         temperature: item.temperature,
@@ -334,11 +338,11 @@ fn estimate_message(item: &TemperatureEstimate, query: &FreeEnergyQuery, card: &
         entropy: Some(estimate(&report.entropy)),
         heat_capacity: Some(estimate(&report.heat_capacity)),
         states: states
-            .map(|(((state, probability), difference), share)| v1::StateEstimate {
+            .map(|(i, ((state, probability), difference))| v1::StateEstimate {
                 name: state.name.clone(),
                 probability: Some(estimate(probability)),
                 difference: Some(estimate(difference)),
-                sample_share: Some(*share),
+                sample_share: report.state_shares.get(i).copied(),
                 frame_share: None,
             })
             .collect(),

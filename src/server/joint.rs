@@ -40,7 +40,7 @@ const FEW_FRAMES: u64 = 50;
 /// Which estimators a request wants.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Estimators {
-    importance: bool,
+    pub importance: bool,
     bar: bool,
     mbar: bool,
 }

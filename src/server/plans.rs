@@ -4,18 +4,16 @@ use super::annealed::{default_paths, requested_paths, step_sizes};
 use super::independent::{NO_DENSITY, independent_method};
 use super::sampling::check_method;
 use crate::contract::{FieldError, v1};
-use crate::engine::{ChainsRequest, PlanRequest, PopulationsRequest};
+use crate::engine::{ChainsRequest, Furthest, MOST_BYTES, PlanRequest, PopulationsRequest, bytes_of_rows};
 use crate::sample::{
-    CONDITIONAL_FRACTIONS, ChainShape, Chains, Effort, Generator, MOST_EVALUATIONS, MOST_REPLICAS, POPULATIONS,
-    PopulationGoal, Populations, WINDOWS,
+    CONDITIONAL_FRACTIONS, ChainShape, Chains, Effort, Generator, MOST_EVALUATIONS, MOST_REPLICAS, PILOT_ROWS,
+    POPULATIONS, PopulationGoal, Populations, WINDOWS,
 };
 use std::ops::RangeInclusive;
 
 const DEFAULT_WINDOW: usize = 4096;
 /// Of estimates.
 const ESTIMATE_WINDOW: usize = 512;
-/// Of what is computed together, and kept while it is sent in parts.
-const MOST_BYTES: usize = 256 << 20;
 const CHAINS: RangeInclusive<usize> = 1..=1024;
 const LENGTHS: RangeInclusive<usize> = 16..=65_536;
 const BURN_INS: RangeInclusive<usize> = 1..=65_536;
@@ -101,7 +99,8 @@ pub(super) fn requested_plan(request: &v1::StreamSamplesRequest) -> Result<PlanR
         M::SequentialMonteCarlo => populations(request.sequential_monte_carlo.clone().unwrap_or_default()),
         M::Chain | M::ReplicaExchange => chains(request.chains.clone().unwrap_or_default(), method),
         _ => Ok(match independent_method(request.method, NO_DENSITY)? {
-            None => PlanRequest::Auto { chains: request.representation() != v1::Representation::Latent },
+            None if request.representation() == v1::Representation::Latent => PlanRequest::Auto(Furthest::Importance),
+            None => PlanRequest::Auto(Furthest::Chains),
             Some(method) => PlanRequest::Importance(method),
         }),
     }
@@ -125,7 +124,7 @@ pub(super) fn plan_of_estimates(method: i32, least_effective_fraction: f64) -> R
             Err(invalid("method", reason))
         }
         _ => Ok(match independent_method(method, NO_DENSITY)? {
-            None => PlanRequest::Auto { chains: false },
+            None => PlanRequest::Auto(Furthest::Populations),
             Some(method) => PlanRequest::Importance(method),
         }),
     }
@@ -247,26 +246,29 @@ pub(super) fn check_plan(plan: &PlanRequest, method: i32, generator: &Generator)
     if let PlanRequest::Importance(method) = plan {
         check_method(Some(*method), generator)?;
     }
-    let (d, dx) = (generator.target.dimension(), generator.target.system().dimension());
-    // Rows, and numbers of a row: draws and what is taken of them; densities, their gradients, and a move under way.
-    let (field, rows, numbers) = match plan {
-        PlanRequest::Resampled { window } => ("resampling.window", *window, 2 * (2 * d + dx + 5)),
+    let carried = |rows: usize| bytes_of_rows(generator, rows);
+    // With the rows of the pilots that tune.
+    let (field, bytes) = match plan {
+        PlanRequest::Resampled { window } => {
+            let numbers = 2 * (2 * generator.target.dimension() + generator.target.system().dimension() + 5);
+            ("resampling.window", window.saturating_mul(numbers).saturating_mul(8))
+        }
         PlanRequest::Populations(PopulationsRequest::Tuned(goal)) => {
-            ("sequential_monte_carlo.population", goal.size, 12 * d + 3 * dx)
+            ("sequential_monte_carlo.population", carried(goal.size.max(PILOT_ROWS)))
         }
         PlanRequest::Populations(PopulationsRequest::Given(plan)) => {
-            ("sequential_monte_carlo.population", plan.size, 12 * d + 3 * dx)
+            ("sequential_monte_carlo.population", carried(plan.size))
         }
         PlanRequest::Chains(ChainsRequest::Tuned(shape, exponents)) => {
             let replicas = exponents.as_ref().map_or(MOST_REPLICAS, Vec::len);
-            ("chains.chains", shape.chains.saturating_mul(replicas), 12 * d + 3 * dx)
+            let pilot = if exponents.is_none() { PILOT_ROWS } else { 0 };
+            ("chains.chains", carried(shape.chains.max(ChainShape::DEFAULT.chains).saturating_mul(replicas).max(pilot)))
         }
         PlanRequest::Chains(ChainsRequest::Given(chains)) => {
-            ("chains.chains", chains.shape.chains.saturating_mul(chains.exponents.len()), 12 * d + 3 * dx)
+            ("chains.chains", carried(chains.shape.chains.saturating_mul(chains.exponents.len())))
         }
-        PlanRequest::Auto { .. } | PlanRequest::Importance(_) | PlanRequest::Annealed(_) => ("method", 0, 0),
+        PlanRequest::Auto(_) | PlanRequest::Importance(_) | PlanRequest::Annealed(_) => ("method", 0),
     };
-    let bytes = rows.saturating_mul(numbers).saturating_mul(8);
     if bytes > MOST_BYTES {
         let reason = format!("of this system it would take {bytes} bytes of memory; at most {MOST_BYTES} are allowed");
         return Err(invalid(field, reason));

@@ -72,7 +72,7 @@ pub struct FreeEnergyReport {
     pub truncated: Option<ChangedWeights>,
 }
 
-/// Estimates from weights of which the largest were made smaller. They are biased, and how much is not known.
+/// Estimates from weights of which the largest were changed. They are biased, and how much is not known.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChangedWeights {
     /// How many weights were changed.

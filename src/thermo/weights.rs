@@ -15,7 +15,7 @@ const MAX_TAIL: usize = 65_536;
 pub struct WeightAccumulator {
     samples: u64,
     non_finite: u64,
-    beyond_cut: u64,
+    beyond_cut: Option<u64>,
     /// The largest log weight; Σw and Σw² in units of that weight and of its square.
     largest: f64,
     sum: f64,
@@ -49,8 +49,8 @@ pub struct WeightSummary {
     pub samples: u64,
     /// Samples whose energy or density was infinite or not a number. Their weight is zero, and they count in n.
     pub non_finite: u64,
-    /// Samples whose energy is over the one that training saw as it is. Their weight is exact like any.
-    pub beyond_cut: u64,
+    /// Samples whose energy is over the one that training saw as it is, where they were counted. Their weight is exact like any.
+    pub beyond_cut: Option<u64>,
     /// Kish's effective sample size (Σw)²/Σw².
     pub effective_samples: f64,
     /// Shape k̂ of the weights' tail; NaN if there are too few samples or all weights are equal.
@@ -118,7 +118,7 @@ impl WeightAccumulator {
     /// Counts energies U/kT beyond the cut of training, those that are not numbers among them.
     pub fn count_beyond(&mut self, reduced_energies: &[f64], cut: f64) {
         let within = reduced_energies.iter().filter(|u| **u <= cut).count();
-        self.beyond_cut += (reduced_energies.len() - within) as u64;
+        *self.beyond_cut.get_or_insert(0) += (reduced_energies.len() - within) as u64;
     }
 
     fn keep_in_tail(&mut self, log_weight: f64) {
