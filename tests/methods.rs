@@ -353,6 +353,44 @@ async fn escalation_does_as_much_as_is_needed() {
     server.stop().await;
 }
 
+/// Moves of latents take no gradients, which a continuous flow does not give: populations of one, far from its target, are exact.
+#[tokio::test(flavor = "multi_thread")]
+async fn populations_of_continuous_flows_are_exact() {
+    let (_folder, server, mut clients) = fresh().await;
+    let mut random = Randoms::new(8, Purpose::Validation, 0);
+    let near = |random: &mut Randoms| if random.uniform() < 0.7 { -1.77 } else { 1.69 };
+    let frames: Vec<f64> =
+        (0..2000).flat_map(|_| [near(&mut random) + 0.35 * random.normal(), 1.3 * random.normal()]).collect();
+    let data = clients.upload("systems/double-well", "near", 1.0, &frames, 2).await;
+    let kind = v1::FlowKind::Continuous.into();
+    let mut task = v1::TrainingTask { dataset: data, ..small_task(200) };
+    task.architecture = Some(v1::FlowArchitecture { kind, hidden: vec![24, 24], ..Default::default() });
+    task.stages[0].flow_matching = task.stages[0].reverse_kl.take();
+    let model = clients.train(task).await;
+    let plan =
+        v1::SequentialMonteCarlo { population: 128, exponents: vec![0.4], latent_moves: 8, ..Default::default() };
+    let ask = |plan: &v1::SequentialMonteCarlo| v1::StreamSamplesRequest {
+        sequential_monte_carlo: Some(plan.clone()),
+        ..request(&model, Method::SequentialMonteCarlo, 4096)
+    };
+    let samples = clients.sample(ask(&plan)).await.unwrap();
+    let weights = samples.summary.as_ref().unwrap().weights.clone().unwrap();
+    let grid = || (-60_000..=60_000).map(|i| f64::from(i) * 1e-4);
+    let density = |x: f64| 1e-4 * (-(x.powi(4) - 6.0 * x * x + x)).exp();
+    let z: f64 = grid().map(density).sum();
+    let log_z = z.ln() + 0.5 * (2.0 * std::f64::consts::PI).ln();
+    let right = grid().filter(|x| *x > 0.0).map(density).sum::<f64>() / z;
+    let (value, error) = average(&samples, 32, |x| if x[0] > 0.0 { 1.0 } else { 0.0 });
+    println!("{weights:?}, exact {log_z}; right {value} ± {error}, exact {right}");
+    assert!((weights.log_z - log_z).abs() < 4.0 * weights.log_z_standard_error, "{weights:?}, exact {log_z}");
+    assert!(weights.log_z_standard_error < 0.1, "{weights:?}");
+    assert!((value - right).abs() < 5.0 * error && error < 0.05, "{value} ± {error}, exact {right}");
+    let moved = v1::SequentialMonteCarlo { moves: 1, step_sizes: vec![0.1], ..plan };
+    let status = clients.sample(ask(&moved)).await.unwrap_err();
+    assert!(status.code() == Code::InvalidArgument && status.message().contains("continuous"), "{status}");
+    server.stop().await;
+}
+
 /// What is said beside weights and estimates, of the same samples as a stream has: energies beyond the cut of training, what held-out
 /// data see, the share of the model's samples in a state, and estimates from changed weights.
 #[tokio::test(flavor = "multi_thread")]
