@@ -904,15 +904,6 @@ async fn samples_and_free_energies() {
             "must be 1"
         ),
         case!(
-            s.stream_samples(chains(|r, c| {
-                r.method = v1::SamplingMethod::ReplicaExchange.into();
-                c.without_moves = true;
-            })),
-            InvalidArgument,
-            "INVALID_FIELD",
-            "exponents"
-        ),
-        case!(
             s.stream_samples(chains(|_, c| (c.without_moves, c.moves) = (true, 1))),
             InvalidArgument,
             "INVALID_FIELD",

@@ -124,8 +124,15 @@ async fn averages_are_exact() {
             },
         ),
         (
-            "jumps and moves of latents",
+            "jumps and both",
             v1::StreamSamplesRequest { chains: moved(false, vec![]), ..request(&model, Method::Chain, 64 * 4096) },
+        ),
+        (
+            "jumps and moves of latents",
+            v1::StreamSamplesRequest {
+                chains: Some(v1::MarkovChains { latent_moves: 4, ..moved(false, vec![]).unwrap() }),
+                ..request(&model, Method::Chain, 64 * 4096)
+            },
         ),
         (
             "jumps and moves by gradients",

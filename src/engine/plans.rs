@@ -33,7 +33,6 @@ pub const MOST_BYTES: usize = 256 << 20;
 
 /// What is taken where more than importance sampling is needed.
 const DEFAULT_GOAL: PopulationGoal = PopulationGoal { most_evaluations: ESCALATION_COST, ..PopulationGoal::DEFAULT };
-const DEFAULT_SHAPE: ChainShape = ChainShape::DEFAULT;
 
 /// How samples are asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -255,10 +254,11 @@ impl Engine {
         if is_good(&weights) || weights.effective_fraction() >= SAFE_FRACTION || furthest != Furthest::Chains {
             return Ok(decision);
         }
-        if bytes_of_rows(&model.generator, DEFAULT_SHAPE.chains * MOST_REPLICAS) > MOST_BYTES {
+        let shape = if model.generator.has_score() { ChainShape::DEFAULT } else { ChainShape::WITHOUT_SCORE };
+        if bytes_of_rows(&model.generator, shape.chains * MOST_REPLICAS) > MOST_BYTES {
             return Ok(Decision { given_up: Some(GivenUp::TooLarge), ..decision });
         }
-        let tuned = in_time(model.chains(temperature, DEFAULT_SHAPE, None, self.between_steps(outlet, limits)))?;
+        let tuned = in_time(model.chains(temperature, shape, None, self.between_steps(outlet, limits)))?;
         let Some(tuned) = tuned else { return Ok(Decision { given_up: Some(GivenUp::OutOfTime), ..decision }) };
         decision.plan = Plan::Chains(tuned);
         decision.trials.push(Trial { plan: decision.plan.clone(), weights: None });

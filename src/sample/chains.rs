@@ -30,8 +30,10 @@ const DRAWS: usize = 2048;
 const PILOT_STEPS: usize = 32;
 const FIRST_STEP_SIZE: f64 = 0.1;
 
-/// How far apart the weights of neighbouring replicas are, where they are placed by a pilot: see [`PopulationGoal`].
+/// How far apart the weights of neighbouring replicas are, where they are placed by a pilot, and how its rows are moved: see
+/// [`PopulationGoal`].
 const CONDITIONAL_FRACTION: f64 = 0.6;
+const PLACING: Effort = Effort { latent_moves: 8, moves: 0, leapfrog_steps: 0 };
 
 /// Replicas of a chain, at most.
 pub const MOST_REPLICAS: usize = 32;
@@ -55,8 +57,12 @@ impl ChainShape {
         chains: 64,
         length: 256,
         burn_in: 64,
-        effort: Some(Effort { latent_moves: 4, moves: 0, leapfrog_steps: 0 }),
+        effort: Some(Effort { latent_moves: 2, moves: 1, leapfrog_steps: 5 }),
     };
+
+    /// The same of a flow that gives no gradients.
+    pub const WITHOUT_SCORE: Self =
+        Self { effort: Some(Effort { latent_moves: 4, moves: 0, leapfrog_steps: 0 }), ..Self::DEFAULT };
 }
 
 /// How chains go.
@@ -317,15 +323,18 @@ impl Generator {
         exponents: Option<Vec<f64>>,
         mut proceed: impl FnMut() -> Result<(), E>,
     ) -> Result<Chains, E> {
-        let exponents = match (exponents, shape.effort) {
-            (Some(exponents), _) => exponents,
-            (None, None) => vec![1.0],
-            (None, Some(effort)) => {
-                let conditional_fraction = CONDITIONAL_FRACTION;
+        let exponents = match exponents {
+            Some(exponents) => exponents,
+            None => {
                 // With the last one no more than there may be, and than a sample may cost.
-                let cost = effort.evaluations().max(1);
+                let cost = shape.effort.map_or(1, |effort| effort.evaluations().max(1));
                 let most = MOST_REPLICAS.min(MOST_EVALUATIONS / cost).saturating_sub(1);
-                let goal = PopulationGoal { size: 0, effort, conditional_fraction, most_evaluations: most * cost };
+                let goal = PopulationGoal {
+                    effort: PLACING,
+                    conditional_fraction: CONDITIONAL_FRACTION,
+                    most_evaluations: most * PLACING.evaluations(),
+                    ..PopulationGoal::DEFAULT
+                };
                 let mut placed = self.tuned_populations(temperature, goal, &mut proceed)?.plan.exponents;
                 placed.truncate(most);
                 placed.push(1.0);

@@ -67,8 +67,11 @@ fn check_exponents(field: &str, exponents: &[f64]) -> Result<(), FieldError> {
     Ok(())
 }
 
-/// How samples are to be made.
-pub(super) fn requested_plan(request: &v1::StreamSamplesRequest) -> Result<PlanRequest, FieldError> {
+/// How samples of a model are to be made.
+pub(super) fn requested_plan(
+    request: &v1::StreamSamplesRequest,
+    generator: &Generator,
+) -> Result<PlanRequest, FieldError> {
     use v1::SamplingMethod as M;
     let method = request.method();
     let belongs = |is_there: bool, field: &str, to: &str, is_it: bool| match is_there && !is_it {
@@ -97,7 +100,10 @@ pub(super) fn requested_plan(request: &v1::StreamSamplesRequest) -> Result<PlanR
             Ok(PlanRequest::Resampled { window: size("resampling.window", window, &WINDOWS, DEFAULT_WINDOW)? })
         }
         M::SequentialMonteCarlo => populations(request.sequential_monte_carlo.clone().unwrap_or_default()),
-        M::Chain | M::ReplicaExchange => chains(request.chains.clone().unwrap_or_default(), method),
+        M::Chain | M::ReplicaExchange => {
+            let default = if generator.has_score() { ChainShape::DEFAULT } else { ChainShape::WITHOUT_SCORE };
+            chains(request.chains.clone().unwrap_or_default(), method, default)
+        }
         _ => Ok(match independent_method(request.method, NO_DENSITY)? {
             None if request.representation() == v1::Representation::Latent => PlanRequest::Auto(Furthest::Importance),
             None => PlanRequest::Auto(Furthest::Chains),
@@ -186,9 +192,12 @@ fn check_cost(outer: &str, effort: Effort, distributions: usize) -> Result<(), F
     Err(invalid(&format!("{outer}.leapfrog_steps"), reason))
 }
 
-fn chains(message: v1::MarkovChains, method: v1::SamplingMethod) -> Result<PlanRequest, FieldError> {
+fn chains(
+    message: v1::MarkovChains,
+    method: v1::SamplingMethod,
+    default: ChainShape,
+) -> Result<PlanRequest, FieldError> {
     let outer = "chains";
-    let default = ChainShape::DEFAULT;
     let asked = effort(outer, message.latent_moves, message.moves, message.leapfrog_steps)?;
     let effort = match (message.without_moves, asked) {
         (true, Some(_)) => {
@@ -223,9 +232,6 @@ fn chains(message: v1::MarkovChains, method: v1::SamplingMethod) -> Result<PlanR
         }
     } else if let Some(effort) = effort {
         check_cost(outer, effort, 2)?;
-    } else {
-        let reason = "replicas are placed by a pilot that needs moves; give exponents, or leave without_moves out";
-        return Err(invalid("chains.exponents", reason.into()));
     }
     if message.step_sizes.is_empty() {
         return Ok(PlanRequest::Chains(ChainsRequest::Tuned(shape, exponents)));

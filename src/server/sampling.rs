@@ -171,7 +171,6 @@ impl Sampling {
         self.app.check_open()?;
         let id = id_of("model", "models", &request.model)?;
         let format = Format::read(&request)?;
-        let plan = requested_plan(&request)?;
         let max_duration = requested_duration(request.max_duration)?;
         if !(request.target_effective_samples.is_finite() && request.target_effective_samples >= 0.0) {
             let reason = format!("it is {}; it must be a positive finite number", request.target_effective_samples);
@@ -192,6 +191,7 @@ impl Sampling {
         }
         let permit = self.app.engine.admit().ok_or(ApiError::TooManyStreams)?;
         let model = self.app.engine.models.get(id).await?;
+        let plan = requested_plan(&request, &model.generator)?;
         check_plan(&plan, request.method, &model.generator)?;
         let trained = model.generator.temperature();
         let temperature = requested_temperature("temperature", request.temperature, trained)?;
