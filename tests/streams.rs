@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 const STREAMS: usize = 64;
 
+/// Held by what is timed.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 fn ask(model: &str) -> v1::StreamSamplesRequest {
     v1::StreamSamplesRequest {
         model: model.into(),
@@ -24,6 +27,7 @@ fn ask(model: &str) -> v1::StreamSamplesRequest {
 /// 64 clients, each with a connection of its own and its part of the indices, have together what one has alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_of_many_clients_make_the_whole() {
+    let _alone = ALONE.lock().await;
     let (_folder, server, mut clients) = fresh().await;
     let model = clients.train(small_task(20)).await;
     let each = 500;
@@ -48,18 +52,18 @@ async fn parts_of_many_clients_make_the_whole() {
     server.stop().await;
 }
 
-/// Samples that come within a time, after a first batch.
-async fn draw(mut clients: Clients, model: String, time: Duration) -> u64 {
-    let mut stream = clients.sampling.stream_samples(ask(&model)).await.unwrap().into_inner();
+/// Samples that come between two moments.
+async fn draw(mut clients: Clients, model: String, from: Instant, to: Instant) -> u64 {
+    let ask = v1::StreamSamplesRequest { batch_size: 100, ..ask(&model) };
+    let mut stream = clients.sampling.stream_samples(ask).await.unwrap().into_inner();
     let mut samples = 0;
-    let mut begin = None;
     while let Some(message) = stream.message().await.unwrap() {
-        let Part::Batch(batch) = message.part.unwrap() else { continue };
-        let begin = *begin.get_or_insert_with(Instant::now);
-        if begin.elapsed() >= time {
+        let Part::Batch(_) = message.part.unwrap() else { continue };
+        let now = Instant::now();
+        if now >= to {
             break;
         }
-        samples = batch.samples;
+        samples += if now >= from { 100 } else { 0 };
     }
     samples
 }
@@ -68,7 +72,13 @@ async fn draw(mut clients: Clients, model: String, time: Duration) -> u64 {
 /// alone, of which three quarters are asked here.
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_share_the_device() {
-    let (_folder, server, mut clients) = fresh().await;
+    let _alone = ALONE.lock().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings(folder.path());
+    // One that has just ended may not be gone yet.
+    settings.limits.streams = STREAMS + 8;
+    let server = TestServer::start(settings).await;
+    let mut clients = server.clients().await;
     // So large that sampling takes longer than sending.
     let system = "systems/many-well-32".to_string();
     let architecture = v1::FlowArchitecture {
@@ -79,16 +89,17 @@ async fn streams_share_the_device() {
     };
     let task = v1::TrainingTask { system, architecture: Some(architecture), ..small_task(1) };
     let model = clients.train(task).await;
-    let time = Duration::from_secs(4);
-    draw(server.clients().await, model.clone(), Duration::from_secs(1)).await;
-    let alone = draw(server.clients().await, model.clone(), time).await;
-    let mut streams = Vec::new();
+    let (wait, time) = (Duration::from_secs(1), Duration::from_secs(4));
+    let from = Instant::now() + wait;
+    let alone = draw(server.clients().await, model.clone(), from, from + time).await;
+    let mut connections = Vec::new();
     for _ in 0..STREAMS {
-        let own = server.clients().await;
-        streams.push(tokio::spawn(draw(own, model.clone(), time)));
+        connections.push(server.clients().await);
     }
+    let from = Instant::now() + wait;
+    let streams = connections.into_iter().map(|own| tokio::spawn(draw(own, model.clone(), from, from + time)));
     let mut shares = Vec::new();
-    for stream in streams {
+    for stream in streams.collect::<Vec<_>>() {
         shares.push(stream.await.unwrap());
     }
     let total: u64 = shares.iter().sum();
@@ -102,6 +113,7 @@ async fn streams_share_the_device() {
 /// The median of 21 requests: the first batch of a loaded model comes within 50 ms.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_begins_at_once() {
+    let _alone = ALONE.lock().await;
     let (_folder, server, mut clients) = fresh().await;
     let model = clients.train(small_task(20)).await;
     let mut times = Vec::new();

@@ -53,11 +53,11 @@ pub(super) struct MethodArgs {
     #[arg(long)]
     without_moves: bool,
     /// smc, chain, replica-exchange: moves at each distribution or step that draw a share of the latents anew [default: 16 for
-    /// smc and 2 for the others, or none with --moves]
+    /// smc and 2 for the others, or none with --moves; 4 for these of a continuous flow]
     #[arg(long, value_name = "N")]
     latent_moves: Option<i64>,
     /// annealed, smc, chain, replica-exchange: moves of Hamiltonian Monte Carlo at each distribution or step [default: none for smc,
-    /// 1 for the others]
+    /// 1 for the others, or none with --latent-moves]
     #[arg(long, value_name = "N")]
     moves: Option<i64>,
     /// The same: leapfrog steps of such a move [default: 5]

@@ -6,7 +6,7 @@ use super::outlet::{Outlet, StreamError};
 use super::{Engine, Priority};
 use crate::sample::{AnnealedPaths, PathLength, SampleKey, SampleRun, WeightedBatch};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Rows that are carried together.
@@ -40,8 +40,19 @@ pub(super) struct Limits<'a> {
     pub next_index: u64,
     /// What a client is told to go on from; nothing where it cannot.
     pub resume: Option<u64>,
+    /// Of pilots that nobody asked for.
+    pub pilots: Option<Instant>,
     /// Nothing for a stream without a limit of time.
     pub deadline: Option<Instant>,
+}
+
+/// The part of the time of a request that pilots may take where nobody asked for what they are for.
+const PILOT_TIME: u32 = 4;
+
+/// When the pilots of a request have to be done, and the request.
+pub(super) fn deadlines(begin: Instant, limit: Option<Duration>) -> (Option<Instant>, Option<Instant>) {
+    let after = |time: Duration| begin.checked_add(time);
+    (limit.and_then(|limit| after(limit / PILOT_TIME)), limit.and_then(after))
 }
 
 impl Engine {

@@ -1,7 +1,7 @@
 //! Free-energy estimation, temperature by temperature, on a thread of its own.
 
 use super::Engine;
-use super::annealed::Limits;
+use super::annealed::{Limits, deadlines};
 use super::models::LoadedModel;
 use super::outlet::{Outlet, StreamError};
 use super::plans::{Decision, Plan, PlanRequest};
@@ -95,8 +95,8 @@ impl Engine {
         let begin = Instant::now();
         let mut done: Vec<TemperatureEstimate> = Vec::new();
         let mut cause = StopCause::Count;
-        let deadline = request.max_duration.and_then(|limit| begin.checked_add(limit));
-        let limits = |next_index| Limits { draining, next_index, resume: None, deadline };
+        let (pilots, deadline) = deadlines(begin, request.max_duration);
+        let limits = |next_index| Limits { draining, next_index, resume: None, pilots, deadline };
         // What is to be refused is refused before anything is computed.
         let least = request.least_effective_fraction;
         let decisions: Vec<Decision> = request

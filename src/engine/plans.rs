@@ -11,7 +11,6 @@ use crate::sample::{
 };
 use crate::thermo::{WeightAccumulator, WeightSummary, pareto_k_threshold};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// What a sample may cost, in evaluations of the energy, of the way that is chosen where nobody asked for one.
 pub const ESCALATION_COST: usize = 256;
@@ -25,14 +24,15 @@ const SAFE_FRACTION: f64 = 0.1;
 /// Populations of a trial.
 const TRIAL_POPULATIONS: u64 = 2;
 
-/// The part of the time for a stream that pilots may take where nobody asked for what they are for.
-const PILOT_TIME: u32 = 4;
+/// Validation samples that a card is believed of.
+const FEWEST_VALIDATED: u64 = 256;
 
 /// Bytes of what is computed together, at most.
 pub const MOST_BYTES: usize = 256 << 20;
 
 /// What is taken where more than importance sampling is needed.
-const DEFAULT_GOAL: PopulationGoal = PopulationGoal { most_evaluations: ESCALATION_COST, ..PopulationGoal::DEFAULT };
+const DEFAULT_GOAL: PopulationGoal =
+    PopulationGoal { most_evaluations: ESCALATION_COST - 1, ..PopulationGoal::DEFAULT };
 
 /// How samples are asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -205,6 +205,13 @@ impl Engine {
         };
         let (method, choice) = self.method_for(outlet, model, temperature, None, None)?;
         let mut decision = Decision::of(method, Plan::Importance, choice);
+        if decision.choice.is_none()
+            && temperature == model.generator.temperature()
+            && (least.is_some() || model.generator.card.validation_samples < FEWEST_VALIDATED)
+        {
+            let draw = |key: &SampleKey, count: usize| self.draw(outlet, model, key, 0, count);
+            decision.choice = Some(model.choose_method(temperature, Some(method), draw)?);
+        }
         let (enough, fraction) = match &decision.choice {
             Some(choice) => (choice.weights().is_some_and(is_good), choice.effective_fraction()),
             // At the temperature trained at the card knows.
@@ -231,9 +238,7 @@ impl Engine {
         }
         let start = model.generator.start_method(temperature);
         // What is left of the time is for samples.
-        let share =
-            |deadline: Instant| Instant::now() + deadline.saturating_duration_since(Instant::now()) / PILOT_TIME;
-        let limits = &Limits { deadline: limits.deadline.map(share), ..*limits };
+        let limits = &Limits { deadline: limits.pilots, ..*limits };
         let proceed = self.between_steps(outlet, limits);
         let Some(TunedPopulations { plan: populations, arrives }) =
             in_time(model.populations(temperature, DEFAULT_GOAL, proceed))?
@@ -260,6 +265,9 @@ impl Engine {
         }
         let tuned = in_time(model.chains(temperature, shape, None, self.between_steps(outlet, limits)))?;
         let Some(tuned) = tuned else { return Ok(Decision { given_up: Some(GivenUp::OutOfTime), ..decision }) };
+        if tuned.evaluations() > ESCALATION_COST as f64 {
+            return Ok(Decision { given_up: Some(GivenUp::TooFar), ..decision });
+        }
         decision.plan = Plan::Chains(tuned);
         decision.trials.push(Trial { plan: decision.plan.clone(), weights: None });
         Ok(decision)

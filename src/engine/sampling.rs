@@ -1,6 +1,6 @@
 //! Streams of samples, computed on a thread of their own.
 
-use super::annealed::Limits;
+use super::annealed::{Limits, deadlines};
 use super::models::LoadedModel;
 use super::outlet::{Outlet, StreamError};
 use super::plans::{Decision, PlanRequest};
@@ -89,8 +89,8 @@ impl Engine {
         outlet: &Outlet<SampleItem>,
     ) -> Result<(), StreamError> {
         let begin = Instant::now();
-        let deadline = request.max_duration.and_then(|limit| begin.checked_add(limit));
-        let limits = |next_index| Limits { draining, next_index, resume: Some(next_index), deadline };
+        let (pilots, deadline) = deadlines(begin, request.max_duration);
+        let limits = |next_index| Limits { draining, next_index, resume: Some(next_index), pilots, deadline };
         let (temperature, least) = (request.temperature, request.least_effective_fraction);
         let first = limits(request.first_index);
         let decision = self.decide(outlet, model, temperature, &request.plan, least, &first)?;

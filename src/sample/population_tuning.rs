@@ -83,7 +83,13 @@ impl Generator {
         let PopulationGoal { size, effort, conditional_fraction, .. } = goal;
         let method = self.start_method(temperature);
         let key = SampleKey { temperature, method, seed: PILOT_SEED, purpose: Purpose::Pilot };
-        let mut plan = Populations { size: PILOT_ROWS, effort, exponents: Vec::new(), step_sizes: Vec::new() };
+        let mut plan = Populations {
+            size: PILOT_ROWS,
+            effort,
+            exponents: Vec::new(),
+            step_sizes: Vec::new(),
+            conditional_fraction,
+        };
         let most = goal.most_distributions();
         let draws = self.draws(&key, 0, PILOT_ROWS)?;
         let mut pilot = Population::begin(self, &key, effort, &draws, 0)?;

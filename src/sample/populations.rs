@@ -36,6 +36,9 @@ pub struct Populations {
     /// Leapfrog step sizes at each (K), for a latent temperature of 1; those of others are √τ as large. None without moves by
     /// gradients.
     pub step_sizes: Vec<f64>,
+    /// By which pilots placed the exponents, or found that there need not be any: see
+    /// [`PopulationGoal`](super::population_tuning::PopulationGoal).
+    pub conditional_fraction: f64,
 }
 
 impl Populations {

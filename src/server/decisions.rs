@@ -3,7 +3,7 @@
 use super::annealed::paths_message;
 use crate::contract::{method_message, v1};
 use crate::engine::{Decision, ESCALATION_COST, GivenUp, Plan, PlanRequest, Trial};
-use crate::sample::{CONDITIONAL_FRACTIONS, Method, MethodChoice, PILOT_SAMPLES};
+use crate::sample::{Method, MethodChoice, PILOT_SAMPLES};
 use crate::thermo::WeightSummary;
 
 /// The method of a decision.
@@ -34,8 +34,7 @@ pub(super) fn describe(decision: &Decision, request: &PlanRequest, header: &mut 
                 latent_moves: plan.effort.latent_moves as i64,
                 moves: plan.effort.moves as i64,
                 leapfrog_steps: plan.effort.leapfrog_steps as i64,
-                // Where no exponents were needed the least fraction needs none either, and the same samples come back.
-                conditional_fraction: if plan.exponents.is_empty() { *CONDITIONAL_FRACTIONS.start() } else { 0.0 },
+                conditional_fraction: plan.conditional_fraction,
                 exponents: plan.exponents.clone(),
                 step_sizes: plan.step_sizes.clone(),
             });
@@ -74,8 +73,7 @@ pub(super) fn reason(decision: &Decision, request: &PlanRequest, as_trained: boo
     match decision.given_up {
         None => {}
         Some(GivenUp::TooFar) => sentences.push(format!(
-            "On the way to the target sequential Monte Carlo would take more than {ESCALATION_COST} evaluations of the energy a sample, \
-             which it has to be asked for by name."
+            "More would take over {ESCALATION_COST} evaluations of the energy a sample, for which it has to be asked by name."
         )),
         Some(GivenUp::TooLarge) => {
             sentences.push("Of this system more would be computed together than there is memory for.".into());

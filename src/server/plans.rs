@@ -169,7 +169,13 @@ fn populations(message: v1::SequentialMonteCarlo) -> Result<PlanRequest, FieldEr
     }
     check_cost(outer, effort, exponents.len())?;
     let step_sizes = sizes_of(&field("step_sizes"), &message.step_sizes, effort, exponents.len())?;
-    Ok(PlanRequest::Populations(PopulationsRequest::Given(Populations { size, effort, exponents, step_sizes })))
+    Ok(PlanRequest::Populations(PopulationsRequest::Given(Populations {
+        size,
+        effort,
+        exponents,
+        step_sizes,
+        conditional_fraction,
+    })))
 }
 
 /// Step sizes of moves by gradients; none where there are no such moves.
@@ -293,7 +299,7 @@ pub(super) fn check_plan(plan: &PlanRequest, method: i32, generator: &Generator)
 /// Whether the plan moves samples by gradients, which the flow must give.
 fn needs_score(plan: &PlanRequest) -> bool {
     match plan {
-        PlanRequest::Auto { .. } | PlanRequest::Importance(_) | PlanRequest::Resampled { .. } => false,
+        PlanRequest::Auto(_) | PlanRequest::Importance(_) | PlanRequest::Resampled { .. } => false,
         PlanRequest::Annealed(_) => true,
         PlanRequest::Populations(PopulationsRequest::Tuned(goal)) => goal.effort.needs_score(),
         PlanRequest::Populations(PopulationsRequest::Given(plan)) => plan.effort.needs_score(),
