@@ -910,7 +910,7 @@ async fn samples_and_free_energies() {
             "without_moves"
         ),
         case!(
-            s.stream_samples(chains(|_, c| c.step_sizes = vec![0.1])),
+            s.stream_samples(chains(|_, c| (c.latent_moves, c.step_sizes) = (2, vec![0.1]))),
             InvalidArgument,
             "INVALID_FIELD",
             "set chains.moves"
