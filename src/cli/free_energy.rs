@@ -123,7 +123,6 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         seed: args.seed,
         method: method(&args.method)?.into(),
         least_effective_fraction: args.least_effective_fraction,
-        ..v1::EstimateFreeEnergyRequest::default()
     };
     let answer = estimate(&mut clients, request).await?;
     if args.json.write(&answer_json(&answer))? {

@@ -15,6 +15,9 @@ use std::sync::Arc;
 /// What a sample may cost, in evaluations of the energy, of the way that is chosen where nobody asked for one.
 pub const ESCALATION_COST: usize = 256;
 
+/// The first step of β on such a way: what needs a smaller one costs more.
+const LEAST_FIRST_STEP: f64 = 0.01;
+
 /// Below this effective fraction, or with a heavier tail than errors can be trusted with, a better way is looked for.
 const LEAST_FRACTION: f64 = 0.01;
 
@@ -31,8 +34,11 @@ const FEWEST_VALIDATED: u64 = 256;
 pub const MOST_BYTES: usize = 256 << 20;
 
 /// What is taken where more than importance sampling is needed.
-const DEFAULT_GOAL: PopulationGoal =
-    PopulationGoal { most_evaluations: ESCALATION_COST - 1, ..PopulationGoal::DEFAULT };
+const DEFAULT_GOAL: PopulationGoal = PopulationGoal {
+    most_evaluations: ESCALATION_COST - 1,
+    least_first_step: LEAST_FIRST_STEP,
+    ..PopulationGoal::DEFAULT
+};
 
 /// How samples are asked for.
 #[derive(Clone, Debug, PartialEq)]

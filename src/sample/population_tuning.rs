@@ -35,6 +35,8 @@ pub struct PopulationGoal {
     pub conditional_fraction: f64,
     /// What a sample may cost on its way.
     pub most_evaluations: usize,
+    /// A first step of β that has to be smaller ends the search: from there the way is too long.
+    pub least_first_step: f64,
 }
 
 impl PopulationGoal {
@@ -44,6 +46,7 @@ impl PopulationGoal {
         effort: Effort { latent_moves: 16, moves: 0, leapfrog_steps: 0 },
         conditional_fraction: 0.7,
         most_evaluations: MOST_EVALUATIONS,
+        least_first_step: 0.0,
     };
 
     /// Distributions that a sample may be carried through.
@@ -100,6 +103,7 @@ impl Generator {
                 Next::Target => break true,
                 Next::Stuck => break false,
                 Next::At(_) if plan.exponents.len() >= most => break false,
+                Next::At(beta) if plan.exponents.is_empty() && beta < goal.least_first_step => break false,
                 Next::At(beta) => beta,
             };
             pilot.weigh(beta - before);
