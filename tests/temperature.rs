@@ -73,7 +73,7 @@ async fn a_model_of_a_range_is_told_the_temperature() {
     assert_eq!((scaled.code(), reason(&scaled).as_str()), (Code::InvalidArgument, "INVALID_FIELD"));
 
     // A temperature that is poor is answered with a warning, or refused where the request says so.
-    let poor = |least| v1::StreamSamplesRequest { least_effective_fraction: least, ..request(300.0, M::Auto) };
+    let poor = |least| v1::StreamSamplesRequest { least_effective_fraction: least, ..request(300.0, M::Conditioned) };
     let answered = clients.sample(poor(0.0)).await.unwrap();
     let weights = answered.summary.unwrap().weights.unwrap();
     assert!(!weights.reliable || weights.warning.contains("poor at this temperature"), "{weights:?}");
@@ -86,6 +86,7 @@ async fn a_model_of_a_range_is_told_the_temperature() {
         model: model.clone(),
         temperatures: vec![1.0, 300.0],
         samples: 5000,
+        method: M::Conditioned.into(),
         least_effective_fraction: 0.9,
         ..v1::EstimateFreeEnergyRequest::default()
     };

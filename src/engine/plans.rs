@@ -126,6 +126,8 @@ pub enum Furthest {
 pub enum GivenUp {
     /// The flow is so far from its target that a sample would cost more than [`ESCALATION_COST`].
     TooFar,
+    /// The flow is so near that there is nothing between it and its target: populations are importance sampling.
+    Near,
     /// More than [`MOST_BYTES`] would be computed together.
     TooLarge,
     OutOfTime,
@@ -253,6 +255,9 @@ impl Engine {
         };
         if !arrives {
             return give_up(decision, GivenUp::TooFar);
+        }
+        if populations.exponents.is_empty() {
+            return give_up(decision, GivenUp::Near);
         }
         let tried =
             model.trial(temperature, || self.try_populations(outlet, model, temperature, &populations, limits))?;

@@ -75,6 +75,9 @@ pub(super) fn reason(decision: &Decision, request: &PlanRequest, as_trained: boo
         Some(GivenUp::TooFar) => sentences.push(format!(
             "More would take over {ESCALATION_COST} evaluations of the energy a sample, for which it has to be asked by name."
         )),
+        Some(GivenUp::Near) => {
+            sentences.push("But for the tail of the weights the flow is so near that there is no way to go.".into());
+        }
         Some(GivenUp::TooLarge) => {
             sentences.push("Of this system more would be computed together than there is memory for.".into());
         }
