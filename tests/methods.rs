@@ -334,7 +334,7 @@ async fn escalation_does_as_much_as_is_needed() {
     let header = samples.header.unwrap();
     assert_eq!((header.method(), header.evaluations_per_sample), (Method::Reweighting, 1.0), "{header:?}");
     assert!(header.method_reason.contains("256 evaluations"), "{}", header.method_reason);
-    let hasty = many_well(&mut clients, "hasty", 32, 1).await;
+    let hasty = many_well(&mut clients, "hasty", 20, 1).await;
     let max_duration = Some(prost_types::Duration { seconds: 0, nanos: 400_000_000 });
     let hasty = v1::StreamSamplesRequest { max_duration, ..request(&hasty, Method::Auto, 0) };
     let samples = clients.sample(hasty).await.unwrap();

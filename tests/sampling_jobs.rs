@@ -50,10 +50,10 @@ async fn what_a_stream_says_of_its_samples_comes_back() {
     let ranged = c.train(ranged).await;
     for (model, temperature, method) in [
         (&plain, 0.0, Method::Auto),
-        (&plain, 1.4, Method::Auto),
+        (&plain, 1.4, Method::LatentScaling),
         (&plain, 1.4, Method::Reweighting),
         (&plain, 0.6, Method::LatentScaling),
-        (&ranged, 1.4, Method::Auto),
+        (&ranged, 1.4, Method::Conditioned),
         (&ranged, 3.0, Method::Conditioned),
     ] {
         // The best of importance sampling, where a stream might do more.
