@@ -344,7 +344,7 @@ async fn escalation_does_as_much_as_is_needed() {
     assert!(!samples.log_weights.is_empty());
 
     // Where populations are no good either, chains; but neither where weights are wanted, nor with latents.
-    let bad = many_well(&mut clients, "bad", 32, 1).await;
+    let bad = many_well(&mut clients, "bad", 20, 1).await;
     let header = clients.sample(request(&bad, Method::Auto, 10)).await.unwrap().header.unwrap();
     assert_eq!(header.method(), Method::ReplicaExchange, "{}", header.method_reason);
     let ask = v1::EstimateFreeEnergyRequest { model: bad.clone(), samples: 100, ..Default::default() };

@@ -27,6 +27,9 @@ pub enum EngineError {
     Lost,
 }
 
+/// A temperature, an effort, a conditional fraction, and what limits the search; numbers by their bits.
+type PopulationsKey = (u64, Effort, u64, (usize, u64));
+
 /// A temperature, an effort and exponents; numbers by their bits.
 type ChainsKey = (u64, Option<Effort>, Option<Vec<u64>>);
 
@@ -42,8 +45,8 @@ pub struct LoadedModel {
     pilots: Remembered<(u64, Option<Method>), MethodChoice>,
     /// By temperature and length of paths.
     step_sizes: Remembered<(u64, PathLength), Vec<f64>>,
-    /// By temperature, effort, conditional fraction and what a sample may cost, whatever their size.
-    populations: Remembered<(u64, Effort, u64, usize), TunedPopulations>,
+    /// By all of their goal but the size.
+    populations: Remembered<PopulationsKey, TunedPopulations>,
     /// By temperature, effort and the exponents that were given, whatever their number and length.
     chains: Remembered<ChainsKey, Chains>,
     /// What populations were found to be worth, by temperature.
@@ -81,7 +84,8 @@ impl LoadedModel {
         goal: PopulationGoal,
         proceed: impl FnMut() -> Result<(), E>,
     ) -> Result<TunedPopulations, E> {
-        let key = (temperature.to_bits(), goal.effort, goal.conditional_fraction.to_bits(), goal.most_evaluations);
+        let limits = (goal.most_evaluations, goal.least_first_step.to_bits());
+        let key = (temperature.to_bits(), goal.effort, goal.conditional_fraction.to_bits(), limits);
         let tuned = || self.generator.tuned_populations(temperature, goal, proceed);
         let TunedPopulations { plan, arrives } = self.populations.get_or_make(key, tuned)?;
         Ok(TunedPopulations { plan: Populations { size: goal.size, ..plan }, arrives })

@@ -104,24 +104,10 @@ impl<'a> Source<'a> {
         count: usize,
         limits: &Limits<'_>,
     ) -> Result<Option<WeightedBatch>, StreamError> {
-        let batch = self.made(engine, outlet, model, count, limits)?;
-        // Of what is sent, whatever the weights are of.
-        batch.iter().for_each(|b| self.weights.count_beyond(&b.reduced_energies, model.generator.card.energy_cut));
-        Ok(batch)
-    }
-
-    fn made<T: Send + 'static>(
-        &mut self,
-        engine: &Engine,
-        outlet: &Outlet<T>,
-        model: &'a Arc<LoadedModel>,
-        count: usize,
-        limits: &Limits<'_>,
-    ) -> Result<Option<WeightedBatch>, StreamError> {
         let index = limits.next_index;
         index.checked_add(count as u64).ok_or(SampleError::IndexOverflow)?;
         let key = self.key;
-        match &mut self.kind {
+        let batch: Result<Option<WeightedBatch>, StreamError> = match &mut self.kind {
             Kind::Independent => {
                 let batch = engine.draw(outlet, model, &key, index, count)?;
                 batch.log_weights.iter().for_each(|&w| self.weights.add(w));
@@ -151,7 +137,11 @@ impl<'a> Source<'a> {
                 let proceed = engine.between_steps(outlet, limits);
                 in_time(chains.next(model, &key, &mut self.weights, index, count, proceed))
             }
-        }
+        };
+        let batch = batch?;
+        // Of what is sent, whatever the weights are of.
+        batch.iter().for_each(|b| self.weights.count_beyond(&b.reduced_energies, model.generator.card.energy_cut));
+        Ok(batch)
     }
 
     /// How many of the samples so far are as good as independent and equally weighted; of populations and windows, of those that
