@@ -91,7 +91,7 @@ pub(super) fn reason(decision: &Decision, request: &PlanRequest, as_trained: boo
                 effective(weights)
             ),
             None => format!(
-                "Chains by replica exchange, at {cost:.0} evaluations a sample, have no weights that a tail could be too heavy of."
+                "Markov chains, at {cost:.0} evaluations a sample, have no weights that a tail could be too heavy of."
             ),
         });
     }
