@@ -50,6 +50,7 @@ fn card(system: &System) -> ModelCard {
         by_temperature: Vec::new(),
         data_log_prob: None,
         data_effective_fraction: None,
+        unseen_share: None,
         course: Vec::new(),
     }
 }

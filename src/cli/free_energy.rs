@@ -368,6 +368,7 @@ fn answer_json(answer: &v1::EstimateFreeEnergyResponse) -> Value {
                     "difference_kt": estimate_json(s.difference),
                     "sample_share": s.sample_share,
                     "frame_share": s.frame_share,
+                    "unseen_change_kt": s.unseen_change.map_or(Value::Null, number),
                 })
             })
             .collect();
@@ -383,6 +384,7 @@ fn answer_json(answer: &v1::EstimateFreeEnergyResponse) -> Value {
             "held_out_log_prob": weights.held_out_log_prob,
             "effective_fraction": number(weights.effective_fraction),
             "pareto_k": number(weights.pareto_k),
+            "unseen_share": weights.unseen_share,
             "reliable": weights.reliable,
             "warning": weights.warning,
             "estimator": estimator_name(e.estimator()),

@@ -77,6 +77,7 @@ fn model_json(model: &v1::Model) -> Value {
         "validation_samples": card.validation_samples,
         "held_out_log_prob": card.held_out_log_prob.map_or(Value::Null, number),
         "held_out_effective_fraction": card.held_out_effective_fraction.map_or(Value::Null, number),
+        "unseen_share": card.unseen_share,
         "flow_dimension": card.flow_dimension,
         "temperature_range": card.temperature_range.map(|range| json!([range.low, range.high])),
         "by_temperature": card.by_temperature.iter().map(|m| json!({

@@ -322,6 +322,7 @@ fn summary_json(received: &Received) -> Value {
         "largest_share": number(weights.largest_share),
         "log_z": number(weights.log_z),
         "log_z_stderr": number(weights.log_z_standard_error),
+        "unseen_share": weights.unseen_share,
         "reliable": weights.reliable,
         "coverage": coverage_name(summary.coverage()),
         "warning": weights.warning,

@@ -37,4 +37,4 @@ pub use plan::{chosen_recipe, training_plan, training_task};
 pub use sampling::{SamplingReport, method_message, sampling_progress};
 pub use simulation::{SimulationReport, simulation_plan, simulation_progress, simulation_task};
 pub use variables::{collective_variable, variable_message};
-pub use weights::{card_message, coverage, estimate, weight_summary, weights_of};
+pub use weights::{card_message, coverage, estimate, warn, weight_summary, weights_of};

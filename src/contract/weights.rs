@@ -7,7 +7,7 @@ use crate::sample::{CoursePoint, ModelCard, TemperatureMeasure};
 use crate::thermo::{Estimate, WeightSummary};
 
 pub fn weight_summary(summary: &WeightSummary) -> v1::WeightSummary {
-    let reliable = summary.pareto_k.is_finite() && summary.pareto_k <= summary.pareto_k_threshold;
+    let is_light = summary.pareto_k.is_finite() && summary.pareto_k <= summary.pareto_k_threshold;
     v1::WeightSummary {
         samples: summary.samples,
         non_finite: summary.non_finite,
@@ -22,7 +22,8 @@ pub fn weight_summary(summary: &WeightSummary) -> v1::WeightSummary {
         log_z: summary.log_z,
         log_z_standard_error: summary.log_z_standard_error,
         free_energy_bound: summary.free_energy_bound,
-        reliable,
+        unseen_share: summary.unseen_share,
+        reliable: is_light && !summary.misses_a_part(),
         warning: warning(summary),
     }
 }
@@ -45,6 +46,14 @@ fn warning(s: &WeightSummary) -> String {
         sentences.push(format!(
             "The weights have a heavy tail (k = {:.2}, over {:.2}): the standard errors cannot be trusted.",
             s.pareto_k, s.pareto_k_threshold
+        ));
+    }
+    if let Some(share) = s.unseen_share.filter(|_| s.misses_a_part()) {
+        sentences.push(format!(
+            "Wider latents find {:.2} % of the target where the model makes one of {} samples, and these do not have it: log Z may be \
+             too small, which its standard error does not show.",
+            100.0 * share,
+            s.samples
         ));
     }
     if s.effective_samples > 0.0 && s.effective_samples < POOR * s.samples as f64 {
@@ -92,6 +101,7 @@ pub fn card_message(card: &ModelCard, flow_dimension: usize) -> v1::ModelCard {
         temperature_range: card.temperature_range.map(range_message),
         by_temperature: card.by_temperature.iter().map(measure_message).collect(),
         course: card.course.iter().map(point_message).collect(),
+        unseen_share: card.unseen_share,
     }
 }
 
@@ -121,6 +131,7 @@ fn measure_message(measure: &TemperatureMeasure) -> v1::TemperatureMeasure {
 /// What is known of a model's coverage.
 pub fn coverage(card: &ModelCard) -> v1::Coverage {
     match card.covers_data() {
+        None if card.misses_a_part() => v1::Coverage::Incomplete,
         None => v1::Coverage::Unverified,
         Some(true) => v1::Coverage::HeldOutData,
         Some(false) => v1::Coverage::Incomplete,
@@ -137,13 +148,22 @@ pub fn weights_of(summary: &WeightSummary, card: &ModelCard, temperature: f64) -
         found => found,
     };
     message.held_out_log_prob = card.data_log_prob.filter(|_| temperature == card.temperature);
-    if coverage(card) == v1::Coverage::Incomplete {
-        if !message.warning.is_empty() {
-            message.warning.push(' ');
-        }
-        message.warning.push_str(
+    if card.covers_data() == Some(false) {
+        warn(
+            &mut message,
             "The model hardly makes what its held-out data hold: a mode may be missing, which these weights cannot show.",
         );
     }
+    if card.misses_a_part() {
+        warn(&mut message, "When it was trained, wider latents found a part of the target that it hardly makes.");
+    }
     message
+}
+
+/// Adds a sentence to a warning.
+pub fn warn(message: &mut v1::WeightSummary, sentence: &str) {
+    if !message.warning.is_empty() {
+        message.warning.push(' ');
+    }
+    message.warning.push_str(sentence);
 }

@@ -1,7 +1,9 @@
 //! The free-energy difference of two end points, on a thread of its own.
 
 use super::Engine;
+use super::annealed::{Limits, deadlines};
 use super::frames::Frames;
+use super::lookout::Lookout;
 use super::models::LoadedModel;
 use super::outlet::{Outlet, StreamError};
 use super::sampling::StopCause;
@@ -105,6 +107,19 @@ struct Column {
     own_weights: WeightAccumulator,
     other_weights: WeightAccumulator,
     beyond: u64,
+    /// What a model's samples do not see, once it was looked for.
+    lookout: Option<Lookout>,
+}
+
+impl Column {
+    /// Weights of a model's samples to their own end.
+    fn weights(&self) -> WeightSummary {
+        let weights = self.own_weights.summary();
+        match &self.lookout {
+            Some(lookout) => lookout.complete(weights),
+            None => weights,
+        }
+    }
 }
 
 impl Engine {
@@ -129,6 +144,7 @@ impl Engine {
         outlet: &Outlet<DifferenceItem>,
     ) -> Result<(), StreamError> {
         let begin = Instant::now();
+        let (_, deadline) = deadlines(begin, request.max_duration);
         let late = || request.max_duration.is_some_and(|limit| begin.elapsed() >= limit);
         let key_of = |end: &EndPoint| match end {
             EndPoint::Data { .. } => Ok(None),
@@ -141,6 +157,7 @@ impl Engine {
         let work =
             Work { engine: self, ends: &request.ends, keys: [key_of(&request.ends[0])?, key_of(&request.ends[1])?] };
         let mut columns = [Column::default(), Column::default()];
+        let limits = Limits { draining, next_index: 0, resume: None, pilots: None, deadline };
         let mut cause = StopCause::Count;
         for end in 0..2 {
             let EndPoint::Data { frames, .. } = &request.ends[end] else { continue };
@@ -184,8 +201,9 @@ impl Engine {
                 next_look = (drawn + n) + (drawn + n) / 4;
                 let settings = DifferenceSettings { replicates: 0, seed: request.seed };
                 let found = work.estimate(&columns, &settings);
-                let light = columns.iter().all(|c| c.own.is_empty() || c.own_weights.summary().tail_is_light());
-                if light && found.is_ok_and(|found| found.both.asymptotic_error <= target) {
+                work.look(outlet, &mut columns, &limits)?;
+                let believable = columns.iter().all(|c| c.own.is_empty() || c.weights().is_believable());
+                if believable && found.is_ok_and(|found| found.both.asymptotic_error <= target) {
                     cause = StopCause::TargetReached;
                     break;
                 }
@@ -206,6 +224,7 @@ impl Engine {
             }
         }
         Self::check_wanted(outlet, draining)?;
+        work.look(outlet, &mut columns, &limits)?;
         let settings = DifferenceSettings { replicates: request.replicates, seed: request.seed };
         let found = work.estimate(&columns, &settings)?;
         let seconds = begin.elapsed().as_secs_f64();
@@ -318,13 +337,29 @@ impl Work<'_> {
         difference(&of(0), &of(1), settings)
     }
 
+    /// Looks for what the samples of models do not see, if there are so many that it is worth it.
+    fn look<T: Send + 'static>(
+        &self,
+        outlet: &Outlet<T>,
+        columns: &mut [Column; 2],
+        limits: &Limits<'_>,
+    ) -> Result<(), StreamError> {
+        for ((end, key), column) in self.ends.iter().zip(&self.keys).zip(columns) {
+            let (EndPoint::Model { model, .. }, Some(key)) = (end, key) else { continue };
+            if column.lookout.is_none() && column.own.len() as u64 >= model.generator.probed_from() {
+                column.lookout = Some(self.engine.look(outlet, model, key, None, limits)?);
+            }
+        }
+        Ok(())
+    }
+
     fn reports(&self, columns: &[Column; 2]) -> [EndReport; 2] {
         [0, 1].map(|end| {
             let column = &columns[end];
             EndReport {
                 method: self.keys[end].map(|key| key.method),
                 samples: column.other.len(),
-                own: self.keys[end].map(|_| column.own_weights.summary()),
+                own: self.keys[end].map(|_| column.weights()),
                 other: column.other_weights.summary(),
                 beyond: column.beyond,
             }

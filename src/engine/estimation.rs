@@ -115,13 +115,16 @@ impl Engine {
             let query = FreeEnergyQuery { changed_weights, ..request.query.clone() };
             let mut sums = FreeEnergyAccumulator::new(query, kt, together);
             let mut last_report = Instant::now();
+            let is_importance = decision.plan == Plan::Importance;
             let snapshot = |source: &Source<'_>, sums: &FreeEnergyAccumulator, replicates| {
                 let mut report = sums.report(replicates, request.seed);
-                if decision.plan != Plan::Importance {
+                let (decision, weights) = (Some(decision.clone()), source.weights());
+                if !is_importance {
                     // What is counted is not what the flow makes.
                     report.state_shares.clear();
+                } else if let Some(places) = source.unseen_places(weights.samples) {
+                    report.add_unseen(&places);
                 }
-                let (decision, weights) = (Some(decision.clone()), source.weights());
                 TemperatureEstimate { temperature, method, decision, weights, report }
             };
             let mut next_look = FIRST_LOOK.max(FEWEST_TOGETHER * together);
@@ -155,6 +158,7 @@ impl Engine {
                 if let Some(target) = request.target_standard_error
                     && samples >= next_look
                 {
+                    source.look(self, outlet, model, Some(&request.query), true, &limits(samples))?;
                     if snapshot(&source, &sums, request.replicates).is_within(target) {
                         break StopCause::TargetReached;
                     }
@@ -168,6 +172,7 @@ impl Engine {
                     last_report = Instant::now();
                 }
             };
+            source.look(self, outlet, model, Some(&request.query), true, &limits(samples))?;
             done.push(snapshot(&source, &sums, request.replicates));
             cause = stop;
             if stop == StopCause::MaxDuration {
@@ -180,10 +185,10 @@ impl Engine {
 }
 
 impl TemperatureEstimate {
-    /// Whether log Z and all differences of states are as exact as asked for, by weights whose tail lets their errors be
-    /// believed: before the largest weights have come, errors look small.
+    /// Whether log Z and all differences of states are as exact as asked for, by weights that let their errors be believed: before
+    /// the largest weights have come, or places that are hardly made, errors look small.
     fn is_within(&self, target: f64) -> bool {
-        if !self.weights.tail_is_light() {
+        if !self.weights.is_believable() || self.report.misjudged_states().next().is_some() {
             return false;
         }
         let differences = self.report.state_differences.iter();

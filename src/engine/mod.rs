@@ -13,6 +13,7 @@ mod estimation;
 mod frames;
 mod joint;
 mod joint_run;
+mod lookout;
 mod models;
 mod outlet;
 mod plans;
@@ -28,6 +29,7 @@ pub use difference::{DifferenceItem, DifferenceRequest, EndPoint, EndReport};
 pub use estimation::{EstimateItem, EstimateRequest, TemperatureEstimate};
 pub use frames::{Frames, FramesError, MOST_FRAMES};
 pub use joint::{JointItem, JointRequest, JointState, MOST_SOLVED, UsedFrames};
+pub use lookout::Lookout;
 pub use models::{EngineError, LoadedModel, Models};
 pub use outlet::StreamError;
 pub use plans::{

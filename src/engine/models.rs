@@ -5,7 +5,7 @@ use super::shared_batches::Pace;
 use crate::compute::Precision;
 use crate::sample::{
     ArtifactError, ChainShape, Chains, Effort, Generator, Method, MethodChoice, PathError, PathLength, PopulationGoal,
-    Populations, SampleError, SampleKey, TunedPopulations, WeightedBatch,
+    Populations, Probe, SampleError, SampleKey, TunedPopulations, WeightedBatch,
 };
 use crate::store::{Artifacts, ArtifactsError, ModelDocument, ResourceKind, Store, StoreError};
 use crate::thermo::WeightSummary;
@@ -51,6 +51,8 @@ pub struct LoadedModel {
     chains: Remembered<ChainsKey, Chains>,
     /// What populations were found to be worth, by temperature.
     trials: Remembered<u64, WeightSummary>,
+    /// By temperature and method.
+    probes: Remembered<(u64, Method), Option<Arc<Probe>>>,
 }
 
 impl LoadedModel {
@@ -104,6 +106,16 @@ impl LoadedModel {
         let tuned = || self.generator.tuned_chains(temperature, pilot, exponents, proceed);
         let key = (temperature.to_bits(), shape.effort, bits);
         Ok(Chains { shape, ..self.chains.get_or_make(key, tuned)? })
+    }
+
+    /// What `make` gives as the probe of a key's density. It is asked once for each temperature and method.
+    pub(super) fn probe<E>(
+        &self,
+        key: &SampleKey,
+        make: impl FnOnce() -> Result<Option<Probe>, E>,
+    ) -> Result<Option<Arc<Probe>>, E> {
+        let of = (key.temperature.to_bits(), key.method);
+        self.probes.get_or_make(of, || Ok(make()?.map(Arc::new)))
     }
 
     /// What pilot populations are worth at a temperature; `make` is asked once, and its nothing is not remembered.
@@ -175,6 +187,7 @@ impl Models {
             populations: Remembered::default(),
             chains: Remembered::default(),
             trials: Remembered::default(),
+            probes: Remembered::default(),
         });
         // Another request may have read the same file meanwhile.
         if let Some(model) = self.find(id, &model.digest) {

@@ -6,8 +6,8 @@ use super::models::LoadedModel;
 use super::outlet::{Outlet, StreamError};
 use crate::math::Purpose;
 use crate::sample::{
-    AnnealedPaths, ChainShape, Chains, Generator, MOST_REPLICAS, Method, MethodChoice, PILOT_ROWS, PopulationGoal,
-    Populations, SampleKey, TunedPopulations,
+    AnnealedPaths, ChainShape, Chains, Generator, MOST_REPLICAS, MOST_UNSEEN, Method, MethodChoice, PILOT_ROWS,
+    PopulationGoal, Populations, SampleKey, TunedPopulations,
 };
 use crate::thermo::{WeightAccumulator, WeightSummary, pareto_k_threshold};
 use std::sync::Arc;
@@ -141,6 +141,8 @@ pub struct Decision {
     pub plan: Plan,
     /// The pilot's outcome, if there was one.
     pub choice: Option<MethodChoice>,
+    /// The share of the target that the pilot was found not to see, where its weights looked good enough.
+    pub unseen_share: Option<f64>,
     /// Whether importance sampling was found not good enough.
     pub is_poor: bool,
     /// What was tried since it was not, the last of it being the plan.
@@ -150,7 +152,7 @@ pub struct Decision {
 
 impl Decision {
     fn of(method: Method, plan: Plan, choice: Option<MethodChoice>) -> Self {
-        Self { method, plan, choice, is_poor: false, trials: Vec::new(), given_up: None }
+        Self { method, plan, choice, unseen_share: None, is_poor: false, trials: Vec::new(), given_up: None }
     }
 }
 
@@ -220,7 +222,7 @@ impl Engine {
             let draw = |key: &SampleKey, count: usize| self.draw(outlet, model, key, 0, count);
             decision.choice = Some(model.choose_method(temperature, Some(method), draw)?);
         }
-        let (enough, fraction) = match &decision.choice {
+        let (mut enough, fraction) = match &decision.choice {
             Some(choice) => (choice.weights().is_some_and(is_good), choice.effective_fraction()),
             // At the temperature trained at the card knows.
             None => {
@@ -229,9 +231,20 @@ impl Engine {
                 let threshold = pareto_k_threshold(card.validation_samples);
                 // Without k̂ all weights are alike, or hardly any sample has one.
                 let is_light = card.pareto_k.map_or(fraction >= 0.5, |k| k <= threshold);
-                (is_light && fraction >= LEAST_FRACTION, fraction)
+                (is_light && fraction >= LEAST_FRACTION && !card.misses_a_part(), fraction)
             }
         };
+        if enough
+            && furthest != Furthest::Importance
+            && let Some(pilot) = decision.choice.as_ref().and_then(MethodChoice::weights)
+            && pilot.samples >= model.generator.probed_from()
+        {
+            let key = SampleKey { temperature, method, seed: 0, purpose: Purpose::Probe };
+            let in_pilots = Limits { deadline: limits.pilots, ..*limits };
+            let lookout = self.look(outlet, model, &key, None, &in_pilots)?;
+            decision.unseen_share = lookout.complete(pilot.clone()).unseen_share;
+            enough = decision.unseen_share.is_none_or(|share| share <= MOST_UNSEEN);
+        }
         decision.is_poor = !enough;
         if enough || furthest == Furthest::Importance {
             refuse(fraction)?;

@@ -123,7 +123,9 @@ impl Engine {
             let forces = request.forces.then(|| self.forces(outlet, model, &batch)).transpose()?;
             let effective_samples = source.effective_samples();
             outlet.send(SampleItem::Batch { batch, forces, samples, effective_samples }, Some(first))?;
+            source.look(self, outlet, model, None, false, &limits(next_index))?;
         };
+        source.look(self, outlet, model, None, true, &limits(next_index))?;
         let seconds = begin.elapsed().as_secs_f64();
         let (weights, effective_samples, chains) = (source.weights(), source.effective_samples(), source.chains());
         let end = SampleItem::Finished { weights, effective_samples, chains, next_index, cause, seconds };

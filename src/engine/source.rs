@@ -2,15 +2,16 @@
 
 use super::Engine;
 use super::annealed::{Interruption, Limits, in_time};
+use super::lookout::Lookout;
 use super::models::LoadedModel;
 use super::outlet::{Outlet, StreamError};
 use super::plans::{Decision, Plan};
 use crate::sample::{
-    Acceptance, AnnealedPaths, ChainBlock, Chains, Populations, SampleError, SampleKey, Together, WeightedBatch,
-    resampled,
+    Acceptance, AnnealedPaths, ChainBlock, Chains, PROBES, Populations, SampleError, SampleKey, Together,
+    WeightedBatch, resampled,
 };
 use crate::simulate::EnergySeries;
-use crate::thermo::{WeightAccumulator, WeightSummary};
+use crate::thermo::{FreeEnergyQuery, UnseenPlace, WeightAccumulator, WeightSummary};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -42,6 +43,8 @@ pub(super) struct Source<'a> {
     weights: WeightAccumulator,
     /// Of windows, the same of the copies of each ancestor.
     copies: WeightAccumulator,
+    /// What they do not see, once it was looked for.
+    lookout: Option<Lookout>,
 }
 
 /// What is computed together, and sent in parts.
@@ -91,7 +94,8 @@ impl<'a> Source<'a> {
                 Kind::Chains(Box::new(ChainsUnderWay { plan: plan.clone(), block: None, tally: ChainTally::default() }))
             }
         };
-        Self { key, kind, weights: WeightAccumulator::default(), copies: WeightAccumulator::default() }
+        let (weights, copies) = Default::default();
+        Self { key, kind, weights, copies, lookout: None }
     }
 
     /// The first of the next `count` samples, from `limits.next_index` on, which follow those before; nothing if the time was over
@@ -154,8 +158,40 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Looks for what independent samples do not see, once there are so many that it is worth it, or by the end of them; also for
+    /// the states of a query that it is in.
+    pub fn look<T: Send + 'static>(
+        &mut self,
+        engine: &Engine,
+        outlet: &Outlet<T>,
+        model: &LoadedModel,
+        query: Option<&FreeEnergyQuery>,
+        is_end: bool,
+        limits: &Limits<'_>,
+    ) -> Result<(), StreamError> {
+        let is_independent = matches!(self.kind, Kind::Independent | Kind::Window { .. });
+        let least = if is_end { model.generator.probed_from() } else { PROBES as u64 };
+        if is_independent && self.lookout.is_none() && self.weights.samples() >= least {
+            self.lookout = Some(engine.look(outlet, model, &self.key, query, limits)?);
+        }
+        Ok(())
+    }
+
+    /// The places that so many samples do not see, with the states of the query that was looked with.
+    pub fn unseen_places(&self, samples: u64) -> Option<Vec<UnseenPlace>> {
+        self.lookout.as_ref().and_then(|lookout| lookout.places(samples))
+    }
+
     /// Of all so far, those that a last part was sent of included.
     pub fn weights(&self) -> WeightSummary {
+        let weights = self.sent_weights();
+        match &self.lookout {
+            Some(lookout) => lookout.complete(weights),
+            None => weights,
+        }
+    }
+
+    fn sent_weights(&self) -> WeightSummary {
         match &self.kind {
             Kind::Window { current: Current { made: Some(made), is_accounted: false }, .. }
             | Kind::Population { current: Current { made: Some(made), is_accounted: false }, .. } => {

@@ -82,6 +82,8 @@ pub enum Purpose {
     SampleMove = 26,
     /// The moves of the pilots that tune these.
     PilotMove = 27,
+    /// Latent variables of probes for what a flow does not make.
+    Probe = 30,
     /// Auxiliary variables of positions that come from elsewhere.
     Auxiliary = 28,
     /// Auxiliary variables of the data in a training batch.

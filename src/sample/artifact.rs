@@ -7,6 +7,9 @@ use crate::flow::{Flow, FlowError, FlowSpec, TemperatureRange};
 use candle_core::{DType, Device, Tensor};
 use std::collections::{BTreeMap, HashMap};
 
+/// A model of which a probe finds more of the target unseen misses a part of it.
+pub const MOST_UNSEEN: f64 = 0.05;
+
 const FORMAT: &str = "boltzflow-model/5";
 
 /// What a model says of itself.
@@ -48,6 +51,9 @@ pub struct ModelCard {
     /// weights w = exp(−U/kT)/p over the data. For a model that covers the data it is about
     /// `effective_sample_fraction`; where data lie in a mode that the model never visits, it is far less.
     pub data_effective_fraction: Option<f64>,
+    /// The share of the target that `validation_samples` do not see at its temperature, as a probe finds it; absent where none was
+    /// made, or nothing had any weight.
+    pub unseen_share: Option<f64>,
     /// What was measured on the way, at most [`MOST_POINTS`] times; steps go back where the run went back. The last point is of the
     /// last step, also where the model is that of an earlier one.
     pub course: Vec<CoursePoint>,
@@ -94,6 +100,11 @@ pub fn covers(own: f64, of_data: f64) -> bool {
 }
 
 impl ModelCard {
+    /// Whether a probe found a part of the target that the model hardly makes.
+    pub fn misses_a_part(&self) -> bool {
+        self.unseen_share.is_some_and(|share| share > MOST_UNSEEN)
+    }
+
     /// Whether the model makes what the held-out data hold, at each temperature that they are of; nothing if there were no data.
     pub fn covers_data(&self) -> Option<bool> {
         let at_reference = (self.effective_sample_fraction, self.data_effective_fraction);

@@ -169,7 +169,7 @@ impl Generator {
         Ok(batches.pop().unwrap_or_default())
     }
 
-    fn weighted(
+    pub(super) fn weighted(
         &self,
         run: &SampleRun,
         latents: Vec<f64>,

@@ -9,7 +9,7 @@ use super::kept_frames::{KeptFrames, product, remove_products};
 use super::run_job::{CANCEL, CONTINUE, Ended, Keeper, checkpoint_of, failure};
 use super::worker::Scheduler;
 use crate::contract::{SamplingReport, method_message, sampling_message, weights_of};
-use crate::engine::{Engine, EngineError, LoadedModel, StreamError};
+use crate::engine::{Engine, EngineError, LoadedModel, Lookout, StreamError};
 use crate::math::Purpose;
 use crate::sample::{Method, SampleKey, WeightedBatch};
 use crate::store::{
@@ -160,6 +160,8 @@ struct Run {
     header: Header,
     /// Of the samples so far.
     weights: WeightAccumulator,
+    /// What they do not see, once all are there.
+    lookout: Lookout,
     begun: Instant,
     /// Samples that there were then.
     from: u64,
@@ -229,7 +231,8 @@ impl Run {
             }
         };
         let from = header.frames.count();
-        Ok(Self { engine, model, keeper, spec, directive, header, weights, begun, from })
+        let lookout = Lookout::default();
+        Ok(Self { engine, model, keeper, spec, directive, header, weights, lookout, begun, from })
     }
 
     fn is_complete(&self) -> bool {
@@ -273,7 +276,12 @@ impl Run {
             }
         }
         self.report();
-        self.checkpoint()
+        self.checkpoint()?;
+        if self.weights.samples() >= self.model.generator.probed_from() {
+            let found = self.engine.look_in_background(&self.model, &key, &is_over);
+            self.lookout = found.map_err(|e| ended_by(&directive, e))?;
+        }
+        Ok(())
     }
 
     fn take(&mut self, batch: &WeightedBatch) {
@@ -344,7 +352,7 @@ impl Run {
         if range.count == 0 {
             (range.least, range.greatest) = (0.0, 0.0);
         }
-        let summary = self.weights.summary();
+        let summary = self.lookout.complete(self.weights.summary());
         keeper.metrics.sample_effective_fraction.observe(summary.effective_fraction());
         let weights = weights_of(&summary, card, spec.temperature);
         let mut warnings: Vec<String> = Some(weights.warning.clone()).filter(|w| !w.is_empty()).into_iter().collect();

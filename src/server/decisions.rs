@@ -3,7 +3,7 @@
 use super::annealed::paths_message;
 use crate::contract::{method_message, v1};
 use crate::engine::{Decision, ESCALATION_COST, GivenUp, Plan, PlanRequest, Trial};
-use crate::sample::{Method, MethodChoice, PILOT_SAMPLES};
+use crate::sample::{MOST_UNSEEN, Method, MethodChoice, PILOT_SAMPLES};
 use crate::thermo::WeightSummary;
 
 /// The method of a decision.
@@ -65,16 +65,24 @@ pub(super) fn reason(decision: &Decision, request: &PlanRequest, as_trained: boo
             sentences.push("At the temperature trained at nothing has to be done.".into());
         }
         (None, PlanRequest::Auto(_)) if as_trained => sentences.push(
-            "By the model's card its weights are too heavy-tailed, or too few of them effective, for importance sampling."
+            "By the model's card its weights are too heavy-tailed, too few of them effective, or a part of the target is missed, for \
+             importance sampling."
                 .into(),
         ),
         _ => sentences.push("It was asked for.".into()),
+    }
+    if let Some(share) = decision.unseen_share.filter(|_| decision.is_poor) {
+        sentences
+            .push(format!("But wider latents find {:.1} % of the target that the pilot does not see.", 100.0 * share));
     }
     match decision.given_up {
         None => {}
         Some(GivenUp::TooFar) => sentences.push(format!(
             "More would take over {ESCALATION_COST} evaluations of the energy a sample, for which it has to be asked by name."
         )),
+        Some(GivenUp::Near) if decision.unseen_share.is_some_and(|share| share > MOST_UNSEEN) => {
+            sentences.push("Its weights are so even that populations have no way to go, and would see no more.".into());
+        }
         Some(GivenUp::Near) => {
             sentences.push("But for the tail of the weights the flow is so near that there is no way to go.".into());
         }

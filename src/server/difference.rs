@@ -266,6 +266,14 @@ fn warnings(found: &Difference, item: &DifferenceItem, ends: &[EndPoint; 2], wan
             )
         })
     };
+    let unseen = |name: &str, weights: &WeightSummary| {
+        let share = weights.unseen_share.filter(|_| weights.misses_a_part())?;
+        Some(format!(
+            "Wider latents find {:.2} % of {name} where its model makes one of {} samples: what no sample shows, no error does.",
+            100.0 * share,
+            weights.samples
+        ))
+    };
     for (end, estimator) in [Estimator::Forward, Estimator::Reverse].into_iter().enumerate() {
         let (name, other) = (NAMES[end], NAMES[1 - end]);
         let report = &item.ends[end];
@@ -275,6 +283,7 @@ fn warnings(found: &Difference, item: &DifferenceItem, ends: &[EndPoint; 2], wan
         }
         if let Some(own) = &report.own {
             all.extend(heavy(format!("The weights of {name}'s samples to itself"), own, "every estimate"));
+            all.extend(unseen(name, own));
         }
         if report.beyond > 0 {
             all.push(format!(

@@ -14,7 +14,7 @@ use super::sampling::{
 use crate::contract::v1;
 use crate::contract::v1::free_energy_service_server::FreeEnergyService;
 use crate::contract::{
-    FieldError, collective_variable, coverage, energy_unit, estimate, id_of, method_message, variable_message,
+    FieldError, collective_variable, coverage, energy_unit, estimate, id_of, method_message, variable_message, warn,
     weights_of,
 };
 use crate::energy::System;
@@ -326,11 +326,23 @@ fn estimate_message(item: &TemperatureEstimate, query: &FreeEnergyQuery, card: &
     let differences = std::iter::once(&zero).chain(&report.state_differences);
     let states = query.states.iter().zip(&report.state_probabilities).zip(differences).enumerate();
     let profiles = query.profiles.iter().zip(&report.profiles);
+    let mut weights = weights_of(&item.weights, card, item.temperature);
+    let misjudged: Vec<usize> = report.misjudged_states().collect();
+    if !misjudged.is_empty() {
+        weights.reliable = false;
+        let named = misjudged.iter().filter_map(|&i| query.states.get(i));
+        let names: Vec<String> = named.map(|state| format!("'{}'", state.name)).collect();
+        let sentence = format!(
+            "What wider latents find would change the difference of {} by more than its error allows for.",
+            names.join(", ")
+        );
+        warn(&mut weights, &sentence);
+    }
     v1::FreeEnergyEstimate {
         temperature: item.temperature,
         method: method_message(item.method).into(),
         estimator: v1::FreeEnergyEstimator::Importance.into(),
-        weights: Some(weights_of(&item.weights, card, item.temperature)),
+        weights: Some(weights),
         log_z: Some(estimate(&report.log_z)),
         log_z_asymptotic_error: item.weights.log_z_standard_error,
         free_energy: Some(estimate(&report.free_energy)),
@@ -344,6 +356,10 @@ fn estimate_message(item: &TemperatureEstimate, query: &FreeEnergyQuery, card: &
                 difference: Some(estimate(difference)),
                 sample_share: report.state_shares.get(i).copied(),
                 frame_share: None,
+                unseen_change: match i.checked_sub(1) {
+                    Some(after) => report.unseen_changes.get(after).copied(),
+                    None => None,
+                },
             })
             .collect(),
         profiles: profiles.map(|(query, profile)| profile_message(query, profile)).collect(),

@@ -226,6 +226,7 @@ fn estimate_message(found: &JointEstimate, query: &FreeEnergyQuery, shares: Opti
                 probability: Some(estimate(probability)),
                 difference: Some(estimate(difference)),
                 sample_share: None,
+                unseen_change: None,
                 frame_share: shares.and_then(|shares| shares.get(i).copied()),
             })
             .collect(),

@@ -23,6 +23,19 @@ pub struct FreeEnergyQuery {
     pub changed_weights: bool,
 }
 
+impl FreeEnergyQuery {
+    /// The states that a configuration x (D) is in: bit i of state i.
+    pub fn states_of(&self, x: &[f64]) -> u64 {
+        let is_in = |state: &StateQuery| {
+            let inside = |(variable, low, high): &(BoundVariable, f64, f64)| {
+                variable.description().contains(*low, *high, variable.value(x))
+            };
+            state.intervals.iter().all(inside)
+        };
+        self.states.iter().enumerate().filter(|(_, state)| is_in(state)).map(|(at, _)| 1 << at).sum()
+    }
+}
+
 /// Sums that the answers are made of, over weighted samples at one temperature.
 #[derive(Clone, Debug)]
 pub struct FreeEnergyAccumulator {
@@ -65,6 +78,9 @@ pub struct FreeEnergyReport {
     pub state_differences: Vec<Estimate>,
     /// The share of the samples themselves that is in each state, whatever they weigh.
     pub state_shares: Vec<f64>,
+    /// Where it was looked for what samples do not see: how much F(state) − F(first state) would change with it, in kT, as
+    /// `state_differences`; else empty.
+    pub unseen_changes: Vec<f64>,
     pub profiles: Vec<Profile>,
     /// From smoothed weights, if asked for and there is a tail to smooth.
     pub smoothed: Option<ChangedWeights>,
@@ -112,16 +128,8 @@ impl FreeEnergyAccumulator {
         for ((&log_weight, &energy), x) in log_weights.iter().zip(energies).zip(positions.chunks(width.max(1))) {
             let (query, grids) = (&self.query, &mut self.grids);
             let u = energy / self.kt - self.origin.unwrap_or(0.0);
-            let mut states_of = 0u64;
-            for (at, (count, state)) in self.counts.iter_mut().zip(&query.states).enumerate() {
-                let inside = |(variable, low, high): &(BoundVariable, f64, f64)| {
-                    variable.description().contains(*low, *high, variable.value(x))
-                };
-                if state.intervals.iter().all(inside) {
-                    *count += 1;
-                    states_of |= 1 << at;
-                }
-            }
+            let states_of = query.states_of(x);
+            self.counts.iter_mut().enumerate().for_each(|(at, count)| *count += states_of >> at & 1);
             if let Some(heavy) = &mut self.heavy {
                 heavy.add(HeavySample { log_weight, energy: u, states: states_of });
             }
@@ -198,6 +206,7 @@ impl FreeEnergyAccumulator {
             heat_capacity: estimates[3],
             state_probabilities,
             state_differences,
+            unseen_changes: Vec::new(),
             profiles,
         }
     }

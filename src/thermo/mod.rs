@@ -13,6 +13,7 @@ mod profile;
 mod resampling;
 mod series;
 mod smoothing;
+mod unseen;
 mod weights;
 
 pub use bar::{BarError, bar};
@@ -32,4 +33,5 @@ pub use mbar::{
 pub use pareto::{pareto_k, pareto_k_threshold};
 pub use profile::{KernelProfile, Profile, ProfileAxis, ProfileQuery};
 pub use series::statistical_inefficiency;
+pub use unseen::UnseenPlace;
 pub use weights::{WeightAccumulator, WeightSummary};

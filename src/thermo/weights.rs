@@ -1,6 +1,7 @@
 //! How far a set of log weights is to be trusted.
 
 use super::pareto::{pareto_k, pareto_k_threshold, tail_length};
+use super::unseen::MOST_BIAS;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -51,6 +52,9 @@ pub struct WeightSummary {
     pub non_finite: u64,
     /// Samples whose energy is over the one that training saw as it is, where they were counted. Their weight is exact like any.
     pub beyond_cut: Option<u64>,
+    /// Of independent samples, where it was looked for: the share of the target in places that so many samples have one sample of,
+    /// beyond that one's. Where it does not come, log Z is too small by it.
+    pub unseen_share: Option<f64>,
     /// Kish's effective sample size (Σw)²/Σw².
     pub effective_samples: f64,
     /// Shape k̂ of the weights' tail; NaN if there are too few samples or all weights are equal.
@@ -81,6 +85,16 @@ impl WeightSummary {
             return self.effective_samples >= 0.5 * self.samples as f64;
         }
         self.pareto_k <= self.pareto_k_threshold
+    }
+
+    /// Whether errors are to be believed: by the tail of the weights, and since what is not seen is small beside them.
+    pub fn is_believable(&self) -> bool {
+        self.tail_is_light() && !self.misses_a_part()
+    }
+
+    /// Whether log Z may be off by more than it may for what is not seen.
+    pub fn misses_a_part(&self) -> bool {
+        self.unseen_share.is_some_and(|share| share > MOST_BIAS * self.log_z_standard_error)
     }
 }
 
@@ -149,6 +163,7 @@ impl WeightAccumulator {
             samples: self.samples,
             non_finite: self.non_finite,
             beyond_cut: self.beyond_cut,
+            unseen_share: None,
             effective_samples,
             pareto_k: pareto_k(self.samples, self.tail.iter().map(|w| w.0.0).collect()),
             pareto_k_threshold: pareto_k_threshold(self.samples),

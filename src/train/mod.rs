@@ -10,6 +10,7 @@ mod flow_matching;
 mod latents;
 mod log_variance;
 mod maximum_likelihood;
+mod measuring;
 mod own_draws;
 mod own_samples;
 mod plan;

@@ -1,13 +1,11 @@
 //! The run around the step: checkpoints, progress, budgets and the end.
 
 use super::checkpoint::CheckpointError;
-use super::data::HeldOut;
+use super::measuring::{Measured, measure, measured_at, summary_of};
 use super::trainer::{Step, StepReport, TrainError, Trainer};
 use crate::compute::DeviceError;
-use crate::flow::{Flow, TemperatureRange};
-use crate::math::Purpose;
-use crate::sample::{ArtifactError, Generator, ModelCard, SampleError, SampleKey, TemperatureMeasure};
-use crate::thermo::{WeightAccumulator, WeightSummary};
+use crate::sample::{ArtifactError, Generator, MOST_UNSEEN, ModelCard, SampleError, TemperatureMeasure};
+use crate::thermo::WeightSummary;
 use std::time::Instant;
 
 /// What the run is told between steps.
@@ -100,9 +98,6 @@ pub enum RunError {
 /// Samples that a finished model is measured on.
 const FINAL_SAMPLES: u64 = 20_480;
 
-/// Temperatures of a range, its ends among them, that a finished model is measured at.
-const FINAL_TEMPERATURES: usize = 5;
-
 /// How often a run that loses its way goes back, and by how much it is slower then.
 const MAX_ROLLBACKS: u64 = 3;
 const SLOWER: f64 = 0.5;
@@ -111,18 +106,8 @@ const SLOWER: f64 = 0.5;
 /// of 44 % look like 1 %.)
 const OUTLIERS: usize = 1000;
 
-/// Samples that are computed between two questions to the observer.
-const MEASURED_AT_ONCE: usize = 512;
-
-/// Which weights are measured: those that the model would have, or those that training goes on from.
-#[derive(Clone, Copy)]
-enum Measured {
-    Model,
-    Present,
-}
-
 /// Why a run leaves its course.
-enum Turn {
+pub(super) enum Turn {
     Told(Directive),
     Failed(RunError),
 }
@@ -133,7 +118,8 @@ impl<E: Into<RunError>> From<E> for Turn {
     }
 }
 
-fn ask(observer: &mut dyn Observer) -> Result<(), Turn> {
+/// Whether the run is to go on.
+pub(super) fn ask(observer: &mut dyn Observer) -> Result<(), Turn> {
     match observer.directive() {
         Directive::Continue => Ok(()),
         told => Err(Turn::Told(told)),
@@ -180,11 +166,21 @@ fn proceed(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Outcome
         let held_out = seen.iter().find(|(of, _)| *of == temperature).map(|(_, held_out)| held_out);
         by_temperature.push(measure(temperature, &trainer.validate(temperature, samples, observer)?, held_out));
     }
+    let unseen_share = trainer.unseen_share(&weights, observer)?;
     let report = progress(trainer, last_step.as_ref(), clock.rate, weights.clone())?;
     observer.progress(&report);
     trainer.note_course(&report, true);
     trainer.look_for_lost_modes(&report, observer);
-    finish(trainer, reason, &weights, by_temperature)
+    if let Some(share) = unseen_share {
+        let remedy = "; a part may be missing: train longer, start hotter (temperature_factor), or on data too";
+        let remedy = if share > MOST_UNSEEN { remedy } else { "" };
+        observer.note(format!(
+            "wider latents find {:.2} % of the target that {} samples of the model do not see{remedy}",
+            100.0 * share,
+            weights.samples
+        ));
+    }
+    finish(trainer, reason, &weights, by_temperature, unseen_share)
 }
 
 fn may_go_back(trainer: &Trainer, error: &TrainError) -> bool {
@@ -367,7 +363,7 @@ impl Trainer {
             || budget.seconds.is_some_and(|limit| spent.seconds >= limit)
     }
 
-    fn card(&self) -> ModelCard {
+    pub(super) fn card(&self) -> ModelCard {
         let steps = match &self.best {
             Some(best) if self.counters.converged => best.standing.step,
             _ => self.counters.step,
@@ -392,53 +388,10 @@ impl Trainer {
             by_temperature: Vec::new(),
             data_log_prob: None,
             data_effective_fraction: None,
+            unseen_share: None,
             course: self.course.points.clone(),
         }
     }
-
-    /// Weights of at least `samples` samples under the flow as it is at a temperature, always of the same latents.
-    fn validate(&self, temperature: f64, samples: u64, observer: &mut dyn Observer) -> Result<WeightSummary, Turn> {
-        self.log_weights(self.present()?, temperature, self.plan.seed, samples, observer).map(summary_of)
-    }
-
-    /// The log weights themselves, at the plan's temperature, of other latents.
-    fn log_weights_of_samples(
-        &self,
-        of: Measured,
-        samples: u64,
-        observer: &mut dyn Observer,
-    ) -> Result<Vec<f64>, Turn> {
-        let flow = match of {
-            Measured::Model => self.present()?,
-            Measured::Present => self.unaveraged()?,
-        };
-        self.log_weights(flow, self.plan.temperature, !self.plan.seed, samples, observer)
-    }
-
-    fn log_weights(
-        &self,
-        flow: Flow,
-        temperature: f64,
-        seed: u64,
-        samples: u64,
-        observer: &mut dyn Observer,
-    ) -> Result<Vec<f64>, Turn> {
-        let generator = Generator { target: self.target.clone(), flow, card: self.card() };
-        let method = generator.methods(temperature)[0];
-        let key = SampleKey { temperature, method, seed, purpose: Purpose::Validation };
-        let mut log_weights = Vec::new();
-        for first in (0..samples).step_by(MEASURED_AT_ONCE) {
-            ask(observer)?;
-            log_weights.extend(generator.samples(&key, first, MEASURED_AT_ONCE)?.log_weights);
-        }
-        Ok(log_weights)
-    }
-}
-
-fn summary_of(log_weights: Vec<f64>) -> WeightSummary {
-    let mut weights = WeightAccumulator::default();
-    log_weights.into_iter().for_each(|w| weights.add(w));
-    weights.summary()
 }
 
 fn progress(trainer: &Trainer, last: Option<&Step>, rate: f64, weights: WeightSummary) -> Result<Progress, TrainError> {
@@ -464,31 +417,12 @@ fn progress(trainer: &Trainer, last: Option<&Step>, rate: f64, weights: WeightSu
     })
 }
 
-/// Temperatures in equal ratios from one end of the range to the other, and those that frames are held out of; ascending.
-fn measured_at(range: Option<TemperatureRange>, held_out: &[(f64, HeldOut)]) -> Vec<f64> {
-    let spread = |range: TemperatureRange| {
-        (0..FINAL_TEMPERATURES).map(move |i| range.at(i as f64 / (FINAL_TEMPERATURES - 1) as f64))
-    };
-    let mut all: Vec<f64> = range.into_iter().flat_map(spread).chain(held_out.iter().map(|(t, _)| *t)).collect();
-    all.sort_unstable_by(f64::total_cmp);
-    all.dedup();
-    all
-}
-
-fn measure(temperature: f64, weights: &WeightSummary, held_out: Option<&HeldOut>) -> TemperatureMeasure {
-    TemperatureMeasure {
-        temperature,
-        effective_sample_fraction: weights.effective_fraction(),
-        pareto_k: weights.pareto_k.is_finite().then_some(weights.pareto_k),
-        data_effective_fraction: held_out.map(|held_out| held_out.effective_fraction(weights.log_z)),
-    }
-}
-
 fn finish(
     trainer: &Trainer,
     reason: StopReason,
     weights: &WeightSummary,
     by_temperature: Vec<TemperatureMeasure>,
+    unseen_share: Option<f64>,
 ) -> Result<Outcome, Turn> {
     let mut card = Box::new(trainer.card());
     card.validation_samples = weights.samples;
@@ -499,6 +433,7 @@ fn finish(
     card.data_effective_fraction = at_reference.data_effective_fraction;
     card.data_log_prob = held_out.map(|held_out| held_out.log_prob).filter(|log_prob| log_prob.is_finite());
     card.by_temperature = by_temperature;
+    card.unseen_share = unseen_share;
     let model = Generator::encode(&trainer.target, trainer.flow.spec(), &trainer.frozen()?, &card)?;
     Ok(Outcome::Finished { reason, card, model })
 }

@@ -152,6 +152,7 @@ fn model(setting: &Setting) -> Result<Vec<u8>, CliError> {
         by_temperature: Vec::new(),
         data_log_prob: None,
         data_effective_fraction: None,
+        unseen_share: None,
         course: Vec::new(),
     };
     let target = ReducedTarget::new(system, coordinates);
