@@ -40,7 +40,8 @@ async fn memory_stays_flat() {
     let server = Process::start(folder.path());
     let mut clients = Clients::connect(&server.url).await;
     let model = clients.train(small_task(20)).await;
-    let request = v1::StreamSamplesRequest { model, ..v1::StreamSamplesRequest::default() };
+    let method = v1::SamplingMethod::Reweighting.into();
+    let request = v1::StreamSamplesRequest { model, method, ..v1::StreamSamplesRequest::default() };
 
     // Messages come and go: what counts is what memory settles at, early and late.
     let looks = stream(&server, &mut clients, samples(), request.clone()).await;

@@ -286,6 +286,7 @@ async fn company_that_leaves_takes_nobody_along() {
     let (first, second) = (clients.train(small_task(10)).await, clients.train(small_task(20)).await);
     let request = |model: &String, count| v1::StreamSamplesRequest {
         model: model.clone(),
+        method: v1::SamplingMethod::Reweighting.into(),
         count,
         batch_size: 5_000,
         ..v1::StreamSamplesRequest::default()
@@ -754,6 +755,7 @@ async fn one_sample_does_not_wait_for_many() {
     // More than will ever come, in messages that are cut where they would be too long.
     let all = v1::StreamSamplesRequest {
         model: model.clone(),
+        method: v1::SamplingMethod::Reweighting.into(),
         count: 1 << 39,
         batch_size: 1_000_000,
         ..v1::StreamSamplesRequest::default()
@@ -774,7 +776,8 @@ async fn one_sample_does_not_wait_for_many() {
         }
         (longest, samples)
     });
-    let one = v1::StreamSamplesRequest { model, count: 1, ..v1::StreamSamplesRequest::default() };
+    let method = v1::SamplingMethod::Reweighting.into();
+    let one = v1::StreamSamplesRequest { model, method, count: 1, ..v1::StreamSamplesRequest::default() };
     let mut waits = Vec::new();
     for _ in 0..20 {
         let begin = Instant::now();

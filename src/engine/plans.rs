@@ -141,7 +141,7 @@ pub struct Decision {
     pub plan: Plan,
     /// The pilot's outcome, if there was one.
     pub choice: Option<MethodChoice>,
-    /// The share of the target that the pilot was found not to see, where its weights looked good enough.
+    /// The share of the target that the pilot, or the card's samples, were found not to see, as far as it was looked for.
     pub unseen_share: Option<f64>,
     /// Whether importance sampling was found not good enough.
     pub is_poor: bool,
@@ -227,6 +227,7 @@ impl Engine {
             // At the temperature trained at the card knows.
             None => {
                 let card = &model.generator.card;
+                decision.unseen_share = card.unseen_share;
                 let fraction = card.effective_sample_fraction;
                 let threshold = pareto_k_threshold(card.validation_samples);
                 // Without k̂ all weights are alike, or hardly any sample has one.

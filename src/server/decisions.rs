@@ -71,9 +71,9 @@ pub(super) fn reason(decision: &Decision, request: &PlanRequest, as_trained: boo
         ),
         _ => sentences.push("It was asked for.".into()),
     }
-    if let Some(share) = decision.unseen_share.filter(|_| decision.is_poor) {
-        sentences
-            .push(format!("But wider latents find {:.1} % of the target that the pilot does not see.", 100.0 * share));
+    if let Some(share) = decision.unseen_share.filter(|share| *share > MOST_UNSEEN) {
+        let percent = 100.0 * share;
+        sentences.push(format!("Wider latents find {percent:.1} % of the target that such samples do not see."));
     }
     match decision.given_up {
         None => {}
