@@ -280,6 +280,7 @@ impl Run {
         if self.weights.samples() >= self.model.generator.probed_from() {
             let found = self.engine.look_in_background(&self.model, &key, &is_over);
             self.lookout = found.map_err(|e| ended_by(&directive, e))?;
+            self.report();
         }
         Ok(())
     }
@@ -299,7 +300,7 @@ impl Run {
     }
 
     fn report(&self) {
-        let weights = self.weights.summary();
+        let weights = self.lookout.complete(self.weights.summary());
         let done = weights.samples as f64;
         let rate = weights.samples.saturating_sub(self.from) as f64 / self.begun.elapsed().as_secs_f64().max(1e-9);
         let to_count = self.spec.count as f64 - done;
