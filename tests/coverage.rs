@@ -198,7 +198,7 @@ fn many_well_in(d: u32) -> Marginal {
 fn intervals_hold_the_exact_value() {
     let wells = system(AnalyticPotential::DoubleWell(DoubleWell::default()));
     let many = system(AnalyticPotential::ManyWell(ManyWell { dimension: 8 }));
-    let (two, wide) = (trained(&wells, 200, true, 0), trained(&wells, 2000, true, 0));
+    let two = trained(&wells, 200, true, 0);
     let eight = trained(&many, 5000, true, 0);
     let cases = [
         ("double well, T = 1", experiments(&two, &double_well_at(1.0), Method::Reweighting, (EXPERIMENTS, SAMPLES))),
