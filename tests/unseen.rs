@@ -149,7 +149,7 @@ async fn a_part_that_is_not_made_is_said() {
     assert_eq!(answer.stop_cause(), v1::StopCause::Count);
     assert!(answer.warnings.iter().any(|warning| warning.contains("Wider latents find")), "{:?}", answer.warnings);
 
-    // Left to itself it takes populations, whose moves find what is missing.
+    // Left to itself it says why importance sampling is not enough.
     let header = clients.sample(request(&model, Method::Auto, 100)).await.unwrap().header.unwrap();
     println!("{}", header.method_reason);
     assert!(
