@@ -152,14 +152,11 @@ async fn a_part_that_is_not_made_is_said() {
     // Left to itself it says why importance sampling is not enough.
     let header = clients.sample(request(&model, Method::Auto, 100)).await.unwrap().header.unwrap();
     println!("{}", header.method_reason);
-    assert!(
-        !misses_much
-            || header
-                .method_reason
-                .contains("a part of the target is missed, for importance sampling. Wider latents find"),
-        "{}",
-        header.method_reason
-    );
+    let expected = "a part of the target is missed, for importance sampling. Wider latents find";
+    match misses_much {
+        true => assert!(header.method_reason.contains(expected), "{}", header.method_reason),
+        false => println!("(the flow that was found misses less than 5 %: what AUTO says of more is skipped)"),
+    }
     server.stop().await;
 }
 
