@@ -5,30 +5,28 @@ use boltzflow::compute::bias_activation::Activation;
 use boltzflow::coords::{CoordinateKind, CoordinateTransform, MeanFreeCoordinates};
 use boltzflow::energy::analytic::AnalyticPotential;
 use boltzflow::energy::{System, SystemDefinition};
-use boltzflow::flow::{ContinuousSpec, Direction, FieldSpec, Flow, FlowSpec, LayerSpec, ParticleShape, Prior, Tau};
+use boltzflow::flow::{
+    ContinuousSpec, Direction, FieldSpec, Flow, FlowSpec, LayerSpec, ParticleShape, Prior, Tau, TemperatureRange,
+    Weights,
+};
 use boltzflow::math::{Purpose, Randoms};
 use boltzflow::sample::{Generator, Method, SampleKey};
 use boltzflow::thermo::WeightAccumulator;
 use boltzflow::train::{Directive, Observer, Outcome, Progress, Recipe, Trainer, TrainingData, TrainingPlan, run};
 use candle_core::{DType, Device, Tensor};
+use std::sync::Arc;
 
-/// The density of particles is the same however they are turned, mirrored and numbered.
-#[test]
-fn densities_of_particles_have_their_symmetries() {
-    let (particles, space) = (5, 3);
+/// A flow along a field of pairs, with weights of some size.
+fn flow_of_particles(particles: usize, space: usize, hidden: &[usize], activation: Activation) -> (Flow, Arc<Weights>) {
     let d = (particles - 1) * space;
     let shape = ParticleShape { particles, space, distances: 8, reach: 5.0 };
-    let continuous = ContinuousSpec {
-        field: FieldSpec::Particles(shape),
-        hidden: vec![12, 12],
-        activation: Activation::Silu,
-        tolerance: 1e-9,
-    };
+    let continuous =
+        ContinuousSpec { field: FieldSpec::Particles(shape), hidden: hidden.to_vec(), activation, tolerance: 1e-7 };
     let spec = FlowSpec {
         coordinates: vec![CoordinateKind::Real; d],
         prior: Prior::gaussian(d),
         layers: vec![LayerSpec::Continuous(continuous)],
-        temperatures: None,
+        temperatures: Some(TemperatureRange { low: 0.5, high: 2.0 }),
     };
     let (flow, weights) = Flow::initialise(spec, 1, DType::F64, &Device::Cpu).unwrap();
     let mut random = Randoms::new(5, Purpose::Validation, 0);
@@ -37,7 +35,16 @@ fn densities_of_particles_have_their_symmetries() {
         (path, Tensor::from_vec(values, old.shape(), &Device::Cpu).unwrap())
     });
     weights.set(values.collect()).unwrap();
+    (flow, weights)
+}
 
+/// The density of particles is the same however they are turned, mirrored and numbered.
+#[test]
+fn densities_of_particles_have_their_symmetries() {
+    let (particles, space) = (5, 3);
+    let d = (particles - 1) * space;
+    let (flow, _weights) = flow_of_particles(particles, space, &[12, 12], Activation::Silu);
+    let mut random = Randoms::new(6, Purpose::Validation, 0);
     let coordinates = MeanFreeCoordinates::new(particles, space, 1.0).unwrap();
     let y: Vec<f64> = (0..d).map(|_| random.normal()).collect();
     let mut x = vec![0.0; particles * space];
@@ -60,6 +67,67 @@ fn densities_of_particles_have_their_symmetries() {
     };
     let (one, two) = (log_prob(&y), log_prob(&other));
     assert!((one - two).abs() < 1e-6, "{one} and {two}");
+}
+
+/// What the kernels make of a field of pairs is what tensor operations make of it: motions there and back and their ladj, whatever
+/// rows are beside one, and the gradient of a regression on it.
+#[test]
+fn kernels_of_pairs_are_the_field() {
+    let shapes: [(usize, usize, &[usize], Activation); 4] = [
+        (5, 3, &[12, 20], Activation::Silu),
+        (4, 2, &[7], Activation::Tanh),
+        (5, 2, &[16, 9, 140], Activation::Silu),
+        (2, 1, &[5, 6], Activation::Tanh),
+    ];
+    for (particles, space, hidden, activation) in shapes {
+        let d = (particles - 1) * space;
+        let (flow, weights) = flow_of_particles(particles, space, hidden, activation);
+        let values = weights.values().unwrap().into_iter().collect();
+        let frozen = Flow::from_weights(flow.spec().clone(), values, DType::F64, &Device::Cpu).unwrap();
+        let mut random = Randoms::new(7, Purpose::Validation, 0);
+        let n = 35;
+        let mut numbers = |count: usize| (0..count).map(|_| random.normal()).collect::<Vec<f64>>();
+        let rows = numbers(n * d);
+        let taus: Vec<f64> = numbers(n).into_iter().map(|x| (0.3 * x).clamp(-0.69, 0.69).exp()).collect();
+        let tensor = Tensor::from_slice(&rows, (n, d), &Device::Cpu).unwrap();
+        for direction in [Direction::Forward, Direction::Inverse] {
+            let (moved, ladj) = frozen.apply_rows(&rows, Tau::Each(&taus), direction).unwrap();
+            let (exact, exact_ladj) = flow.apply(&tensor, Tau::Each(&taus), direction).unwrap();
+            let exact: Vec<f64> = exact.flatten_all().unwrap().to_vec1().unwrap();
+            let exact_ladj: Vec<f64> = exact_ladj.to_vec1().unwrap();
+            assert!(exact_ladj.iter().any(|l| l.abs() > 0.1));
+            for (a, b) in moved.iter().zip(&exact).chain(ladj.iter().zip(&exact_ladj)) {
+                assert!((a - b).abs() < 1e-9 * (1.0 + b.abs()), "{particles} particles, {activation:?}: {a} and {b}");
+            }
+            for row in [0, 20, n - 1] {
+                let (alone, ladj_alone) =
+                    frozen.apply_rows(&rows[row * d..][..d], Tau::Each(&taus[row..=row]), direction).unwrap();
+                assert_eq!(alone, &moved[row * d..][..d]);
+                assert_eq!(ladj_alone[0], ladj[row]);
+            }
+        }
+
+        let times: Vec<f64> = (0..n).map(|row| row as f64 / n as f64).collect();
+        let times = Tensor::from_vec(times, (n, 1), &Device::Cpu).unwrap();
+        let velocity = Tensor::from_vec(numbers(n * d), (n, d), &Device::Cpu).unwrap();
+        let x = flow.widened(&tensor, Tau::Each(&taus)).unwrap();
+        let field = flow.as_continuous().unwrap();
+        let by_kernel = field.mismatch(&x, &times, &velocity).unwrap();
+        let by_tensors = (field.velocity(&x, &times).unwrap() - velocity).unwrap().sqr().unwrap().mean_all().unwrap();
+        let [value, exact] = [&by_kernel, &by_tensors].map(|loss| loss.to_scalar::<f64>().unwrap());
+        assert!((value - exact).abs() < 1e-12 * exact, "{value} and {exact}");
+        let [found, exact] = [by_kernel, by_tensors].map(|loss| weights.gradients(&loss.backward().unwrap()).unwrap());
+        for (path, exact) in exact {
+            let found: Vec<f64> = found[&path].flatten_all().unwrap().to_vec1().unwrap();
+            let exact: Vec<f64> = exact.flatten_all().unwrap().to_vec1().unwrap();
+            let largest = exact.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+            // Two particles are in no triple.
+            assert!(largest > 0.0 || particles == 2 && path.contains("triples"), "nothing comes back to {path}");
+            for (a, b) in found.iter().zip(&exact) {
+                assert!((a - b).abs() <= 1e-10 * largest, "{path} of {particles} particles: {a} and {b}");
+            }
+        }
+    }
 }
 
 /// Keeps the last checkpoint, and stops a run when it is asked so often.

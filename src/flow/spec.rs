@@ -388,17 +388,17 @@ impl ContinuousSpec {
         match &self.field {
             FieldSpec::Free => d * width.max(2 * d),
             FieldSpec::Particles(ParticleShape { particles, space, distances, .. }) => {
-                particles * particles.saturating_sub(1) / 2 * width.max(space * distances)
+                particles * particles.saturating_sub(1) / 2 * width.max((*space).max(*particles) * distances)
             }
         }
     }
 
     fn parameters(&self, columns: Columns<'_>) -> usize {
-        let (inputs, outputs) = match &self.field {
-            FieldSpec::Free => (2 * columns.kinds.len(), columns.kinds.len()),
-            FieldSpec::Particles(shape) => (3 * shape.distances, 1),
+        let (inputs, outputs, others) = match &self.field {
+            FieldSpec::Free => (2 * columns.kinds.len(), columns.kinds.len(), 0),
+            FieldSpec::Particles(shape) => (4 * shape.distances, 1, shape.distances * shape.distances),
         };
-        network_parameters(inputs + 3 + columns.told, &self.hidden, outputs)
+        network_parameters(inputs + 3 + columns.told, &self.hidden, outputs) + others
     }
 }
 

@@ -72,7 +72,7 @@ pub(super) fn loss(
     let on_line = flow.widened(&Tensor::from_vec(on_line, (n, d), device)?, tau)?;
     let velocity = Tensor::from_vec(velocity, (n, d), device)?;
     let times = Tensor::from_vec(times, (n, 1), device)?;
-    Ok((field.velocity(&on_line, &times)? - velocity)?.sqr()?.mean_all()?)
+    Ok(field.mismatch(&on_line, &times, &velocity)?)
 }
 
 /// Turns and relabels particles x to lie near z, both in coordinates about their mean.

@@ -58,6 +58,10 @@ impl Recipe {
                 Self::FlowMatching,
                 "particles are alike and nothing holds them: a field of pairs has their symmetries, and data teach it quickly",
             ),
+            (false, true) if demand(system) == Demand::Ordered => (
+                Self::Likelihood,
+                "particles are alike and held in places: only one of their orders has a density, which forces do not know of",
+            ),
             (true, _) => (
                 Self::ReverseKl,
                 "a molecule is stiff: forces tell a flow more than weights of its first samples, which are all zero",
@@ -124,7 +128,7 @@ impl Recipe {
         let fast = if molecule { 5e-4 } else { 1e-3 };
         let long = match demand {
             Demand::Molecule => 24_000,
-            Demand::Small | Demand::Large | Demand::Particles => 5000,
+            Demand::Small | Demand::Large | Demand::Particles | Demand::Ordered => 5000,
             Demand::Islands => 6000,
             Demand::Scales => 20_000,
         };
@@ -152,6 +156,10 @@ impl Recipe {
                     annealing: Some(Annealing::default()),
                 };
                 vec![fab]
+            }
+            // Short enough for the rate to come down before the data are known by heart.
+            (Self::Likelihood, ..) if demand == Demand::Ordered => {
+                vec![stage(2 * long, 1.0, 0.0, 0.0, still, decay(fast, 1e-5))]
             }
             (Self::Likelihood, ..) => vec![stage(10 * long, 1.0, 0.0, 0.0, still, decay(fast, 1e-5))],
             // Trajectories are short for the dimension: trained on heavily, a flow learns their noise. A little of them
@@ -184,6 +192,7 @@ impl Recipe {
             Demand::Islands => (Spline, 10, vec![96; 2], 32, 2.0),
             Demand::Scales => (RealNvp, 8, vec![64; 2], 8, 4.0),
             Demand::Large | Demand::Particles => (Spline, 6, vec![128; 2], 16, 2.0),
+            Demand::Ordered => (Spline, 8, vec![128; 2], 8, 2.0),
             Demand::Molecule => (Spline, 8, vec![128; 2], 8, 2.0),
         };
         Architecture {
@@ -214,6 +223,8 @@ enum Demand {
     Large,
     /// Identical particles that nothing holds.
     Particles,
+    /// Identical particles that are held, which are put in one order.
+    Ordered,
     Molecule,
 }
 
@@ -222,7 +233,9 @@ fn demand(system: &System) -> Demand {
         SystemDefinition::OpenMm { .. } => Demand::Molecule,
         SystemDefinition::Analytic(AnalyticPotential::GaussianMixture(_)) => Demand::Islands,
         SystemDefinition::Analytic(AnalyticPotential::Funnel(_)) => Demand::Scales,
-        SystemDefinition::Analytic(_) if free_particles(system).is_some() => Demand::Particles,
+        SystemDefinition::Analytic(potential) if potential.particle_symmetry().is_some() => {
+            if free_particles(system).is_some() { Demand::Particles } else { Demand::Ordered }
+        }
         SystemDefinition::Analytic(_) if system.dimension() > 8 => Demand::Large,
         SystemDefinition::Analytic(_) => Demand::Small,
     }

@@ -5,7 +5,8 @@
 //! dense layers (`dense`, `bf16`) and a transform (`affine`, `volume_preserving`,
 //! `spline`, `logistic_mixture`). `linear` has maps of the coordinates by a matrix (`lu`, `householder`). `training` keeps what the way back of a gradient
 //! needs and goes it (`spline_gradient`, `weight_gradient`). `packed` has the weights in the order of their use, `latents`
-//! draws what flows start from. Kernels are generic in the instruction set (`vectors`) and in the conditioner's precision
+//! draws what flows start from. `pair_field` is the field of a continuous flow of identical particles, `pair_rates` has its
+//! velocities and their divergence, and `pair_matching` the regression on it. Kernels are generic in the instruction set (`vectors`) and in the conditioner's precision
 //! (`number`).
 //!
 //! A row's numbers do not depend on the other rows of its batch, nor on the number of threads. They do depend on whether
@@ -22,6 +23,9 @@ mod logistic_mixture;
 mod lu;
 mod number;
 mod packed;
+mod pair_field;
+mod pair_matching;
+mod pair_rates;
 mod program;
 mod spline;
 mod spline_gradient;
@@ -36,6 +40,8 @@ pub use latents::LatentLanes;
 pub use linear::{Linear, LinearMap};
 pub use number::{Number, ln, quadrant_sin_cos};
 pub use packed::PackedWeights;
+pub use pair_field::{PackedPairs, PairField};
+pub use pair_matching::Lines;
 pub use program::{Program, Stage, TileScratch, load, store};
 pub use spline::Shape;
 pub use training::{Tape, TileTape};

@@ -45,6 +45,11 @@ enum State {
 }
 
 impl Row {
+    /// A row at its beginning.
+    fn new(tolerance: f64) -> Self {
+        Self { time: 0.0, step: tolerance.powf(0.2).min(0.1), tried: 0, state: State::OnItsWay }
+    }
+
     /// Moves on by a step of this error, in units of the error allowed; says whether it counts.
     fn judge(&mut self, error: f64) -> bool {
         if self.state != State::OnItsWay {
@@ -79,8 +84,7 @@ pub(super) fn integrate(
     mut rate: impl FnMut(&Tensor, &Tensor) -> Result<Tensor>,
 ) -> Result<Tensor> {
     let (n, device) = (y.dim(0)?, y.device().clone());
-    let start = Row { time: 0.0, step: tolerance.powf(0.2).min(0.1), tried: 0, state: State::OnItsWay };
-    let mut rows = vec![start; n];
+    let mut rows = vec![Row::new(tolerance); n];
     let mut y = y.clone();
     let mut first = rate(&y, &column(rows.iter().map(|r| r.time), &device)?)?;
     while rows.iter().any(|row| row.state == State::OnItsWay) {
@@ -109,6 +113,74 @@ pub(super) fn integrate(
         return lost.where_cond(&(y.zeros_like()? + f64::NAN)?, &y);
     }
     Ok(y)
+}
+
+/// [`integrate`] of rows y (n, m) in host memory, in place and without gradients. `rate` is given the numbers of the rows that are
+/// on their way, their states (k, m) and times (k), and writes their rates (k, m).
+pub(super) fn integrate_rows(
+    y: &mut [f64],
+    m: usize,
+    tolerance: f64,
+    mut rate: impl FnMut(&[usize], &[f64], &[f64], &mut [f64]) -> Result<()>,
+) -> Result<()> {
+    let n = y.len() / m.max(1);
+    let mut rows: Vec<(usize, Row)> = (0..n).map(|row| (row, Row::new(tolerance))).collect();
+    let mut on_way: Vec<usize> = (0..n).collect();
+    let mut states = y.to_vec();
+    let mut next = states.clone();
+    let mut times = vec![0.0; n];
+    let mut rates = vec![vec![0.0; n * m]; 1 + STAGES.len()];
+    rate(&on_way, &states, &times, &mut rates[0])?;
+    while !rows.is_empty() {
+        let k = rows.len();
+        for (s, (share, weights)) in STAGES.iter().enumerate() {
+            let (known, after) = rates.split_at_mut(s + 1);
+            for (r, (_, row)) in rows.iter().enumerate() {
+                times[r] = row.time + share * row.step;
+                for at in r * m..(r + 1) * m {
+                    next[at] = states[at] + weighted_sum(weights, known, at) * row.step;
+                }
+            }
+            rate(&on_way, &next[..k * m], &times[..k], &mut after[0][..k * m])?;
+        }
+        // Rows that are still on their way move up to the places of those that are not.
+        let mut kept = 0;
+        for r in 0..k {
+            let (number, mut row) = rows[r];
+            let allowed = |at: usize| tolerance * states[at].abs().max(next[at].abs()) + tolerance;
+            let error = |at: usize| (weighted_sum(&ERROR, &rates, at) * row.step / allowed(at)).powi(2);
+            let error = ((r * m..(r + 1) * m).map(error).sum::<f64>() / m as f64).sqrt();
+            let is_accepted = row.judge(error);
+            let to = kept * m;
+            if is_accepted {
+                states[to..to + m].copy_from_slice(&next[r * m..(r + 1) * m]);
+                let last = rates.len() - 1;
+                let (first, last) = rates.split_at_mut(last);
+                first[0][to..to + m].copy_from_slice(&last[0][r * m..(r + 1) * m]);
+            } else {
+                states.copy_within(r * m..(r + 1) * m, to);
+                rates[0].copy_within(r * m..(r + 1) * m, to);
+            }
+            match row.state {
+                State::OnItsWay => {
+                    (rows[kept], on_way[kept]) = ((number, row), number);
+                    kept += 1;
+                }
+                State::Arrived => y[number * m..(number + 1) * m].copy_from_slice(&states[to..to + m]),
+                State::GivenUp => y[number * m..(number + 1) * m].fill(f64::NAN),
+            }
+        }
+        rows.truncate(kept);
+        on_way.truncate(kept);
+    }
+    Ok(())
+}
+
+/// Σ wᵢ·kᵢ of one number.
+fn weighted_sum(weights: &[f64], rates: &[Vec<f64>], at: usize) -> f64 {
+    let terms =
+        weights.iter().zip(rates).filter(|(weight, _)| **weight != 0.0).map(|(weight, rates)| rates[at] * weight);
+    terms.reduce(|sum, term| sum + term).unwrap_or(0.0)
 }
 
 /// (n, 1).
@@ -158,7 +230,20 @@ mod tests {
                 calls += 1;
                 (y * &of)? - (t * 2.0)?
             });
-            (end.unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap(), calls)
+            let end = end.unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            // Numbers in host memory go the same way.
+            let mut rows = vec![1.0; n];
+            integrate_rows(&mut rows, 1, tolerance, |of, y, t, rates| {
+                rates
+                    .iter_mut()
+                    .zip(of)
+                    .zip(y.iter().zip(t))
+                    .for_each(|((r, &i), (y, t))| *r = y * lambdas[i] - t * 2.0);
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(rows, end);
+            (end, calls)
         };
         // y = (1 − 2/λ²)·e^{λt} + 2t/λ + 2/λ².
         let exact = |l: f64| (1.0 - 2.0 / (l * l)) * l.exp() + 2.0 / l + 2.0 / (l * l);
@@ -180,6 +265,13 @@ mod tests {
         let y = Tensor::from_slice(&[2.0, 0.5], (2, 1), &Device::Cpu).unwrap();
         let end = integrate(&y, 1e-6, |y, _| y.sqr()).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
         assert!(end[0].is_nan() && (end[1] - 1.0).abs() < 1e-4, "{end:?}");
+        let mut rows = [2.0, 0.5];
+        integrate_rows(&mut rows, 1, 1e-6, |_, y, _, rates| {
+            rates.iter_mut().zip(y).for_each(|(rate, y)| *rate = y * y);
+            Ok(())
+        })
+        .unwrap();
+        assert!(rows[0].is_nan() && rows[1] == end[1], "{rows:?}");
         // y(1) = y/(1 − y), whose derivative is 1/(1 − y)²; a gradient that leaves the lost row out is that of the others.
         let y = candle_core::Var::from_tensor(&y).unwrap();
         let end = integrate(&y, 1e-6, |y, _| y.sqr()).unwrap();

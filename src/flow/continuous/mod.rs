@@ -2,12 +2,14 @@
 //! to 1, and ladj the integral of its divergence, which is always exact, never a stochastic estimate.
 //!
 //! `dormand_prince` integrates, with an error that the description bounds; a field is a network of all coordinates
-//! (`free_field`), or of pairs of identical particles (`particle_field`). Training needs no integration where a flow is a
+//! (`free_field`), or of pairs of identical particles (`particle_field`), which the CPU runs by kernels where it can
+//! (`pair_kernel`). Training needs no integration where a flow is a
 //! single continuous layer: its field is regressed on (`train/flow_matching.rs`).
 
 mod dormand_prince;
 mod free_field;
 mod network;
+mod pair_kernel;
 mod particle_field;
 
 use super::bijector::Bijector;
@@ -16,6 +18,7 @@ use crate::compute::Direction;
 use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 use free_field::FreeField;
+use pair_kernel::PairKernel;
 use particle_field::ParticleField;
 use std::f64::consts::PI;
 use std::fmt::Debug;
@@ -25,10 +28,15 @@ const ROUNDING: f64 = 1e-6;
 
 /// A time-dependent field of velocities. Inputs are x (n, columns) and times (n, 1), velocities (n, d) and divergences (n),
 /// all in f64 and differentiable.
-pub(super) trait VectorField: Debug + Send + Sync {
+trait VectorField: Debug + Send + Sync {
     fn velocity(&self, x: &Tensor, t: &Tensor) -> Result<Tensor>;
 
     fn velocity_and_divergence(&self, x: &Tensor, t: &Tensor) -> Result<(Tensor, Tensor)>;
+
+    /// The field as kernels run it, if they do.
+    fn kernel(&self) -> Option<&PairKernel> {
+        None
+    }
 }
 
 /// The motion along a field.
@@ -63,6 +71,39 @@ impl Continuous {
         self.field.velocity(x, t)
     }
 
+    /// ⟨|v(x, t) − velocity|²⟩/d of x (n, columns), times (n, 1) and velocities (n, d), a scalar, differentiable in the weights.
+    pub fn mismatch(&self, x: &Tensor, t: &Tensor, velocity: &Tensor) -> Result<Tensor> {
+        match self.field.kernel() {
+            Some(kernel) if !x.track_op() => kernel.mismatch(x, t, velocity),
+            _ => (self.field.velocity(x, t)? - velocity)?.sqr()?.mean_all(),
+        }
+    }
+
+    /// [`Bijector::apply`] without gradients, by kernels.
+    fn apply_by_kernel(&self, kernel: &PairKernel, input: &Tensor, direction: Direction) -> Result<(Tensor, Tensor)> {
+        let (n, width) = input.dims2()?;
+        let d = self.dimension;
+        let rows: Vec<f64> = input.flatten_all()?.to_vec1()?;
+        let told = |row: usize| &rows[row * width + d..(row + 1) * width];
+        let mut states: Vec<f64> =
+            rows.chunks_exact(width).flat_map(|row| row[..d].iter().copied().chain([0.0])).collect();
+        let is_inverse = direction == Direction::Inverse;
+        let mut towards = Vec::with_capacity(n);
+        dormand_prince::integrate_rows(&mut states, d + 1, self.tolerance, |of, states, times, rates| {
+            towards.clear();
+            towards.extend(times.iter().map(|t| if is_inverse { 1.0 - t } else { *t }));
+            kernel.rates(states, &towards, |r| told(of[r]), rates)?;
+            if is_inverse {
+                rates.iter_mut().for_each(|rate| *rate = -*rate);
+            }
+            Ok(())
+        })?;
+        let ends = states.chunks_exact(d + 1).enumerate();
+        let x = ends.flat_map(|(row, state)| state[..d].iter().chain(told(row))).copied().collect::<Vec<_>>();
+        let ladj = states.chunks_exact(d + 1).map(|state| state[d]).collect::<Vec<_>>();
+        Ok((Tensor::from_vec(x, (n, width), input.device())?, Tensor::from_vec(ladj, n, input.device())?))
+    }
+
     /// Angles in [−π, π), the rest as it is.
     fn wrapped(&self, x: Tensor) -> Result<Tensor> {
         let Some(circular) = &self.circular else { return Ok(x) };
@@ -73,6 +114,12 @@ impl Continuous {
 
 impl Bijector for Continuous {
     fn apply(&self, input: &Tensor, direction: Direction) -> Result<(Tensor, Tensor)> {
+        if let Some(kernel) = self.field.kernel()
+            && !input.track_op()
+            && !kernel.is_trained()
+        {
+            return self.apply_by_kernel(kernel, input, direction);
+        }
         let (n, width) = input.dims2()?;
         let d = self.dimension;
         let told = input.narrow(1, d, width - d)?;

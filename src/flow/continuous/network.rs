@@ -23,6 +23,11 @@ impl Dense {
         Ok(Self { weight: vb.get_with_hints((outputs, inputs), "weight", init::DEFAULT_KAIMING_NORMAL)?, bias: None })
     }
 
+    /// W (outputs, inputs), and b if there is one.
+    pub fn weights(&self) -> impl Iterator<Item = &Tensor> {
+        std::iter::once(&self.weight).chain(&self.bias)
+    }
+
     /// W·x + b of rows x (m, inputs).
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let product = self.along(x)?;
@@ -56,6 +61,10 @@ impl Network {
         let last = hidden.last().copied().unwrap_or(1);
         layers.push(Dense::new(last, outputs, Init::Const(0.0), vb.pp("output"))?);
         Ok(Self { layers, activation })
+    }
+
+    pub fn weights(&self) -> impl Iterator<Item = &Tensor> {
+        self.layers.iter().flat_map(Dense::weights)
     }
 
     /// Outputs (m, outputs) for sums (m, hidden) of the first hidden layer.
@@ -115,6 +124,12 @@ impl Network {
 pub(super) fn time_features(t: &Tensor, told: &Tensor, dtype: DType) -> Result<Tensor> {
     let angle = (t * std::f64::consts::PI)?;
     Tensor::cat(&[t, &angle.cos()?, &angle.sin()?, told], 1)?.to_dtype(dtype)
+}
+
+/// [`time_features`] of one row.
+pub(super) fn time_numbers(t: f64, told: &[f64]) -> impl Iterator<Item = f64> {
+    let angle = t * std::f64::consts::PI;
+    [t, angle.cos(), angle.sin()].into_iter().chain(told.iter().copied())
 }
 
 /// The width of [`time_features`].

@@ -2,7 +2,9 @@
 
 use super::VectorField;
 use super::network::{Dense, Network, time_features, time_width};
+use super::pair_kernel::PairKernel;
 use crate::compute::bias_activation::Activation;
+use crate::compute::fused::PairField;
 use crate::coords::helmert;
 use crate::flow::spec::{Columns, ParticleShape};
 use candle_core::{DType, Device, Result, Tensor};
@@ -11,9 +13,14 @@ use candle_nn::{VarBuilder, init};
 /// Added to squared distances, so that two particles in one place have a distance with a slope.
 const TINY: f64 = 1e-12;
 
-/// The velocity of particle i is Σ_j φ_ij·(r_i − r_j), where φ_ij is a network of the distance d_ij, by Gaussian features
-/// g(d_ij), of the surroundings S_i + S_j with S_i = Σ_k g(d_ik), of all pairs Σ_{k<l} g(d_kl), and of the time: equivariant under rotations, reflections
-/// and exchanges of particles (pair fields: Köhler, Klein and Noé, ICML 2020). Then
+/// The velocity of particle i is Σ_j φ_ij·(r_i − r_j) (pair fields: Köhler, Klein and Noé, ICML 2020), where φ_ij is a network of
+///
+/// * the distance d_ij, by Gaussian features g(d_ij),
+/// * the triples that the pair is in, Σ_k ψ_ik·ψ_jk with ψ = M·g, number by number: which distances meet in a third particle,
+/// * the surroundings S_i + S_j with S_i = Σ_k g(d_ik),
+/// * all pairs, Σ_{k<l} g(d_kl), and the time,
+///
+/// equivariant under rotations, reflections and exchanges of particles. Then
 ///
 ///   div v = Σ_{i<j} (2·D·φ_ij + δφ_ij),
 ///
@@ -31,15 +38,58 @@ pub(super) struct ParticleField {
     /// (P, N): 1 at both particles; and 1 at the first, −1 at the second.
     members: Tensor,
     signs: Tensor,
+    /// Of each triple, which is a pair (i, j) and one of the others, k: the pairs (i, k) and (j, k) and the pair itself, each
+    /// (P·(N − 2)), and 1 or −1 where these differences point from the pair to k or back (P·(N − 2), 1, 1). Nothing of two
+    /// particles.
+    sides: Option<Sides>,
     /// (features): centres of the Gaussians. Their width is their distance.
     centres: Tensor,
     spacing: f64,
-    distance: Dense,
+    /// M.
+    triples: Dense,
+    /// Of a pair's Gaussians and triples.
+    pair: Dense,
     surroundings: Dense,
     all: Dense,
     time: Dense,
     network: Network,
     dtype: DType,
+    /// On the CPU.
+    kernel: Option<PairKernel>,
+}
+
+/// Of each triple: the numbers of its pairs, and where their differences point.
+#[derive(Debug)]
+struct Sides {
+    pairs: [Tensor; 2],
+    signs: [Tensor; 2],
+    base: Tensor,
+}
+
+impl Sides {
+    fn new(particles: usize, pairs: &[(usize, usize)], device: &Device) -> Result<Option<Self>> {
+        if particles < 3 {
+            return Ok(None);
+        }
+        let number = |i: usize, j: usize| pairs.iter().position(|&p| p == (i.min(j), i.max(j))).unwrap_or(0) as u32;
+        let others = |i: usize, j: usize| (0..particles).filter(move |&k| k != i && k != j);
+        let triples: Vec<(usize, usize, usize)> =
+            pairs.iter().flat_map(|&(i, j)| others(i, j).map(move |k| (i, j, k))).collect();
+        let count = triples.len();
+        let numbers = |of: fn(&(usize, usize, usize)) -> (usize, usize)| {
+            let numbers: Vec<u32> = triples.iter().map(of).map(|(i, j)| number(i, j)).collect();
+            Tensor::from_vec(numbers, count, device)
+        };
+        let signs = |of: fn(&(usize, usize, usize)) -> (usize, usize)| {
+            let signs: Vec<f64> = triples.iter().map(of).map(|(i, k)| if i < k { 1.0 } else { -1.0 }).collect();
+            Tensor::from_vec(signs, (count, 1, 1), device)
+        };
+        Ok(Some(Self {
+            pairs: [numbers(|&(i, _, k)| (i, k))?, numbers(|&(_, j, k)| (j, k))?],
+            signs: [signs(|&(i, _, k)| (i, k))?, signs(|&(_, j, k)| (j, k))?],
+            base: numbers(|&(i, j, _)| (i, j))?,
+        }))
+    }
 }
 
 /// What both kinds of evaluation need: tensors whose first index is the pair.
@@ -48,8 +98,9 @@ struct Pairs {
     difference: Tensor,
     /// (P, n, 1), in the network's precision.
     distance: Tensor,
-    /// g (P, n, features).
+    /// g, ψ (P, n, features).
     gaussians: Tensor,
+    psi: Tensor,
     /// Sums of the first hidden layer (P·n, hidden).
     sums: Tensor,
 }
@@ -76,23 +127,39 @@ impl ParticleField {
             }
             Tensor::from_vec(matrix, (pairs.len(), particles), device)?.to_dtype(dtype)
         };
-        Ok(Self {
+        let mut field = Self {
             particles,
             space,
             pairs: pairs.len(),
             features,
             differences: differences(particles, &pairs, device)?,
+            sides: Sides::new(particles, &pairs, device)?,
             members: by_particle(1.0)?,
             signs: by_particle(-1.0)?,
             centres: Tensor::from_vec(centres, features, device)?.to_dtype(dtype)?,
             spacing,
-            distance: Dense::without_bias(features, width, vb.pp("distance"))?,
+            triples: Dense::without_bias(features, features, vb.pp("triples"))?,
+            pair: Dense::without_bias(2 * features, width, vb.pp("pair"))?,
             surroundings: Dense::without_bias(features, width, vb.pp("surroundings"))?,
             all: Dense::without_bias(features, width, vb.pp("all"))?,
             time: Dense::new(time_width(columns.told), width, init::DEFAULT_KAIMING_NORMAL, vb.pp("time"))?,
             network: Network::new(hidden, 1, activation, vb.clone())?,
             dtype,
-        })
+            kernel: None,
+        };
+        if device.is_cpu() {
+            field.kernel = Some(field.as_kernel(hidden, activation, time_width(columns.told)));
+        }
+        Ok(field)
+    }
+
+    fn as_kernel(&self, hidden: &[usize], activation: Activation, time: usize) -> PairKernel {
+        let Self { particles, space, features, spacing, .. } = *self;
+        let basis = (1..particles).flat_map(|k| (0..particles).map(move |i| helmert(k, i))).collect();
+        let widths = if hidden.is_empty() { vec![1, 1] } else { hidden.iter().copied().chain([1]).collect() };
+        let first = [&self.triples, &self.pair, &self.surroundings, &self.all, &self.time];
+        let weights = first.into_iter().flat_map(Dense::weights).chain(self.network.weights()).cloned().collect();
+        PairKernel::new(PairField { particles, space, features, spacing, basis, time, widths, activation }, weights)
     }
 
     fn dimension(&self) -> usize {
@@ -115,9 +182,18 @@ impl ParticleField {
         let around = self.members.matmul(&around.reshape((self.particles, n * hidden))?)?.reshape((p, n, hidden))?;
         let whole = self.all.forward(&gaussians.sum(0)?)?;
         let time = (self.time.forward(&time_features(t, &told, self.dtype)?)? + whole)?;
-        let of_pair = self.distance.forward(&gaussians.reshape((p * n, self.features))?)?.reshape((p, n, hidden))?;
+        let psi = self.triples.forward(&gaussians.reshape((p * n, self.features))?)?.reshape((p, n, self.features))?;
+        let triples = match &self.sides {
+            None => psi.zeros_like()?,
+            Some(sides) => {
+                let [a, b] = [0, 1].map(|side| psi.index_select(&sides.pairs[side], 0));
+                (a? * b?)?.reshape((p, self.particles - 2, n, self.features))?.sum(1)?
+            }
+        };
+        let of_pair = Tensor::cat(&[&gaussians, &triples], 2)?.reshape((p * n, 2 * self.features))?;
+        let of_pair = self.pair.forward(&of_pair)?.reshape((p, n, hidden))?;
         let sums = (of_pair + around)?.broadcast_add(&time.unsqueeze(0)?)?.reshape((p * n, hidden))?;
-        Ok(Pairs { difference, distance, gaussians, sums })
+        Ok(Pairs { difference, distance, gaussians, psi, sums })
     }
 
     /// Directions of the sums of the first hidden layer (P·n, hidden), as each pair is drawn apart along its difference.
@@ -138,8 +214,29 @@ impl ParticleField {
         let all = pulls.broadcast_mul(&difference.unsqueeze(3)?)?.sum(2)?;
         let around = (&all + &stretched)?;
         let rows = |features_of: &Tensor| features_of.reshape((p * n, features));
-        let sum = (self.distance.along(&rows(&stretched)?)? + self.surroundings.along(&rows(&around)?)?)?;
+        let triples = self.changes_of_triples(pairs, &slopes)?;
+        let own = Tensor::cat(&[&stretched, &triples], 2)?.reshape((p * n, 2 * features))?;
+        let sum = (self.pair.along(&own)? + self.surroundings.along(&rows(&around)?)?)?;
         sum + self.all.along(&rows(&all)?)?
+    }
+
+    /// How a pair's triples (P, n, features) change as it is drawn apart, from slopes of the Gaussians (P, n, features).
+    fn changes_of_triples(&self, pairs: &Pairs, slopes: &Tensor) -> Result<Tensor> {
+        let Pairs { difference, distance, psi, .. } = pairs;
+        let (p, n, features) = psi.dims3()?;
+        let Some(sides) = &self.sides else { return psi.zeros_like() };
+        let slopes = self.triples.forward(&slopes.reshape((p * n, features))?)?.reshape((p, n, features))?;
+        let base = difference.index_select(&sides.base, 0)?;
+        // Each of the two distances grows as its end moves: i along the difference, j against it.
+        let grown = |side: usize, way: f64| -> Result<Tensor> {
+            let numbers = &sides.pairs[side];
+            let along = (difference.index_select(numbers, 0)? * &base)?.sum_keepdim(2)?;
+            let along = along.broadcast_mul(&(&sides.signs[side] * way)?)?.to_dtype(self.dtype)?;
+            slopes.index_select(numbers, 0)?.broadcast_mul(&(along / distance.index_select(numbers, 0)?)?)
+        };
+        let [a, b] = [0, 1].map(|side| psi.index_select(&sides.pairs[side], 0));
+        let changes = ((grown(0, 1.0)? * b?)? + (grown(1, -1.0)? * a?)?)?;
+        changes.reshape((p, self.particles - 2, n, features))?.sum(1)
     }
 
     /// Σ_j φ_ij·(r_i − r_j) in coordinates (n, d), from φ (P·n, 1).
@@ -152,6 +249,10 @@ impl ParticleField {
 }
 
 impl VectorField for ParticleField {
+    fn kernel(&self) -> Option<&PairKernel> {
+        self.kernel.as_ref()
+    }
+
     fn velocity(&self, x: &Tensor, t: &Tensor) -> Result<Tensor> {
         let pairs = self.pairs(x, t)?;
         let strengths = self.network.forward(&pairs.sums)?.to_dtype(DType::F64)?;

@@ -4,7 +4,7 @@ use super::super::super::client::CliError;
 use super::super::super::plots::weighted_histogram;
 use super::target::{Marginal, Reference, RegionKind, Regions, Samples};
 use crate::math::{Purpose, log_sum_exp};
-use crate::sample::{Generator, SampleKey};
+use crate::sample::{AnnealedPaths, Generator, PathError, PathLength, SampleError, SampleKey, SampleRun};
 use crate::thermo::WeightAccumulator;
 
 /// Samples of a batch, as in the published protocol for log Z.
@@ -110,10 +110,11 @@ pub(super) struct Histograms {
     pub density: Vec<(f64, f64)>,
 }
 
-/// Measures a generator at a temperature on so many samples of its own, and as many of the target if there is a sampler.
+/// Measures a generator at a temperature on so many samples of its own, at the ends of paths if there are to be any, and as many of the target if there is a sampler.
 pub(super) fn measure(
     model: &Generator,
     temperature: f64,
+    paths: Option<PathLength>,
     regions: Option<&Regions>,
     reference: &Reference,
     samples: usize,
@@ -123,7 +124,12 @@ pub(super) fn measure(
     let choice = model.choose_method(temperature, None, |key, count| model.samples(key, 0, count)).map_err(failed)?;
     let key = SampleKey { temperature, method: choice.method, seed, purpose: Purpose::Sample };
 
-    let own = own_samples(model, &key, regions, reference.marginal.as_ref(), samples).map_err(failed)?;
+    let paths = paths.map(|length| {
+        let step_sizes = model.tuned_step_sizes(temperature, length, || Ok::<_, PathsError>(()))?;
+        Ok(AnnealedPaths { length, step_sizes })
+    });
+    let paths = paths.transpose().map_err(|PathsError(e)| CliError::failed(e))?;
+    let own = own_samples(model, &key, paths.as_ref(), regions, reference.marginal.as_ref(), samples)?;
     let summary = own.account.summary();
     let mut all = vec![measured(Quantity::LogZ, summary.log_z, summary.log_z_standard_error)];
     if let Some(exact) = reference.log_z
@@ -156,6 +162,21 @@ pub(super) fn measure(
     Ok((all, histograms))
 }
 
+/// Why there are no samples, or no paths.
+struct PathsError(String);
+
+impl From<PathError> for PathsError {
+    fn from(error: PathError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<SampleError> for PathsError {
+    fn from(error: SampleError) -> Self {
+        Self(error.to_string())
+    }
+}
+
 /// Weighted samples of a model, without what is not needed of them.
 struct Own {
     account: WeightAccumulator,
@@ -171,10 +192,11 @@ struct Own {
 fn own_samples(
     model: &Generator,
     key: &SampleKey,
+    paths: Option<&AnnealedPaths>,
     regions: Option<&Regions>,
     marginal: Option<&Marginal>,
     samples: usize,
-) -> Result<Own, crate::sample::SampleError> {
+) -> Result<Own, CliError> {
     let d = model.target.system().dimension();
     let mut own = Own {
         account: WeightAccumulator::default(),
@@ -184,7 +206,15 @@ fn own_samples(
         batches: Vec::new(),
     };
     for first in (0..samples).step_by(BATCH) {
-        let batch = model.samples(key, first as u64, BATCH.min(samples - first))?;
+        let (first_index, count) = (first as u64, BATCH.min(samples - first));
+        let batch = match paths {
+            None => model.samples(key, first_index, count).map_err(PathsError::from),
+            Some(paths) => {
+                let run = SampleRun { key: *key, first_index, count };
+                model.annealed(&run, paths, || Ok::<_, PathsError>(()))
+            }
+        };
+        let batch = batch.map_err(|PathsError(e)| CliError::failed(e))?;
         batch.log_weights.iter().for_each(|&w| own.account.add(w));
         if batch.len() == BATCH {
             own.batches.push(log_sum_exp(&batch.log_weights) - (BATCH as f64).ln());

@@ -67,6 +67,9 @@ pub(super) struct Args {
     /// Stop each training after so many seconds, however far its schedule has come [default: train to its end]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     seconds: Option<f64>,
+    /// Train for at most so many steps: schedules are fitted to them [default: as long as the recipe has it]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    steps: Option<u64>,
     /// Samples that a model is measured on at each temperature
     #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(4000..=100_000_000))]
     samples: u64,
@@ -81,6 +84,12 @@ pub(super) struct Args {
     plots: Option<PathBuf>,
     #[command(flatten)]
     json: JsonArgs,
+}
+
+impl Args {
+    fn asked(&self) -> train::Asked {
+        train::Asked { recipe: self.recipe, steps: self.steps, seconds: self.seconds }
+    }
 }
 
 /// What is found out about a target.
@@ -165,21 +174,20 @@ fn measure_target(target: &'static Target, args: &Args, device: &Device) -> Resu
     let mut failed = 0;
     let mut first = None;
     for seed in 0..args.seeds {
-        let found =
-            train::train(target, &system, seed, args.recipe, args.seconds, data.as_ref(), device).and_then(|model| {
-                let card = &model.card;
-                eprintln!(
-                    "{}, seed {seed}: {} steps in {}, ESS {:.1} %",
-                    target.name,
-                    card.steps,
-                    duration(card.seconds),
-                    100.0 * card.effective_sample_fraction
-                );
-                let begin = Instant::now();
-                let measured = measure_model(&model, target, regions.as_ref(), &references, samples, seed)?;
-                eprintln!("{}, seed {seed}: measured in {}", target.name, duration(begin.elapsed().as_secs_f64()));
-                Ok(measured)
-            });
+        let found = train::train(target, &system, seed, args.asked(), data.as_ref(), device).and_then(|model| {
+            let card = &model.card;
+            eprintln!(
+                "{}, seed {seed}: {} steps in {}, ESS {:.1} %",
+                target.name,
+                card.steps,
+                duration(card.seconds),
+                100.0 * card.effective_sample_fraction
+            );
+            let begin = Instant::now();
+            let measured = measure_model(&model, target, regions.as_ref(), &references, samples, seed)?;
+            eprintln!("{}, seed {seed}: measured in {}", target.name, duration(begin.elapsed().as_secs_f64()));
+            Ok(measured)
+        });
         match found {
             Ok(found) => {
                 let (measured, histograms): (Vec<_>, Vec<_>) = found.into_iter().unzip();
@@ -211,7 +219,7 @@ fn measure_model(
 ) -> Result<Vec<(Vec<Measured>, Histograms)>, CliError> {
     let mut all = Vec::new();
     for (&temperature, reference) in target.temperatures.iter().zip(references) {
-        let (mut measured, histograms) = measure(model, temperature, regions, reference, samples, seed)?;
+        let (mut measured, histograms) = measure(model, temperature, target.paths, regions, reference, samples, seed)?;
         if temperature == target.trained_at {
             let cost = |quantity, value| Measured { quantity, value, standard_error: f64::NAN };
             measured.push(cost(Quantity::EnergyEvaluations, model.card.energy_evaluations as f64));

@@ -7,6 +7,7 @@ use super::replica_exchange;
 use crate::energy::analytic::AnalyticPotential;
 use crate::energy::{System, SystemDefinition};
 use crate::math::{Purpose, Randoms};
+use crate::sample::PathLength;
 use crate::train::TrainingData;
 
 /// A system with the temperatures that a flow of it is measured at.
@@ -18,8 +19,9 @@ pub(super) struct Target {
     pub temperatures: &'static [f64],
     pub regions: fn(&System) -> Option<Regions>,
     pub references: References,
-    /// Whether flows are trained on frames of replica exchange, of another seed than the reference's; else on the energy alone.
-    pub has_data: bool,
+    pub trained_on: TrainedOn,
+    /// What carries a model's samples to the target, where weights alone do not; else nothing.
+    pub paths: Option<PathLength>,
     pub published: &'static [Published],
 }
 
@@ -30,6 +32,15 @@ pub(super) struct Published {
     pub value: f64,
     /// Who has, and where it is said.
     pub by: &'static str,
+}
+
+/// What flows learn from, besides the energy.
+pub(super) enum TrainedOn {
+    Nothing,
+    /// Frames of replica exchange, of another seed than the reference's.
+    Frames,
+    /// The same, of another potential of the same coordinates: one in which states that are rare in the target are not.
+    FramesOf(fn() -> AnalyticPotential),
 }
 
 /// Where the exact answers of a target come from.
@@ -173,12 +184,18 @@ impl Target {
 
     /// Frames to train on, and the energy evaluations that they took; nothing where the energy is all there is.
     pub fn data(&self, system: &System) -> Result<Option<(TrainingData, u64)>, CliError> {
-        match self.references {
-            References::ReplicaExchange(ladder) if self.has_data => {
-                replica_exchange::training_data(system, ladder, self.temperatures).map(Some)
+        let References::ReplicaExchange(ladder) = self.references else { return Ok(None) };
+        let other;
+        let simulated = match self.trained_on {
+            TrainedOn::Nothing => return Ok(None),
+            TrainedOn::Frames => system,
+            TrainedOn::FramesOf(potential) => {
+                let built = System::build(SystemDefinition::Analytic(potential()));
+                other = built.map_err(|e| CliError::failed(format!("{}: {e}", self.name)))?;
+                &other
             }
-            _ => Ok(None),
-        }
+        };
+        replica_exchange::training_data(simulated, ladder, self.temperatures).map(Some)
     }
 
     /// What others have reached.

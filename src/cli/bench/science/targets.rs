@@ -3,10 +3,11 @@
 use super::super::super::quickstart::DOUBLE_WELL_SADDLE;
 use super::measure::Quantity;
 use super::reference::{Area, funnel, mixture, plane, wells};
-use super::target::{Published, References, RegionKind, Regions, Target};
+use super::target::{Published, References, RegionKind, Regions, Target, TrainedOn};
 use crate::coords::dihedral;
-use crate::energy::analytic::AnalyticPotential;
+use crate::energy::analytic::{AnalyticPotential, ParticleDimer};
 use crate::energy::{System, SystemDefinition};
+use crate::sample::PathLength;
 use std::f64::consts::PI;
 
 /// The top between the wells of each pair of the many-well.
@@ -25,7 +26,12 @@ const MOLECULE_LADDER: [f64; 9] = [300.0, 346.0, 400.0, 447.0, 500.0, 548.0, 600
 const CLUSTER_LADDER: [f64; 6] = [1.0, 1.25, 1.55, 1.93, 2.41, 3.0];
 
 /// Temperatures over which the dimer opens and closes.
-const DIMER_LADDER: [f64; 11] = [0.5, 0.6, 0.72, 0.86, 1.0, 1.25, 1.55, 2.0, 2.5, 3.2, 4.0];
+const DIMER_LADDER: [f64; 7] = [1.0, 1.25, 1.55, 2.0, 2.5, 3.2, 4.0];
+
+/// The slope at which the dimer is open as often as closed. Its energy differs from the target's by the dimer's length alone.
+const EVEN_SLOPE: f64 = -1.0;
+
+const DIMER_PATHS: PathLength = PathLength { distributions: 200, moves: 1, leapfrog_steps: 5 };
 
 const TORSIONS: [[usize; 4]; 2] = [[4, 6, 8, 14], [6, 8, 14, 16]];
 /// Bins of each torsion.
@@ -47,7 +53,8 @@ pub(super) static TARGETS: [Target; 11] = [
         temperatures: &[0.5, 0.75, 1.0, 1.5, 2.0],
         regions: |_| modes(1, 2, |x, _| usize::from(x[0] > DOUBLE_WELL_SADDLE)),
         references: References::Exact(|system, _, tau| wells(system, DOUBLE_WELL_SADDLE, tau)),
-        has_data: false,
+        trained_on: TrainedOn::Nothing,
+        paths: None,
         published: &[],
     },
     Target {
@@ -56,7 +63,8 @@ pub(super) static TARGETS: [Target; 11] = [
         temperatures: &[0.5, 1.0, 2.0],
         regions: |_| modes(1, 2, |x, _| usize::from(x[1] - x[0] <= 1.0)),
         references: References::Exact(|system, regions, tau| plane(system, regions, tau, SURFACE)),
-        has_data: false,
+        trained_on: TrainedOn::Nothing,
+        paths: None,
         published: &[],
     },
     Target {
@@ -65,7 +73,8 @@ pub(super) static TARGETS: [Target; 11] = [
         temperatures: &[0.5, 1.0, 1.5, 2.0],
         regions: |system| modes(system.dimension() / 2, 2, |x, pair| usize::from(x[2 * pair] > MANY_WELL_SADDLE)),
         references: References::Exact(|system, _, tau| wells(system, MANY_WELL_SADDLE, tau)),
-        has_data: false,
+        trained_on: TrainedOn::Nothing,
+        paths: None,
         published: &[published(1.0, Quantity::LogZDeviation, 0.0316, FAB_JAX)],
     },
     Target {
@@ -74,7 +83,8 @@ pub(super) static TARGETS: [Target; 11] = [
         temperatures: &[1.0],
         regions: nearest_mean,
         references: References::Exact(|system, regions, _| mixture(system, regions)),
-        has_data: false,
+        trained_on: TrainedOn::Nothing,
+        paths: None,
         published: &[],
     },
     Target {
@@ -83,7 +93,8 @@ pub(super) static TARGETS: [Target; 11] = [
         temperatures: &[1.0],
         regions: nearest_mean,
         references: References::Exact(|system, regions, _| mixture(system, regions)),
-        has_data: false,
+        trained_on: TrainedOn::Nothing,
+        paths: None,
         published: &[published(1.0, Quantity::LogZDeviation, 0.00269, FAB_JAX)],
     },
     Target {
@@ -92,7 +103,8 @@ pub(super) static TARGETS: [Target; 11] = [
         temperatures: &[1.0],
         regions: |_| None,
         references: References::Exact(|system, _, _| Ok(funnel(system))),
-        has_data: false,
+        trained_on: TrainedOn::Nothing,
+        paths: None,
         published: &[published(1.0, Quantity::LogZDeviation, 0.00218, FAB_JAX)],
     },
     Target {
@@ -101,7 +113,8 @@ pub(super) static TARGETS: [Target; 11] = [
         temperatures: &[1.0],
         regions: |_| None,
         references: References::ReplicaExchange(&CLUSTER_LADDER),
-        has_data: true,
+        trained_on: TrainedOn::Frames,
+        paths: None,
         published: &[published(1.0, Quantity::ReverseEss, 0.40, E_ACF)],
     },
     Target {
@@ -110,22 +123,21 @@ pub(super) static TARGETS: [Target; 11] = [
         temperatures: &[1.0],
         regions: |_| None,
         references: References::ReplicaExchange(&CLUSTER_LADDER),
-        has_data: true,
+        trained_on: TrainedOn::Frames,
+        paths: None,
         published: &[published(1.0, Quantity::ReverseEss, 0.025, E_ACF)],
     },
     Target {
         name: "particle-dimer",
         trained_at: 1.0,
-        temperatures: &[0.5, 1.0, 2.0],
+        temperatures: &[1.0],
         // Open, then closed.
         regions: |_| modes(1, 2, |x, _| usize::from((x[0] - x[2]).hypot(x[1] - x[3]) < DIMER_SADDLE)),
         references: References::ReplicaExchange(&DIMER_LADDER),
-        has_data: true,
-        published: &[
-            published(0.5, Quantity::DeltaF, -14.45, UMBRELLA),
-            published(1.0, Quantity::DeltaF, -7.09, UMBRELLA),
-            published(2.0, Quantity::DeltaF, -3.22, UMBRELLA),
-        ],
+        // One frame in a thousand of the target's own is open.
+        trained_on: TrainedOn::FramesOf(|| AnalyticPotential::ParticleDimer(ParticleDimer { slope: EVEN_SLOPE })),
+        paths: Some(DIMER_PATHS),
+        published: &[published(1.0, Quantity::DeltaF, -7.09, UMBRELLA)],
     },
     Target {
         name: "alanine-dipeptide",
@@ -133,7 +145,8 @@ pub(super) static TARGETS: [Target; 11] = [
         temperatures: &[300.0],
         regions: |_| Some(ramachandran()),
         references: References::ReplicaExchange(&MOLECULE_LADDER),
-        has_data: false,
+        trained_on: TrainedOn::Nothing,
+        paths: None,
         published: &[
             published(300.0, Quantity::ReverseEss, 0.9769, CMT),
             published(300.0, Quantity::RamachandranDistance, 9.43e-3, CMT),
@@ -146,7 +159,8 @@ pub(super) static TARGETS: [Target; 11] = [
         temperatures: &[300.0, 400.0, 500.0, 600.0],
         regions: |_| Some(ramachandran()),
         references: References::ReplicaExchange(&MOLECULE_LADDER),
-        has_data: false,
+        trained_on: TrainedOn::Nothing,
+        paths: None,
         published: &[],
     },
 ];

@@ -14,21 +14,25 @@ use std::time::{Duration, Instant};
 /// Between two lines about a run that is under way.
 const REPORT_EVERY: Duration = Duration::from_secs(30);
 
+/// What is asked for of all runs; the rest is as users get it who ask for nothing.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    pub recipe: Option<Recipe>,
+    pub steps: Option<u64>,
+    pub seconds: Option<f64>,
+}
+
 /// What decides a run, besides the target: all that a user asks for.
-fn plan_of(
-    target: &Target,
-    system: &System,
-    seed: u64,
-    recipe: Option<Recipe>,
-    seconds: Option<f64>,
-    has_data: bool,
-) -> TrainingPlan {
+fn plan_of(target: &Target, system: &System, seed: u64, asked: Asked, has_data: bool) -> TrainingPlan {
     let (low, high) = ends(target.temperatures);
     let range = (low < high).then_some(TemperatureRange { low, high });
-    let recipe = recipe.unwrap_or(Recipe::suited(system, has_data).0);
+    let recipe = asked.recipe.unwrap_or(Recipe::suited(system, has_data).0);
     let mut plan = recipe.plan(system, target.trained_at, range, has_data);
     plan.seed = seed;
-    plan.budget.seconds = seconds;
+    plan.budget.seconds = asked.seconds;
+    if let Some(steps) = asked.steps {
+        plan.fit_to(steps);
+    }
     plan
 }
 
@@ -38,13 +42,12 @@ pub(super) fn train(
     target: &Target,
     system: &System,
     seed: u64,
-    recipe: Option<Recipe>,
-    seconds: Option<f64>,
+    asked: Asked,
     data: Option<&(TrainingData, u64)>,
     device: &Device,
 ) -> Result<Generator, CliError> {
     let failed = |e: &dyn std::fmt::Display| CliError::failed(e.to_string());
-    let plan = plan_of(target, system, seed, recipe, seconds, data.is_some());
+    let plan = plan_of(target, system, seed, asked, data.is_some());
     let frames = data.map(|(frames, _)| frames.clone());
     let mut trainer = Trainer::new(plan, system.clone(), frames, device).map_err(|e| failed(&e))?;
     let mut watcher = Watcher { name: target.name, seed, last: Instant::now() };
