@@ -2,7 +2,7 @@
 //! training by flow matching.
 
 use boltzflow::compute::bias_activation::Activation;
-use boltzflow::coords::{CoordinateKind, CoordinateTransform, MeanFreeCoordinates};
+use boltzflow::coords::{CoordinateKind, CoordinateTransform, MeanFreeCoordinates, free_particles, preview_kinds};
 use boltzflow::energy::analytic::AnalyticPotential;
 use boltzflow::energy::{System, SystemDefinition};
 use boltzflow::flow::{
@@ -12,7 +12,9 @@ use boltzflow::flow::{
 use boltzflow::math::{Purpose, Randoms};
 use boltzflow::sample::{Generator, Method, SampleKey};
 use boltzflow::thermo::WeightAccumulator;
-use boltzflow::train::{Directive, Observer, Outcome, Progress, Recipe, Trainer, TrainingData, TrainingPlan, run};
+use boltzflow::train::{
+    Directive, Observer, Outcome, Progress, Recipe, Trainer, TrainingData, TrainingPlan, default_plan, run,
+};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
@@ -107,25 +109,78 @@ fn kernels_of_pairs_are_the_field() {
             }
         }
 
+        // More rows than are summed up in one go.
+        let n = 611;
+        let taus: Vec<f64> = (0..n).map(|row| 0.5 + 1.5 * row as f64 / n as f64).collect();
         let times: Vec<f64> = (0..n).map(|row| row as f64 / n as f64).collect();
         let times = Tensor::from_vec(times, (n, 1), &Device::Cpu).unwrap();
         let velocity = Tensor::from_vec(numbers(n * d), (n, d), &Device::Cpu).unwrap();
-        let x = flow.widened(&tensor, Tau::Each(&taus)).unwrap();
+        let x = Tensor::from_vec(numbers(n * d), (n, d), &Device::Cpu).unwrap();
+        let x = flow.widened(&x, Tau::Each(&taus)).unwrap();
         let field = flow.as_continuous().unwrap();
         let by_kernel = field.mismatch(&x, &times, &velocity).unwrap();
-        let by_tensors = (field.velocity(&x, &times).unwrap() - velocity).unwrap().sqr().unwrap().mean_all().unwrap();
+        let by_tensors = (field.velocity(&x, &times).unwrap() - &velocity).unwrap().sqr().unwrap().mean_all().unwrap();
         let [value, exact] = [&by_kernel, &by_tensors].map(|loss| loss.to_scalar::<f64>().unwrap());
         assert!((value - exact).abs() < 1e-12 * exact, "{value} and {exact}");
-        let [found, exact] = [by_kernel, by_tensors].map(|loss| weights.gradients(&loss.backward().unwrap()).unwrap());
+        let gradients = |loss: Tensor| weights.gradients(&loss.backward().unwrap()).unwrap();
+        let numbers_of = |gradient: &Tensor| gradient.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        let [found, exact] = [by_kernel, by_tensors].map(gradients);
+        // Sums have the order of the rows, however many threads there are.
+        for threads in [1, 3] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let again = gradients(pool.install(|| field.mismatch(&x, &times, &velocity)).unwrap());
+            for (path, again) in again {
+                assert_eq!(numbers_of(&again), numbers_of(&found[&path]), "{path} with {threads} threads");
+            }
+        }
         for (path, exact) in exact {
-            let found: Vec<f64> = found[&path].flatten_all().unwrap().to_vec1().unwrap();
-            let exact: Vec<f64> = exact.flatten_all().unwrap().to_vec1().unwrap();
+            let (found, exact) = (numbers_of(&found[&path]), numbers_of(&exact));
             let largest = exact.iter().fold(0.0f64, |most, x| most.max(x.abs()));
             // Two particles are in no triple.
             assert!(largest > 0.0 || particles == 2 && path.contains("triples"), "nothing comes back to {path}");
             for (a, b) in found.iter().zip(&exact) {
                 assert!((a - b).abs() <= 1e-10 * largest, "{path} of {particles} particles: {a} and {b}");
             }
+        }
+    }
+}
+
+/// Of single precision the gradient of a regression is the same but for its rounding.
+#[test]
+fn regressions_in_single_precision_are_the_same() {
+    let (double, weights) = flow_of_particles(6, 3, &[32, 24], Activation::Silu);
+    let (single, narrow) = Flow::initialise(double.spec().clone(), 1, DType::F32, &Device::Cpu).unwrap();
+    let to_single = |(path, value): (String, Tensor)| (path, value.to_dtype(DType::F32).unwrap());
+    narrow.set(weights.values().unwrap().into_iter().map(to_single).collect()).unwrap();
+    let (n, d) = (200, 15);
+    let mut random = Randoms::new(8, Purpose::Validation, 0);
+    let mut tensor = |width: usize| {
+        Tensor::from_vec((0..n * width).map(|_| random.normal()).collect::<Vec<f64>>(), (n, width), &Device::Cpu)
+    };
+    let [x, velocity] = [d, d].map(|width| tensor(width).unwrap());
+    let times = tensor(1).unwrap().abs().unwrap();
+    let [exact, found] = [(&double, &weights), (&single, &narrow)].map(|(flow, weights)| {
+        let x = flow.widened(&x, Tau::REFERENCE).unwrap();
+        let loss = flow.as_continuous().unwrap().mismatch(&x, &times, &velocity).unwrap();
+        weights.gradients(&loss.backward().unwrap()).unwrap()
+    });
+    for (path, exact) in exact {
+        let gap = (found[&path].to_dtype(DType::F64).unwrap() - &exact).unwrap();
+        let norm = |x: &Tensor| x.sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt();
+        assert!(norm(&gap) < 1e-5 * norm(&exact), "{path}: {} of {}", norm(&gap), norm(&exact));
+    }
+}
+
+/// Every built-in system has a plan that its flow fits into, with data and without.
+#[test]
+fn default_plans_fit_into_memory() {
+    for name in AnalyticPotential::BUILT_IN {
+        let system = System::build(SystemDefinition::Analytic(AnalyticPotential::built_in(name).unwrap())).unwrap();
+        for has_data in [false, true] {
+            let plan = default_plan(&system, 1.0, None, has_data);
+            let kinds = preview_kinds(&system, has_data, &plan.coordinates).unwrap();
+            let spec = plan.architecture.expand(&kinds, free_particles(&system), plan.conditions(), 0).unwrap();
+            plan.check_flow(&spec).unwrap_or_else(|e| panic!("{name}: {e}"));
         }
     }
 }

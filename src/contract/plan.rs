@@ -75,7 +75,7 @@ fn read_variable(message: &v1::VariableRange) -> Result<VariableRange, FieldErro
 /// The recipe of a task, and why it is that one.
 pub fn chosen_recipe(task: &v1::TrainingTask, system: &System) -> Result<(Recipe, &'static str), FieldError> {
     if task.recipe.is_empty() {
-        return Ok(Recipe::suited(system, !task.dataset.is_empty()));
+        return Ok(Recipe::suited(system, !task.dataset.is_empty(), task.temperature_range.is_some()));
     }
     match Recipe::named(&task.recipe) {
         Some(recipe) => Ok((recipe, "it was asked for")),

@@ -27,6 +27,12 @@ pub trait Bijector: Debug + Send + Sync {
         None
     }
 
+    /// Whether what [`Bijector::apply`] makes of a row on the CPU without gradients depends on nothing but the row, whatever others
+    /// are in the batch, and however many.
+    fn keeps_rows_apart(&self) -> bool {
+        false
+    }
+
     /// Whether ladj is the same for all inputs, so that the latent's temperature scales exactly (§4.4 of the note).
     fn has_constant_jacobian(&self) -> bool {
         false

@@ -20,6 +20,7 @@ use super::spec::{FlowSpec, LayerSpec};
 use super::spline::SplineCoupling;
 use super::temperature::{Tau, TemperatureRange};
 use super::weights::Weights;
+use crate::compute::fused::ROWS;
 use crate::compute::logistic_mixture::MixtureShape;
 use crate::compute::{Direction, Precision};
 use candle_core::{DType, Device, Tensor};
@@ -267,6 +268,16 @@ impl Flow {
         direction: Direction,
     ) -> Result<(Vec<f64>, Vec<f64>), FlowError> {
         let d = self.spec.dimension();
+        if self.bijectors.iter().all(|b| b.keeps_rows_apart()) {
+            let part = |(i, rows): (usize, &[f64])| {
+                let taus: Vec<f64> = (0..rows.len() / d).map(|r| tau.of(i * ROWS + r)).collect();
+                self.apply_tensor(rows, Tau::Each(&taus), direction)
+            };
+            let parts = rows.par_chunks(ROWS * d).enumerate().map(part);
+            let parts: Vec<_> = parts.collect::<Result<_, FlowError>>()?;
+            let (output, ladj): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+            return Ok((output.concat(), ladj.concat()));
+        }
         let part = |(i, rows): (usize, &[f64])| {
             let n = rows.len() / d;
             // What a part lacks are repetitions of its last row.

@@ -388,7 +388,7 @@ impl ContinuousSpec {
         match &self.field {
             FieldSpec::Free => d * width.max(2 * d),
             FieldSpec::Particles(ParticleShape { particles, space, distances, .. }) => {
-                particles * particles.saturating_sub(1) / 2 * width.max((*space).max(*particles) * distances)
+                particles * particles.saturating_sub(1) / 2 * width.max(2 * space * distances)
             }
         }
     }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 /// A model of which a probe finds more of the target unseen misses a part of it.
 pub const MOST_UNSEEN: f64 = 0.05;
 
-const FORMAT: &str = "boltzflow-model/5";
+const FORMAT: &str = "boltzflow-model/6";
 
 /// What a model says of itself.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]

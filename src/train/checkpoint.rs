@@ -171,8 +171,12 @@ fn read_header(bytes: &[u8]) -> Result<Header, CheckpointError> {
 }
 
 /// Names the run: everything that its result depends on, besides the device.
+/// Another one whenever flows of the same plan have other weights than before.
+const WEIGHTS: &str = "2";
+
 fn run_digest(plan: &TrainingPlan, system: &System, data: Option<&str>) -> String {
     let mut hash = Sha256::new();
+    hash.update(WEIGHTS);
     hash.update(serde_json::to_string(plan).unwrap_or_default());
     hash.update(system.digest());
     hash.update(data.unwrap_or_default());

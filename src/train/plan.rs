@@ -245,9 +245,13 @@ impl TrainingPlan {
         for (i, stage) in self.stages.iter().enumerate() {
             let most = (if stage.is_integrated() { MAX_INTEGRATED } else { MAX_EVALUATED }) / numbers.max(1);
             if stage.batch > most {
+                let unless = if stage.is_integrated() {
+                    ", unless all weights but flow_matching and own_samples are 0"
+                } else {
+                    ""
+                };
                 return Err(format!(
-                    "stages[{i}].batch is {}; of a continuous flow of this size at most {most} fit into memory, unless all \
-                     weights but flow_matching and own_samples are 0",
+                    "stages[{i}].batch is {}; of a continuous flow of this size at most {most} fit into memory{unless}",
                     stage.batch
                 ));
             }

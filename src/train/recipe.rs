@@ -52,13 +52,14 @@ impl Recipe {
     }
 
     /// The one that suits a system, and why, in a sentence.
-    pub fn suited(system: &System, has_data: bool) -> (Self, &'static str) {
+    pub fn suited(system: &System, has_data: bool, has_range: bool) -> (Self, &'static str) {
         match (system.atoms().is_some(), has_data) {
             (false, true) if free_particles(system).is_some() => (
                 Self::FlowMatching,
                 "particles are alike and nothing holds them: a field of pairs has their symmetries, and data teach it quickly",
             ),
-            (false, true) if demand(system) == Demand::Ordered => (
+            // Data may be of one temperature of a range.
+            (false, true) if demand(system) == Demand::Ordered && !has_range => (
                 Self::Likelihood,
                 "particles are alike and held in places: only one of their orders has a density, which forces do not know of",
             ),
@@ -82,7 +83,7 @@ impl Recipe {
         has_data: bool,
     ) -> TrainingPlan {
         // A sample of a continuous flow takes as long as many of its steps.
-        let (measured_every, samples) = if self == Self::FlowMatching { (1000, 1024) } else { (100, 2048) };
+        let (measured_every, samples) = if self == Self::FlowMatching { (2500, 1024) } else { (100, 2048) };
         TrainingPlan {
             temperature,
             temperature_range,
@@ -97,7 +98,7 @@ impl Recipe {
             energy_cut: EnergyCut { high: 1e3, max: 1e20 },
             budget: Budget::default(),
             validation: Validation { every: measured_every, samples },
-            checkpoint_every: if self == Self::FlowMatching { measured_every } else { 250 },
+            checkpoint_every: if self == Self::FlowMatching { 500 } else { 250 },
             collective_variable: None,
         }
     }
@@ -142,7 +143,7 @@ impl Recipe {
                 vec![stage(long / 3, 0.0, 1.0, 0.0, flat(4.0), flat(fast)), down, last]
             }
             (Self::FlowMatching, ..) => {
-                let mut matching = stage(8 * long, 0.0, 0.0, 0.0, still, decay(2e-3, 1e-6));
+                let mut matching = stage(2 * long, 0.0, 0.0, 0.0, still, decay(2e-3, 1e-6));
                 matching.flow_matching = flat(1.0);
                 vec![matching]
             }
@@ -248,5 +249,10 @@ pub fn default_plan(
     temperature_range: Option<TemperatureRange>,
     has_data: bool,
 ) -> TrainingPlan {
-    Recipe::suited(system, has_data).0.plan(system, temperature, temperature_range, has_data)
+    Recipe::suited(system, has_data, temperature_range.is_some()).0.plan(
+        system,
+        temperature,
+        temperature_range,
+        has_data,
+    )
 }

@@ -40,7 +40,7 @@ pub use latents::LatentLanes;
 pub use linear::{Linear, LinearMap};
 pub use number::{Number, ln, quadrant_sin_cos};
 pub use packed::PackedWeights;
-pub use pair_field::{PackedPairs, PairField};
+pub use pair_field::{PackedPairs, PairField, TINY};
 pub use pair_matching::Lines;
 pub use program::{Program, Stage, TileScratch, load, store};
 pub use spline::Shape;

@@ -1,13 +1,16 @@
 //! The field of pairs of identical particles (`flow/continuous/particle_field.rs`), tile by tile: its velocities, and their
 //! divergence. (`pair_matching.rs` has the gradient of a regression on it.)
 
-use super::dense::{After, Lane, Packed, ROWS, activate, product};
+use super::dense::{After, Lane, Packed, ROWS, product};
 use super::number::Number;
 use super::vectors::InstructionSet;
 use crate::compute::bias_activation::Activation;
 
 /// Added to squared distances, so that two particles in one place have a distance with a slope.
-const TINY: f64 = 1e-12;
+pub const TINY: f64 = 1e-12;
+
+/// Gaussians of a smaller logarithm count as nothing.
+const SMALLEST: f64 = -69.0;
 
 /// What the field is made of. Its weights lie one after another: the matrix of triples (features, features), W of the pair, of the
 /// surroundings and of all pairs, then W and b of the time, and of each layer of the network; each W is (outputs, inputs).
@@ -267,6 +270,8 @@ impl<T: Number> Scene<T> {
         self.whole.fill([T::ZERO; ROWS]);
         let inverse = T::narrow(1.0 / field.spacing);
         let half = T::narrow(-0.5);
+        // What is smaller has products that processors are slow with.
+        let least = T::narrow(SMALLEST);
         for (p, (i, j)) in field.members().enumerate() {
             let mut squared = [TINY; ROWS];
             for axis in 0..space {
@@ -285,7 +290,9 @@ impl<T: Number> Scene<T> {
                 let centre = T::narrow(k as f64 * field.spacing);
                 for r in 0..ROWS {
                     let offset = (distance[r] - centre) * inverse;
-                    gaussian[r] = (half * offset * offset).exponential::<I>();
+                    let exponent = half * offset * offset;
+                    let value = exponent.exponential::<I>();
+                    gaussian[r] = if exponent < least { T::ZERO } else { value };
                 }
                 add::<I, T>(&mut self.around[i * f + k], T::ONE, gaussian);
                 add::<I, T>(&mut self.around[j * f + k], T::ONE, gaussian);
@@ -343,22 +350,5 @@ impl<T: Number> Scene<T> {
                 self.forces[j * space + axis][r] -= force;
             }
         }
-    }
-}
-
-/// h = activation(z) in place, and its derivative.
-#[inline(always)]
-pub(super) fn activate_with_slope<I: InstructionSet, T: Number>(
-    activation: Activation,
-    z: &mut [Lane<T>],
-    slope: &mut [Lane<T>],
-) {
-    activate::<I, T>(activation, z, Some(&mut *slope));
-    let all = slope.as_flattened_mut().iter_mut().zip(z.as_flattened());
-    match activation {
-        Activation::Silu => {}
-        Activation::Tanh => all.for_each(|(slope, &h)| *slope = T::ONE - h * h),
-        Activation::Identity => all.for_each(|(slope, _)| *slope = T::ONE),
-        Activation::Relu => all.for_each(|(slope, &h)| *slope = if h > T::ZERO { T::ONE } else { T::ZERO }),
     }
 }

@@ -6,15 +6,19 @@
 //! gave in the place of the latter. Those of the weights are then sums over the pairs of a few tiles, and last of all such
 //! groups in their order, so that nothing depends on the number of threads.
 
-use super::dense::{After, Lane, ROWS, product, product_backward};
+use super::dense::{After, Lane, ROWS, activate, product, product_backward};
 use super::number::Number;
-use super::pair_field::{PackedPairs, PairField, Scene, activate_with_slope, add, add_product};
+use super::pair_field::{PackedPairs, PairField, Scene, add, add_product};
 use super::vectors::{InstructionSet, Kernel, dispatch};
 use super::weight_gradient::{GradientScratch, PANEL, TileLanes, WeightGradient};
 use rayon::prelude::*;
 
-/// Pairs whose gradients are summed up in one go, at least: sums of few have to be added up too often.
+/// Pairs whose gradients are summed up in one go, if there are enough rows for [`GROUPS`] of these: sums of few have to be added up
+/// too often.
 const PAIRS_OF_A_GROUP: usize = 24;
+
+/// Groups that are on their way at once, each with a gradient of all weights.
+const GROUPS: usize = 16;
 
 /// What to regress on, row by row: coordinates about the mean and velocities (n, d), and features of the time
 /// (n, [`PairField::time`]).
@@ -29,21 +33,24 @@ impl PairField {
     /// ⟨|v − velocity|²⟩/d over the rows, and its gradient in the weights, one after another. These must be packed for gradients.
     pub fn mismatch<T: Number>(&self, packed: &PackedPairs<T>, lines: Lines<'_>) -> (f64, Vec<T>) {
         let d = self.dimension();
-        let tiles = PAIRS_OF_A_GROUP.div_ceil(self.pairs().max(1));
+        let of_a_group = lines.rows.len().div_ceil(GROUPS * ROWS * d);
+        let tiles = PAIRS_OF_A_GROUP.div_ceil(self.pairs().max(1)).min(of_a_group).max(1);
         let rows = tiles * ROWS;
         let each = 1.0 / lines.rows.len().max(1) as f64;
-        let groups = lines.rows.par_chunks(rows * d).zip(lines.times.par_chunks(rows * self.time));
-        let groups = groups.zip(lines.velocities.par_chunks(rows * d));
-        let groups = groups.map(|((rows, times), velocities)| {
-            let lines = Lines { rows, times, velocities };
-            Group::new(self, tiles).mismatch(self, packed, lines, each)
-        });
-        let mut all = (0.0, vec![T::ZERO; self.weights()]);
-        for (error, gradient) in groups.collect::<Vec<_>>() {
-            all.0 += error;
-            all.1.iter_mut().zip(gradient).for_each(|(sum, part)| *sum += part);
+        let all = lines.rows.chunks(rows * d).zip(lines.times.chunks(rows * self.time));
+        let all: Vec<_> = all.zip(lines.velocities.chunks(rows * d)).collect();
+        let (mut error, mut gradient) = (0.0, vec![T::ZERO; self.weights()]);
+        for groups in all.chunks(GROUPS) {
+            let groups = groups.par_iter().map(|&((rows, times), velocities)| {
+                let lines = Lines { rows, times, velocities };
+                Group::new(self, tiles).mismatch(self, packed, lines, each)
+            });
+            for (part, of_part) in groups.collect::<Vec<_>>() {
+                error += part;
+                gradient.iter_mut().zip(of_part).for_each(|(sum, part)| *sum += part);
+            }
         }
-        all
+        (error, gradient)
     }
 }
 
@@ -121,37 +128,36 @@ impl<T: Number> Group<T> {
         let stride = f + field.time + w;
         let whole = |first: usize, lanes: usize| TileLanes { all: &self.tiles, first, stride, lanes };
         let pairs = tiles * field.pairs();
-        let mut sum = Sums { scratch: GradientScratch::default() };
-        sum.write(pairs, pair(strength + 1, f), pair(0, f), take(f * f), &mut vec![T::ZERO; f]);
-        sum.write(pairs, pair(2 * f + w, w), pair(0, 2 * f), take(w * 2 * f), &mut unused);
-        sum.write(tiles * field.particles, particle(f, w), particle(0, f), take(w * f), &mut unused);
-        sum.write(tiles, whole(f + field.time, w), whole(0, f), take(w * f), &mut unused);
-        sum.write(tiles, whole(f + field.time, w), whole(f, field.time), take(w * field.time), take(w));
+        let scratch = &mut GradientScratch::default();
+        write(scratch, pairs, (pair(strength + 1, f), pair(0, f)), take(f * f), &mut vec![T::ZERO; f]);
+        write(scratch, pairs, (pair(2 * f + w, w), pair(0, 2 * f)), take(w * 2 * f), &mut unused);
+        write(scratch, tiles * field.particles, (particle(f, w), particle(0, f)), take(w * f), &mut unused);
+        write(scratch, tiles, (whole(f + field.time, w), whole(0, f)), take(w * f), &mut unused);
+        write(scratch, tiles, (whole(f + field.time, w), whole(f, field.time)), take(w * field.time), take(w));
         let mut at = 2 * f;
         for (inputs, outputs) in field.layers() {
             let next = at + 2 * inputs;
             // The gradient of the strength has no values before it.
             let dz = if next == strength { next } else { next + outputs };
-            sum.write(pairs, pair(dz, outputs), pair(at, inputs), take(inputs * outputs), take(outputs));
+            write(scratch, pairs, (pair(dz, outputs), pair(at, inputs)), take(inputs * outputs), take(outputs));
             at = next;
         }
         gradient
     }
 }
 
-/// Writes gradients of dense layers.
-struct Sums<T> {
-    scratch: GradientScratch<T>,
-}
-
-impl<T: Number> Sums<T> {
-    /// Those of a layer's W and b, over so many tiles.
-    fn write(&mut self, tiles: usize, dz: TileLanes<'_, T>, h: TileLanes<'_, T>, weight: &mut [T], bias: &mut [T]) {
-        let panels = weight.chunks_mut(PANEL * h.lanes).zip(bias.chunks_mut(PANEL));
-        for (p, (weight, bias)) in panels.enumerate() {
-            let scratch = &mut self.scratch;
-            dispatch(WeightGradient { tiles, dz, h, from: p * PANEL, weight, bias, scratch });
-        }
+/// Writes the gradients of a dense layer's W and b, over so many tiles.
+fn write<T: Number>(
+    scratch: &mut GradientScratch<T>,
+    tiles: usize,
+    (dz, h): (TileLanes<'_, T>, TileLanes<'_, T>),
+    weight: &mut [T],
+    bias: &mut [T],
+) {
+    let panels = weight.chunks_mut(PANEL * h.lanes).zip(bias.chunks_mut(PANEL));
+    for (p, (weight, bias)) in panels.enumerate() {
+        let scratch = &mut *scratch;
+        dispatch(WeightGradient { tiles, dz, h, from: p * PANEL, weight, bias, scratch });
     }
 }
 
@@ -186,7 +192,7 @@ impl<T: Number> Kernel for Tile<'_, T> {
             for (layer, (inputs, outputs)) in packed.layers.iter().zip(field.layers()) {
                 let (values, after) = rest.split_at_mut(inputs);
                 let (slopes, after) = after.split_at_mut(inputs);
-                activate_with_slope::<I, T>(field.activation, values, slopes);
+                activate::<I, T>(field.activation, values, Some(slopes));
                 product::<I, T>(&layer.weights, Some(&layer.bias), values, &mut after[..outputs], After::Nothing);
                 rest = after;
             }

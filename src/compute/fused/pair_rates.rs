@@ -1,10 +1,11 @@
 //! Velocities of the field of pairs (`pair_field.rs`), and their divergence: Σ over pairs of 2·D·φ and of the derivative of φ as
 //! the pair is drawn apart.
 
-use super::dense::{After, Lane, ROWS, product};
+use super::dense::{After, Lane, ROWS, activate, product};
 use super::number::Number;
-use super::pair_field::{PackedPairs, PairField, Scene, activate_with_slope};
+use super::pair_field::{PackedPairs, PairField, Scene};
 use super::vectors::{InstructionSet, Kernel, dispatch};
+use crate::compute::bias_activation::Activation;
 
 impl PairField {
     /// Velocities (n, d) and divergences (n) at coordinates about the mean (n, d) and features of the time (n, [`PairField::time`]).
@@ -185,21 +186,8 @@ impl<T: Number> Change<T> {
         for k in field.others(i, j) {
             // How fast d_ik and d_jk grow.
             let ((ik, sign_ik), (jk, sign_jk)) = (field.pair_of(i, k), field.pair_of(j, k));
-            let growth = |pair: usize, sign: f64| {
-                let mut growth = [0.0; ROWS];
-                for axis in 0..space {
-                    let (a, b) = (&scene.difference[pair * space + axis], &scene.difference[p * space + axis]);
-                    for r in 0..ROWS {
-                        growth[r] = f64::madd::<I>(sign * a[r], b[r], growth[r]);
-                    }
-                }
-                let mut narrow = [T::ZERO; ROWS];
-                for r in 0..ROWS {
-                    narrow[r] = T::narrow(growth[r]) / scene.distance[pair][r];
-                }
-                narrow
-            };
-            let (of_ik, of_jk) = (growth(ik, sign_ik), growth(jk, -sign_jk));
+            let of_ik = scene.growth::<I>(space, (ik, sign_ik), p);
+            let of_jk = scene.growth::<I>(space, (jk, -sign_jk), p);
             let [ik, jk] = [ik, jk].map(|pair| pair * f);
             for (c, triple) in triples.iter_mut().enumerate() {
                 let (a, b) = (&scene.psi[ik + c], &scene.psi[jk + c]);
@@ -210,5 +198,38 @@ impl<T: Number> Change<T> {
                 }
             }
         }
+    }
+}
+
+impl<T: Number> Scene<T> {
+    /// How fast the length of a pair grows, if its first particle (its second, where the sign is −1) moves along the difference of
+    /// pair p.
+    #[inline(always)]
+    fn growth<I: InstructionSet>(&self, space: usize, (pair, sign): (usize, f64), p: usize) -> Lane<T> {
+        let mut along = [0.0; ROWS];
+        for axis in 0..space {
+            let (a, b) = (&self.difference[pair * space + axis], &self.difference[p * space + axis]);
+            for r in 0..ROWS {
+                along[r] = f64::madd::<I>(sign * a[r], b[r], along[r]);
+            }
+        }
+        let mut growth = [T::ZERO; ROWS];
+        for r in 0..ROWS {
+            growth[r] = T::narrow(along[r]) / self.distance[pair][r];
+        }
+        growth
+    }
+}
+
+/// h = activation(z) in place, and its derivative.
+#[inline(always)]
+fn activate_with_slope<I: InstructionSet, T: Number>(activation: Activation, z: &mut [Lane<T>], slope: &mut [Lane<T>]) {
+    activate::<I, T>(activation, z, Some(&mut *slope));
+    let all = slope.as_flattened_mut().iter_mut().zip(z.as_flattened());
+    match activation {
+        Activation::Silu => {}
+        Activation::Tanh => all.for_each(|(slope, &h)| *slope = T::ONE - h * h),
+        Activation::Identity => all.for_each(|(slope, _)| *slope = T::ONE),
+        Activation::Relu => all.for_each(|(slope, &h)| *slope = if h > T::ZERO { T::ONE } else { T::ZERO }),
     }
 }

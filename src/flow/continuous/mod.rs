@@ -142,6 +142,10 @@ impl Bijector for Continuous {
         Ok((Tensor::cat(&[&x, &told], 1)?, end.narrow(1, d, 1)?.squeeze(1)?))
     }
 
+    fn keeps_rows_apart(&self) -> bool {
+        self.field.kernel().is_some_and(|kernel| !kernel.is_trained())
+    }
+
     fn as_continuous(&self) -> Option<&Continuous> {
         Some(self)
     }

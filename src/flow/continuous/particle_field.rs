@@ -4,14 +4,11 @@ use super::VectorField;
 use super::network::{Dense, Network, time_features, time_width};
 use super::pair_kernel::PairKernel;
 use crate::compute::bias_activation::Activation;
-use crate::compute::fused::PairField;
+use crate::compute::fused::{PairField, TINY};
 use crate::coords::helmert;
 use crate::flow::spec::{Columns, ParticleShape};
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{VarBuilder, init};
-
-/// Added to squared distances, so that two particles in one place have a distance with a slope.
-const TINY: f64 = 1e-12;
 
 /// The velocity of particle i is Σ_j φ_ij·(r_i − r_j) (pair fields: Köhler, Klein and Noé, ICML 2020), where φ_ij is a network of
 ///
@@ -38,10 +35,7 @@ pub(super) struct ParticleField {
     /// (P, N): 1 at both particles; and 1 at the first, −1 at the second.
     members: Tensor,
     signs: Tensor,
-    /// Of each triple, which is a pair (i, j) and one of the others, k: the pairs (i, k) and (j, k) and the pair itself, each
-    /// (P·(N − 2)), and 1 or −1 where these differences point from the pair to k or back (P·(N − 2), 1, 1). Nothing of two
-    /// particles.
-    sides: Option<Sides>,
+    square: Square,
     /// (features): centres of the Gaussians. Their width is their distance.
     centres: Tensor,
     spacing: f64,
@@ -58,37 +52,55 @@ pub(super) struct ParticleField {
     kernel: Option<PairKernel>,
 }
 
-/// Of each triple: the numbers of its pairs, and where their differences point.
+/// Numbers of pairs as matrices of particles: a sum over the third particle of a triple is a product of two of them.
 #[derive(Debug)]
-struct Sides {
-    pairs: [Tensor; 2],
-    signs: [Tensor; 2],
-    base: Tensor,
+struct Square {
+    particles: usize,
+    /// (N²): the number of the pair of each two particles, behind all others for one with itself.
+    pairs: Tensor,
+    /// (N², 1): −1 where a pair's particles are in the other order.
+    signs: Tensor,
+    /// (P): where a pair is in a matrix, and where it is the other way round.
+    there: Tensor,
+    back: Tensor,
 }
 
-impl Sides {
-    fn new(particles: usize, pairs: &[(usize, usize)], device: &Device) -> Result<Option<Self>> {
-        if particles < 3 {
-            return Ok(None);
+impl Square {
+    fn new(particles: usize, pairs: &[(usize, usize)], dtype: DType, device: &Device) -> Result<Self> {
+        let n = particles;
+        let (mut numbers, mut signs) = (vec![pairs.len() as u32; n * n], vec![0.0; n * n]);
+        for (p, &(i, j)) in pairs.iter().enumerate() {
+            (numbers[i * n + j], numbers[j * n + i]) = (p as u32, p as u32);
+            (signs[i * n + j], signs[j * n + i]) = (1.0, -1.0);
         }
-        let number = |i: usize, j: usize| pairs.iter().position(|&p| p == (i.min(j), i.max(j))).unwrap_or(0) as u32;
-        let others = |i: usize, j: usize| (0..particles).filter(move |&k| k != i && k != j);
-        let triples: Vec<(usize, usize, usize)> =
-            pairs.iter().flat_map(|&(i, j)| others(i, j).map(move |k| (i, j, k))).collect();
-        let count = triples.len();
-        let numbers = |of: fn(&(usize, usize, usize)) -> (usize, usize)| {
-            let numbers: Vec<u32> = triples.iter().map(of).map(|(i, j)| number(i, j)).collect();
-            Tensor::from_vec(numbers, count, device)
+        let places = |of: fn(usize, usize, usize) -> usize| {
+            let places: Vec<u32> = pairs.iter().map(|&(i, j)| of(i, j, n) as u32).collect();
+            Tensor::from_vec(places, pairs.len(), device)
         };
-        let signs = |of: fn(&(usize, usize, usize)) -> (usize, usize)| {
-            let signs: Vec<f64> = triples.iter().map(of).map(|(i, k)| if i < k { 1.0 } else { -1.0 }).collect();
-            Tensor::from_vec(signs, (count, 1, 1), device)
-        };
-        Ok(Some(Self {
-            pairs: [numbers(|&(i, _, k)| (i, k))?, numbers(|&(_, j, k)| (j, k))?],
-            signs: [signs(|&(i, _, k)| (i, k))?, signs(|&(_, j, k)| (j, k))?],
-            base: numbers(|&(i, j, _)| (i, j))?,
-        }))
+        Ok(Self {
+            particles,
+            pairs: Tensor::from_vec(numbers, n * n, device)?,
+            signs: Tensor::from_vec(signs, (n * n, 1), device)?.to_dtype(dtype)?,
+            there: places(|i, j, n| i * n + j)?,
+            back: places(|i, j, n| j * n + i)?,
+        })
+    }
+
+    /// Matrices (m, N, N) of numbers (P, m), symmetric, or antisymmetric where a number changes its sign with the order.
+    fn matrices(&self, numbers: &Tensor, changes_sign: bool) -> Result<Tensor> {
+        let (n, m) = (self.particles, numbers.dim(1)?);
+        let nothing = Tensor::zeros((1, m), numbers.dtype(), numbers.device())?;
+        let all = Tensor::cat(&[numbers, &nothing], 0)?.index_select(&self.pairs, 0)?;
+        let all = if changes_sign { all.broadcast_mul(&self.signs)? } else { all };
+        all.reshape((n, n, m))?.permute((2, 0, 1))?.contiguous()
+    }
+
+    /// Σ_k a_ik·b_kj of the pairs (P, m), and Σ_k a_jk·b_ki.
+    fn products(&self, a: &Tensor, b: &Tensor) -> Result<(Tensor, Tensor)> {
+        let n = self.particles;
+        let product = a.matmul(b)?.permute((1, 2, 0))?.contiguous()?;
+        let product = product.reshape((n * n, a.dim(0)?))?;
+        Ok((product.index_select(&self.there, 0)?, product.index_select(&self.back, 0)?))
     }
 }
 
@@ -98,7 +110,7 @@ struct Pairs {
     difference: Tensor,
     /// (P, n, 1), in the network's precision.
     distance: Tensor,
-    /// g, ψ (P, n, features).
+    /// g (P, n, features), and ψ as matrices of particles (n·features, N, N).
     gaussians: Tensor,
     psi: Tensor,
     /// Sums of the first hidden layer (P·n, hidden).
@@ -133,7 +145,7 @@ impl ParticleField {
             pairs: pairs.len(),
             features,
             differences: differences(particles, &pairs, device)?,
-            sides: Sides::new(particles, &pairs, device)?,
+            square: Square::new(particles, &pairs, dtype, device)?,
             members: by_particle(1.0)?,
             signs: by_particle(-1.0)?,
             centres: Tensor::from_vec(centres, features, device)?.to_dtype(dtype)?,
@@ -156,7 +168,7 @@ impl ParticleField {
     fn as_kernel(&self, hidden: &[usize], activation: Activation, time: usize) -> PairKernel {
         let Self { particles, space, features, spacing, .. } = *self;
         let basis = (1..particles).flat_map(|k| (0..particles).map(move |i| helmert(k, i))).collect();
-        let widths = if hidden.is_empty() { vec![1, 1] } else { hidden.iter().copied().chain([1]).collect() };
+        let widths = hidden.iter().copied().chain([1]).collect();
         let first = [&self.triples, &self.pair, &self.surroundings, &self.all, &self.time];
         let weights = first.into_iter().flat_map(Dense::weights).chain(self.network.weights()).cloned().collect();
         PairKernel::new(PairField { particles, space, features, spacing, basis, time, widths, activation }, weights)
@@ -182,14 +194,9 @@ impl ParticleField {
         let around = self.members.matmul(&around.reshape((self.particles, n * hidden))?)?.reshape((p, n, hidden))?;
         let whole = self.all.forward(&gaussians.sum(0)?)?;
         let time = (self.time.forward(&time_features(t, &told, self.dtype)?)? + whole)?;
-        let psi = self.triples.forward(&gaussians.reshape((p * n, self.features))?)?.reshape((p, n, self.features))?;
-        let triples = match &self.sides {
-            None => psi.zeros_like()?,
-            Some(sides) => {
-                let [a, b] = [0, 1].map(|side| psi.index_select(&sides.pairs[side], 0));
-                (a? * b?)?.reshape((p, self.particles - 2, n, self.features))?.sum(1)?
-            }
-        };
+        let psi = self.triples.forward(&gaussians.reshape((p * n, self.features))?)?;
+        let psi = self.square.matrices(&psi.reshape((p, n * self.features))?, false)?;
+        let triples = self.square.products(&psi, &psi)?.0.reshape((p, n, self.features))?;
         let of_pair = Tensor::cat(&[&gaussians, &triples], 2)?.reshape((p * n, 2 * self.features))?;
         let of_pair = self.pair.forward(&of_pair)?.reshape((p, n, hidden))?;
         let sums = (of_pair + around)?.broadcast_add(&time.unsqueeze(0)?)?.reshape((p * n, hidden))?;
@@ -214,29 +221,26 @@ impl ParticleField {
         let all = pulls.broadcast_mul(&difference.unsqueeze(3)?)?.sum(2)?;
         let around = (&all + &stretched)?;
         let rows = |features_of: &Tensor| features_of.reshape((p * n, features));
-        let triples = self.changes_of_triples(pairs, &slopes)?;
+        let triples = self.changes_of_triples(&difference, &units, &slopes, &pairs.psi)?;
         let own = Tensor::cat(&[&stretched, &triples], 2)?.reshape((p * n, 2 * features))?;
         let sum = (self.pair.along(&own)? + self.surroundings.along(&rows(&around)?)?)?;
         sum + self.all.along(&rows(&all)?)?
     }
 
-    /// How a pair's triples (P, n, features) change as it is drawn apart, from slopes of the Gaussians (P, n, features).
-    fn changes_of_triples(&self, pairs: &Pairs, slopes: &Tensor) -> Result<Tensor> {
-        let Pairs { difference, distance, psi, .. } = pairs;
-        let (p, n, features) = psi.dims3()?;
-        let Some(sides) = &self.sides else { return psi.zeros_like() };
+    /// How a pair's triples (P, n, features) change as it is drawn apart, from the pairs' differences, these over their lengths
+    /// (P, n, D), slopes of the Gaussians (P, n, features) and ψ: Σ over axes of (r_i − r_j)·(Σ_k a_ik·ψ_kj − Σ_k a_jk·ψ_ki), where
+    /// a_ik = ψ′_ik·(r_i − r_k)/d_ik is how ψ_ik changes with r_i.
+    fn changes_of_triples(&self, difference: &Tensor, units: &Tensor, slopes: &Tensor, psi: &Tensor) -> Result<Tensor> {
+        let (p, n, features) = slopes.dims3()?;
         let slopes = self.triples.forward(&slopes.reshape((p * n, features))?)?.reshape((p, n, features))?;
-        let base = difference.index_select(&sides.base, 0)?;
-        // Each of the two distances grows as its end moves: i along the difference, j against it.
-        let grown = |side: usize, way: f64| -> Result<Tensor> {
-            let numbers = &sides.pairs[side];
-            let along = (difference.index_select(numbers, 0)? * &base)?.sum_keepdim(2)?;
-            let along = along.broadcast_mul(&(&sides.signs[side] * way)?)?.to_dtype(self.dtype)?;
-            slopes.index_select(numbers, 0)?.broadcast_mul(&(along / distance.index_select(numbers, 0)?)?)
-        };
-        let [a, b] = [0, 1].map(|side| psi.index_select(&sides.pairs[side], 0));
-        let changes = ((grown(0, 1.0)? * b?)? + (grown(1, -1.0)? * a?)?)?;
-        changes.reshape((p, self.particles - 2, n, features))?.sum(1)
+        let mut sum = slopes.zeros_like()?;
+        for axis in 0..self.space {
+            let along = slopes.broadcast_mul(&units.narrow(2, axis, 1)?)?.reshape((p, n * features))?;
+            let (there, back) = self.square.products(&self.square.matrices(&along, true)?, psi)?;
+            let change = (there - back)?.reshape((p, n, features))?;
+            sum = (sum + change.broadcast_mul(&difference.narrow(2, axis, 1)?)?)?;
+        }
+        Ok(sum)
     }
 
     /// Σ_j φ_ij·(r_i − r_j) in coordinates (n, d), from φ (P·n, 1).

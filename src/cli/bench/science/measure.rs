@@ -19,7 +19,7 @@ const DENSITY_BINS: usize = 80;
 /// What is measured. Logarithms are natural, free energies in kT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Quantity {
-    /// log of the mean weight.
+    /// log of the mean weight: of the model's own samples, or, where a target has them, of the paths that carry them on.
     LogZ,
     /// Mean |log Z − exact| of independent batches of 2,000 samples.
     LogZDeviation,
@@ -27,7 +27,7 @@ pub(super) enum Quantity {
     DeltaF,
     /// The same by replica exchange, where that is the reference; its error by the two halves of the walkers.
     ReferenceDeltaF,
-    /// Kish's effective fraction of the model's own samples: (Σw)²/(n Σw²).
+    /// Kish's effective fraction of the same: (Σw)²/(n Σw²).
     ReverseEss,
     /// 1/E_p[p/q], from samples of the target: far below the former where the model leaves out what the target has.
     ForwardEss,
@@ -121,14 +121,20 @@ pub(super) fn measure(
     seed: u64,
 ) -> Result<(Vec<Measured>, Histograms), CliError> {
     let failed = |e: crate::sample::SampleError| CliError::failed(e.to_string());
-    let choice = model.choose_method(temperature, None, |key, count| model.samples(key, 0, count)).map_err(failed)?;
-    let key = SampleKey { temperature, method: choice.method, seed, purpose: Purpose::Sample };
+    let method = match paths {
+        Some(_) => model.start_method(temperature),
+        None => {
+            let choice = model.choose_method(temperature, None, |key, count| model.samples(key, 0, count));
+            choice.map_err(failed)?.method
+        }
+    };
+    let key = SampleKey { temperature, method, seed, purpose: Purpose::Sample };
 
     let paths = paths.map(|length| {
-        let step_sizes = model.tuned_step_sizes(temperature, length, || Ok::<_, PathsError>(()))?;
+        let step_sizes = model.tuned_step_sizes(temperature, length, || Ok::<_, Failed>(()))?;
         Ok(AnnealedPaths { length, step_sizes })
     });
-    let paths = paths.transpose().map_err(|PathsError(e)| CliError::failed(e))?;
+    let paths = paths.transpose().map_err(|Failed(e)| CliError::failed(e))?;
     let own = own_samples(model, &key, paths.as_ref(), regions, reference.marginal.as_ref(), samples)?;
     let summary = own.account.summary();
     let mut all = vec![measured(Quantity::LogZ, summary.log_z, summary.log_z_standard_error)];
@@ -162,16 +168,16 @@ pub(super) fn measure(
     Ok((all, histograms))
 }
 
-/// Why there are no samples, or no paths.
-struct PathsError(String);
+/// Why there are no samples, of whichever kind.
+struct Failed(String);
 
-impl From<PathError> for PathsError {
+impl From<PathError> for Failed {
     fn from(error: PathError) -> Self {
         Self(error.to_string())
     }
 }
 
-impl From<SampleError> for PathsError {
+impl From<SampleError> for Failed {
     fn from(error: SampleError) -> Self {
         Self(error.to_string())
     }
@@ -208,13 +214,13 @@ fn own_samples(
     for first in (0..samples).step_by(BATCH) {
         let (first_index, count) = (first as u64, BATCH.min(samples - first));
         let batch = match paths {
-            None => model.samples(key, first_index, count).map_err(PathsError::from),
+            None => model.samples(key, first_index, count).map_err(Failed::from),
             Some(paths) => {
                 let run = SampleRun { key: *key, first_index, count };
-                model.annealed(&run, paths, || Ok::<_, PathsError>(()))
+                model.annealed(&run, paths, || Ok::<_, Failed>(()))
             }
         };
-        let batch = batch.map_err(|PathsError(e)| CliError::failed(e))?;
+        let batch = batch.map_err(|Failed(e)| CliError::failed(e))?;
         batch.log_weights.iter().for_each(|&w| own.account.add(w));
         if batch.len() == BATCH {
             own.batches.push(log_sum_exp(&batch.log_weights) - (BATCH as f64).ln());

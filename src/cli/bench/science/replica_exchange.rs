@@ -71,7 +71,7 @@ pub(super) fn training_data(
     let mut data = TrainingData {
         positions: Vec::with_capacity(saves as usize * WALKERS * rungs.len() * d),
         temperatures: Vec::new(),
-        digest: format!("replica exchange of seed {TRAINING_SEED}"),
+        digest: format!("replica exchange of seed {TRAINING_SEED} of the system {}", system.digest()),
     };
     for _ in 0..saves {
         let saved = loop {

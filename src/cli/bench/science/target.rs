@@ -39,7 +39,8 @@ pub(super) enum TrainedOn {
     Nothing,
     /// Frames of replica exchange, of another seed than the reference's.
     Frames,
-    /// The same, of another potential of the same coordinates: one in which states that are rare in the target are not.
+    /// The same, of another potential of the same coordinates: one in which states that are rare in the target are not. What a
+    /// model's card says of its coverage is of that potential's frames.
     FramesOf(fn() -> AnalyticPotential),
 }
 

@@ -26,7 +26,7 @@ pub(super) struct Asked {
 fn plan_of(target: &Target, system: &System, seed: u64, asked: Asked, has_data: bool) -> TrainingPlan {
     let (low, high) = ends(target.temperatures);
     let range = (low < high).then_some(TemperatureRange { low, high });
-    let recipe = asked.recipe.unwrap_or(Recipe::suited(system, has_data).0);
+    let recipe = asked.recipe.unwrap_or(Recipe::suited(system, has_data, range.is_some()).0);
     let mut plan = recipe.plan(system, target.trained_at, range, has_data);
     plan.seed = seed;
     plan.budget.seconds = asked.seconds;
