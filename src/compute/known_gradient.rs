@@ -2,7 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
-/// The scalar `value`, f64, whose gradient with respect to `of`, f64 on the CPU, is `gradient`.
+/// The scalar `value`, f64, whose gradient with respect to `of`, on the CPU, is `gradient`, of the same type as that.
 pub fn with_gradient(of: &Tensor, value: f64, gradient: Tensor) -> Result<Tensor> {
     if gradient.shape() != of.shape() {
         bail!("a gradient of shape {:?} was given for a tensor of shape {:?}", gradient.shape(), of.shape());

@@ -230,8 +230,8 @@ impl FlowSpec {
         Ok(())
     }
 
-    /// The most numbers that an intermediate result of a row has, added up over continuous layers, which keep these for all rows
-    /// of a batch at once. Nothing of a flow without such layers.
+    /// The most numbers that an intermediate result of a row has, added up over continuous layers, which, where tensor operations
+    /// run them, keep these for all rows of a batch at once. Nothing of a flow without such layers.
     pub fn numbers_of_a_row(&self) -> Option<usize> {
         let of = |layer: &LayerSpec| match layer {
             LayerSpec::Continuous(continuous) => Some(continuous.numbers_of_a_row(self.dimension())),

@@ -2,12 +2,12 @@
 //!
 //! A tile is [`ROWS`] rows of a batch, feature by feature, so that vectors run along the rows (`dense`). `program` carries
 //! a tile through all of a flow's stages, for which it stays in the cache; `coupling` is the stage that matters, made of
-//! dense layers (`dense`, `bf16`) and a transform (`affine`, `volume_preserving`,
-//! `spline`, `logistic_mixture`). `linear` has maps of the coordinates by a matrix (`lu`, `householder`). `training` keeps what the way back of a gradient
-//! needs and goes it (`spline_gradient`, `weight_gradient`). `packed` has the weights in the order of their use, `latents`
-//! draws what flows start from. `pair_field` is the field of a continuous flow of identical particles, `pair_rates` has its
-//! velocities and their divergence, and `pair_matching` the regression on it. Kernels are generic in the instruction set (`vectors`) and in the conditioner's precision
-//! (`number`).
+//! dense layers (`dense`, `bf16`) and a transform (`affine`, `volume_preserving`, `spline`, `logistic_mixture`). `linear` has
+//! maps of the coordinates by a matrix (`lu`, `householder`). `training` keeps what the way back of a gradient needs and goes it
+//! (`spline_gradient`, `weight_gradient`). `packed` has the weights in the order of their use, `latents` draws what flows start
+//! from. `pair_field` is the field of a continuous flow of identical particles, `pair_rates` has its velocities and their
+//! divergence, and `pair_matching` the regression on it. Kernels are generic in the instruction set (`vectors`) and in the
+//! conditioner's precision (`number`).
 //!
 //! A row's numbers do not depend on the other rows of its batch, nor on the number of threads. They do depend on whether
 //! the processor fuses products with sums, as all with AVX2 or AVX-512 do.

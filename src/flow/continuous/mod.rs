@@ -3,8 +3,8 @@
 //!
 //! `dormand_prince` integrates, with an error that the description bounds; a field is a network of all coordinates
 //! (`free_field`), or of pairs of identical particles (`particle_field`), which the CPU runs by kernels where it can
-//! (`pair_kernel`). Training needs no integration where a flow is a
-//! single continuous layer: its field is regressed on (`train/flow_matching.rs`).
+//! (`pair_kernel`). Training needs no integration where a flow is a single continuous layer: its field is regressed on
+//! (`train/flow_matching.rs`).
 
 mod dormand_prince;
 mod free_field;

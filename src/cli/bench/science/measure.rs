@@ -110,7 +110,8 @@ pub(super) struct Histograms {
     pub density: Vec<(f64, f64)>,
 }
 
-/// Measures a generator at a temperature on so many samples of its own, at the ends of paths if there are to be any, and as many of the target if there is a sampler.
+/// Measures a generator at a temperature on so many samples of its own, at the ends of paths if there are to be any, and as many
+/// of the target if there is a sampler.
 pub(super) fn measure(
     model: &Generator,
     temperature: f64,
