@@ -13,6 +13,11 @@ use std::fmt::Debug;
 pub trait Bijector: Debug + Send + Sync {
     fn apply(&self, input: &Tensor, direction: Direction) -> Result<(Tensor, Tensor)>;
 
+    /// What [`Bijector::apply`] gives, within rounding, where nobody asks for gradients.
+    fn values(&self, input: &Tensor, direction: Direction) -> Result<(Tensor, Tensor)> {
+        self.apply(input, direction)
+    }
+
     /// Adds this bijector's stage to the program that the CPU runs, the same function as [`Bijector::apply`], and says
     /// whether it has one. A flow with a bijector that has none runs by [`Bijector::apply`] on the CPU too.
     fn fuse(&self, _program: &mut ProgramBuilder) -> bool {
@@ -27,8 +32,8 @@ pub trait Bijector: Debug + Send + Sync {
         None
     }
 
-    /// Whether what [`Bijector::apply`] makes of a row on the CPU without gradients depends on nothing but the row, whatever others
-    /// are in the batch, and however many.
+    /// Whether what [`Bijector::values`] makes of a row on the CPU depends on nothing but the row, whatever others are in the
+    /// batch, and however many.
     fn keeps_rows_apart(&self) -> bool {
         false
     }

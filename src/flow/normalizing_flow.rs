@@ -192,10 +192,20 @@ impl Flow {
         tau: Tau<'_>,
         direction: Direction,
     ) -> Result<(Tensor, Tensor), FlowError> {
+        self.run(input, tau, direction, |bijector, x| bijector.apply(x, direction))
+    }
+
+    fn run(
+        &self,
+        input: &Tensor,
+        tau: Tau<'_>,
+        direction: Direction,
+        map: impl Fn(&dyn Bijector, &Tensor) -> candle_core::Result<(Tensor, Tensor)>,
+    ) -> Result<(Tensor, Tensor), FlowError> {
         let mut x = self.widened(input, tau)?;
         let mut total: Option<Tensor> = None;
         let mut run = |bijector: &dyn Bijector| -> candle_core::Result<()> {
-            let (y, ladj) = bijector.apply(&x, direction)?;
+            let (y, ladj) = map(bijector, &x)?;
             x = y;
             total = Some(match total.take() {
                 None => ladj,
@@ -256,7 +266,7 @@ impl Flow {
     ) -> Result<(Vec<f64>, Vec<f64>), FlowError> {
         let d = self.spec.dimension();
         let input = Tensor::from_slice(rows, (rows.len() / d, d), &self.device)?;
-        let (output, ladj) = self.apply_one_by_one(&input, tau, direction)?;
+        let (output, ladj) = self.run(&input, tau, direction, |bijector, x| bijector.values(x, direction))?;
         Ok((output.flatten_all()?.to_vec1()?, ladj.to_vec1()?))
     }
 

@@ -79,7 +79,7 @@ impl Continuous {
         }
     }
 
-    /// [`Bijector::apply`] without gradients, by kernels.
+    /// [`Bijector::values`] by kernels.
     fn apply_by_kernel(&self, kernel: &PairKernel, input: &Tensor, direction: Direction) -> Result<(Tensor, Tensor)> {
         let (n, width) = input.dims2()?;
         let d = self.dimension;
@@ -89,10 +89,11 @@ impl Continuous {
             rows.chunks_exact(width).flat_map(|row| row[..d].iter().copied().chain([0.0])).collect();
         let is_inverse = direction == Direction::Inverse;
         let mut towards = Vec::with_capacity(n);
+        let packed = kernel.packed()?;
         dormand_prince::integrate_rows(&mut states, d + 1, self.tolerance, |of, states, times, rates| {
             towards.clear();
             towards.extend(times.iter().map(|t| if is_inverse { 1.0 - t } else { *t }));
-            kernel.rates(states, &towards, |r| told(of[r]), rates)?;
+            kernel.rates(&packed, states, &towards, |r| told(of[r]), rates);
             if is_inverse {
                 rates.iter_mut().for_each(|rate| *rate = -*rate);
             }
@@ -114,12 +115,6 @@ impl Continuous {
 
 impl Bijector for Continuous {
     fn apply(&self, input: &Tensor, direction: Direction) -> Result<(Tensor, Tensor)> {
-        if let Some(kernel) = self.field.kernel()
-            && !input.track_op()
-            && !kernel.is_trained()
-        {
-            return self.apply_by_kernel(kernel, input, direction);
-        }
         let (n, width) = input.dims2()?;
         let d = self.dimension;
         let told = input.narrow(1, d, width - d)?;
@@ -142,8 +137,15 @@ impl Bijector for Continuous {
         Ok((Tensor::cat(&[&x, &told], 1)?, end.narrow(1, d, 1)?.squeeze(1)?))
     }
 
+    fn values(&self, input: &Tensor, direction: Direction) -> Result<(Tensor, Tensor)> {
+        match self.field.kernel() {
+            Some(kernel) => self.apply_by_kernel(kernel, input, direction),
+            None => self.apply(input, direction),
+        }
+    }
+
     fn keeps_rows_apart(&self) -> bool {
-        self.field.kernel().is_some_and(|kernel| !kernel.is_trained())
+        self.field.kernel().is_some()
     }
 
     fn as_continuous(&self) -> Option<&Continuous> {

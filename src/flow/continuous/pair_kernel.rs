@@ -4,12 +4,13 @@ use super::network::time_numbers;
 use crate::compute::fused::{Lines, Number, PackedPairs, PairField};
 use crate::compute::known_gradient::with_gradient;
 use candle_core::{DType, Device, Result, Tensor};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// Weights in the order of their use, in the precision that the model has them in.
-enum Packed {
-    Single(PackedPairs<f32>),
-    Double(PackedPairs<f64>),
+#[derive(Clone)]
+pub(super) enum Packed {
+    Single(Arc<PackedPairs<f32>>),
+    Double(Arc<PackedPairs<f64>>),
 }
 
 /// A field's shape and weights.
@@ -18,7 +19,7 @@ pub(super) struct PairKernel {
     /// In the order in which the kernel has them.
     weights: Vec<Tensor>,
     /// Of weights that stay as they are, once they have been used.
-    packed: OnceLock<Packed>,
+    kept: OnceLock<Packed>,
 }
 
 impl std::fmt::Debug for PairKernel {
@@ -29,38 +30,37 @@ impl std::fmt::Debug for PairKernel {
 
 impl PairKernel {
     pub fn new(field: PairField, weights: Vec<Tensor>) -> Self {
-        Self { field, weights, packed: OnceLock::new() }
-    }
-
-    /// Whether the weights are variables, or made of some: what is computed of them may be asked for gradients.
-    pub fn is_trained(&self) -> bool {
-        self.weights.iter().any(Tensor::track_op)
+        Self { field, weights, kept: OnceLock::new() }
     }
 
     fn flat(&self) -> Result<Tensor> {
         Tensor::cat(&self.weights.iter().map(Tensor::flatten_all).collect::<Result<Vec<_>>>()?, 0)
     }
 
+    /// The weights as they are now.
+    pub fn packed(&self) -> Result<Packed> {
+        if let Some(kept) = self.kept.get() {
+            return Ok(kept.clone());
+        }
+        let flat = self.flat()?;
+        let packed = match flat.dtype() {
+            DType::F64 => Packed::Double(Arc::new(self.field.pack(&flat.to_vec1()?, false))),
+            _ => Packed::Single(Arc::new(self.field.pack(&flat.to_vec1()?, false))),
+        };
+        // Variables, and what is made of some, will be others after the next step of training.
+        Ok(if flat.track_op() { packed } else { self.kept.get_or_init(|| packed).clone() })
+    }
+
     /// Rates of states (n, d + 1), which are coordinates and ladj, at times (n), into (n, d + 1): velocities and divergences.
-    /// Row r is told `told(r)`. The weights must be ones that stay as they are.
+    /// Row r is told `told(r)`.
     pub fn rates<'a>(
         &self,
+        packed: &Packed,
         states: &[f64],
         times: &[f64],
         told: impl Fn(usize) -> &'a [f64],
         rates: &mut [f64],
-    ) -> Result<()> {
-        let packed = match self.packed.get() {
-            Some(packed) => packed,
-            None => {
-                let flat = self.flat()?;
-                let packed = match flat.dtype() {
-                    DType::F64 => Packed::Double(self.field.pack(&flat.to_vec1()?, false)),
-                    _ => Packed::Single(self.field.pack(&flat.to_vec1()?, false)),
-                };
-                self.packed.get_or_init(|| packed)
-            }
-        };
+    ) {
         let (d, n) = (self.field.dimension(), times.len());
         let rows: Vec<f64> = states.chunks_exact(d + 1).flat_map(|state| &state[..d]).copied().collect();
         let mut features = Vec::with_capacity(n * self.field.time);
@@ -75,7 +75,6 @@ impl PairKernel {
             rate[..d].copy_from_slice(velocity);
             rate[d] = divergence;
         }
-        Ok(())
     }
 
     /// ⟨|v(x, t) − velocity|²⟩/d of x (n, columns), t (n, 1) and velocities (n, d), differentiable in the weights alone.
