@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn boltzflow(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_boltzflow")).args(arguments).output().unwrap()
@@ -47,6 +47,22 @@ fn misspelt_workloads_are_refused() {
     assert!(text(&output.stderr).contains("many-well-32"), "the names are not said");
     let output = boltzflow(&["doctor", "--device", "tpu"]);
     assert_eq!(output.status.code(), Some(2));
+}
+
+/// As in `boltzflow bench … | head -1`, and where there is no more room for a file.
+#[test]
+fn readers_that_leave_end_the_process_and_nothing_panics() {
+    let (reader, gone) = std::io::pipe().unwrap();
+    drop(reader);
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    for (output, code, said) in [(Stdio::from(gone), 141, ""), (Stdio::from(full), 1, "standard output")] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_boltzflow"));
+        command.args(["bench", "realnvp-2", "--device", "cpu", "--seconds", "0"]).stdout(output);
+        let output = command.stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{error}");
+        assert!(error.contains(said) && !error.contains("panicked"), "{error}");
+    }
 }
 
 /// Little training, and so no good flow; what is exact is exact all the same.

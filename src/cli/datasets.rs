@@ -107,7 +107,7 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
                         vec![d.name.clone(), d.system.clone(), d.frames.to_string(), d.temperature.to_string(), energy]
                     })
                     .collect();
-                println!("{}", table(&["dataset", "system", "frames", "T", "mean energy"], &rows));
+                say!("{}", table(&["dataset", "system", "frames", "T", "mean energy"], &rows));
             }
         }
         Command::Upload { file, system, temperature, server } => {
@@ -116,7 +116,7 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
             }
             let mut clients = server.connect().await?;
             let system = resource("systems", &system);
-            println!("{}", send_dataset(&mut clients, &file, &system, temperature, temperature).await?);
+            say!("{}", send_dataset(&mut clients, &file, &system, temperature, temperature).await?);
         }
         Command::Download { name, output, topology, server } => {
             let mut clients = server.connect().await?;

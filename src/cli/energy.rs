@@ -107,7 +107,7 @@ fn evaluate(args: &Args) -> Result<(), CliError> {
                 row
             })
             .collect();
-        println!("{}", table(&header, &rows));
+        say!("{}", table(&header, &rows));
     }
     Ok(())
 }

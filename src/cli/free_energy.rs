@@ -194,7 +194,7 @@ fn print_answer(answer: &v1::EstimateFreeEnergyResponse) {
         })
         .collect();
     let (f, u) = (format!("F ({unit})"), format!("U ({unit})"));
-    println!("{}", table(&["T", "log Z", &f, &u, "S/k", "ESS", "k"], &rows));
+    say!("{}", table(&["T", "log Z", &f, &u, "S/k", "ESS", "k"], &rows));
     let states: Vec<Vec<String>> = answer
         .estimates
         .iter()
@@ -205,27 +205,35 @@ fn print_answer(answer: &v1::EstimateFreeEnergyResponse) {
         })
         .collect();
     if !states.is_empty() {
-        println!("{}", table(&["state", "probability", "F − F(first) (kT)"], &states));
+        say!("{}", table(&["state", "probability", "F − F(first) (kT)"], &states));
     }
     for estimate in &answer.estimates {
         for (what, changed) in [("smoothed", &estimate.smoothed), ("truncated", &estimate.truncated)] {
             let Some(changed) = changed else { continue };
-            println!(
+            say!(
                 "T = {}: log Z {:.4} and U {:.4} from {what} weights, {} of them others than the exact ones",
-                estimate.temperature, changed.log_z, changed.internal_energy, changed.changed
+                estimate.temperature,
+                changed.log_z,
+                changed.internal_energy,
+                changed.changed
             );
         }
         estimate.profiles.iter().for_each(|profile| print_profile(profile, estimate.temperature));
     }
     for used in &answer.data {
-        println!(
+        say!(
             "{} at {}: {} of {} frames are used (one in {} was looked at, statistical inefficiency {:.2})",
-            used.dataset, used.temperature, used.used, used.frames, used.stride, used.statistical_inefficiency
+            used.dataset,
+            used.temperature,
+            used.used,
+            used.frames,
+            used.stride,
+            used.statistical_inefficiency
         );
     }
-    println!("{}; model {}", answer.coordinates, &answer.model_digest[..12.min(answer.model_digest.len())]);
+    say!("{}; model {}", answer.coordinates, &answer.model_digest[..12.min(answer.model_digest.len())]);
     if let Some(sentence) = unverified(answer.coverage()) {
-        println!("{sentence}");
+        say!("{sentence}");
     }
 }
 
@@ -242,30 +250,27 @@ fn print_profile(profile: &v1::ProfileEstimate, temperature: f64) {
     let first = centres(&profile.edges);
     if profile.second_variable.is_some() {
         let second = centres(&profile.second_edges);
-        println!(
-            "profile of {name} and {} {covered}",
-            text(profile.second_variable.as_ref(), CollectiveVariable::short)
-        );
+        say!("profile of {name} and {} {covered}", text(profile.second_variable.as_ref(), CollectiveVariable::short));
         let places = first.iter().flat_map(|x| second.iter().map(move |y| (x, y)));
         let all: Vec<_> = places.zip(&profile.free_energy).collect();
         let seen: Vec<_> = all.iter().filter(|(_, f)| f.value.is_finite()).collect();
         let row = |((x, y), f): &&((&f64, &f64), &v1::Estimate)| vec![format!("{x:.4}"), format!("{y:.4}"), cell(f)];
-        println!("{}", table(&["centre", "centre", "F (kT)"], &seen.iter().map(row).collect::<Vec<_>>()));
+        say!("{}", table(&["centre", "centre", "F (kT)"], &seen.iter().map(row).collect::<Vec<_>>()));
         if seen.len() < all.len() {
-            println!("no sample fell into the other {} of {} bins", all.len() - seen.len(), all.len());
+            say!("no sample fell into the other {} of {} bins", all.len() - seen.len(), all.len());
         }
         return;
     }
-    println!("profile of {name} {covered}");
+    say!("profile of {name} {covered}");
     let mut rows: Vec<Vec<String>> =
         first.iter().zip(&profile.free_energy).map(|(x, f)| vec![format!("{x:.4}"), cell(f)]).collect();
     if profile.kernel_free_energy.is_empty() {
-        println!("{}", table(&["centre", "F (kT)"], &rows));
+        say!("{}", table(&["centre", "F (kT)"], &rows));
         return;
     }
     rows.iter_mut().zip(&profile.kernel_free_energy).for_each(|(row, f)| row.push(cell(f)));
-    println!("{}", table(&["centre", "F (kT)", "by kernels (kT)"], &rows));
-    println!("bandwidth {:.4}: {}", profile.bandwidth, rule(profile.bandwidth_rule()));
+    say!("{}", table(&["centre", "F (kT)", "by kernels (kT)"], &rows));
+    say!("bandwidth {:.4}: {}", profile.bandwidth, rule(profile.bandwidth_rule()));
 }
 
 fn rule(rule: v1::BandwidthRule) -> &'static str {

@@ -115,7 +115,7 @@ fn print_answer(answer: &Answer) {
             ]
         })
         .collect();
-    println!("{}", table(&["estimator", "f(to) − f(from) (kT)", "95 %", "asymptotic error"], &rows));
+    say!("{}", table(&["estimator", "f(to) − f(from) (kT)", "95 %", "asymptotic error"], &rows));
     let samples: Vec<Vec<String>> = [("from", &answer.from), ("to", &answer.to)]
         .into_iter()
         .filter_map(|(name, samples)| samples.as_ref().map(|samples| (name, samples)))
@@ -131,8 +131,8 @@ fn print_answer(answer: &Answer) {
             ]
         })
         .collect();
-    println!("{}", table(&["end", "T", "samples", "for one independent", "ESS to the other", "k"], &samples));
-    println!("overlap {:.3}. {}", answer.overlap, answer.measure);
+    say!("{}", table(&["end", "T", "samples", "for one independent", "ESS to the other", "k"], &samples));
+    say!("overlap {:.3}. {}", answer.overlap, answer.measure);
 }
 
 fn samples_json(samples: &Samples) -> Value {

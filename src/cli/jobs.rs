@@ -63,7 +63,7 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
             .await?;
             if json.write(&jobs.iter().map(job_json).collect())? {
                 let rows: Vec<_> = jobs.iter().map(row).collect();
-                println!("{}", table(&["job", "state", "system", "step", "ESS", "makes"], &rows));
+                say!("{}", table(&["job", "state", "system", "step", "ESS", "makes"], &rows));
             }
         }
         Command::Show { name, json, server } => {
@@ -75,13 +75,13 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
         Command::Watch { name, after, server } => {
             let mut clients = server.connect().await?;
             let job = follow(&mut clients, &resource("jobs", &name), after).await?;
-            println!("{}", product_name(&job));
+            say!("{}", product_name(&job));
         }
         Command::Cancel { name, server } => {
             let mut clients = server.connect().await?;
             let request = v1::CancelJobRequest { name: resource("jobs", &name) };
             let job = clients.jobs.cancel_job(request).await?.into_inner();
-            println!("{} {}", job.name, if job.end_time.is_some() { "is cancelled" } else { "will stop" });
+            say!("{} {}", job.name, if job.end_time.is_some() { "is cancelled" } else { "will stop" });
         }
         Command::Delete { name, server } => {
             let mut clients = server.connect().await?;
@@ -203,7 +203,7 @@ pub(super) async fn submit(clients: &mut Clients, task: Task, wait: bool, json: 
     eprintln!("{} is queued", job.name);
     let job = if wait { follow(clients, &job.name, 0).await? } else { job };
     if json.write(&job_json(&job))? {
-        println!("{}", product_name(&job));
+        say!("{}", product_name(&job));
     }
     Ok(())
 }

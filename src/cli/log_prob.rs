@@ -92,7 +92,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         let rows: Vec<Vec<String>> = rows
             .map(|(i, ((p, w), u))| vec![i.to_string(), format!("{p:.6}"), format!("{w:.6}"), format!("{u:.6}")])
             .collect();
-        println!("{}", table(&["frame", "log p", "log weight", "U/kT"], &rows));
+        say!("{}", table(&["frame", "log p", "log weight", "U/kT"], &rows));
     }
     Ok(())
 }

@@ -277,6 +277,6 @@ impl Answer {
             row
         };
         let header: Vec<&str> = header.iter().map(String::as_str).collect();
-        println!("{}", table(&header, &(0..k).map(row).collect::<Vec<_>>()));
+        say!("{}", table(&header, &(0..k).map(row).collect::<Vec<_>>()));
     }
 }

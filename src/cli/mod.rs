@@ -1,5 +1,9 @@
 //! The command line: one subcommand a file.
 
+// First, for its macro.
+#[macro_use]
+mod say;
+
 mod alanine_dipeptide;
 mod arrays;
 mod bench;

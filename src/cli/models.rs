@@ -119,7 +119,7 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
                         vec![m.name.clone(), m.system.clone(), card.temperature.to_string(), ess]
                     })
                     .collect();
-                println!("{}", table(&["model", "system", "T", "ESS"], &rows));
+                say!("{}", table(&["model", "system", "T", "ESS"], &rows));
             }
         }
         Command::Show { name, json, server } => {
@@ -149,7 +149,7 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
             let mut clients = server.connect().await?;
             let bytes = std::fs::read(&file).map_err(|e| CliError::file(&file, e))?;
             let model = import(&mut clients, &bytes, model_id.unwrap_or_default()).await?;
-            println!("{}", model.name);
+            say!("{}", model.name);
         }
         Command::Delete { name, server } => {
             let mut clients = server.connect().await?;

@@ -20,7 +20,7 @@ impl JsonArgs {
         let Some(path) = &self.json else { return Ok(true) };
         let text = serde_json::to_string_pretty(value).map_err(|e| CliError::failed(e.to_string()))?;
         if path == Path::new("-") {
-            println!("{text}");
+            say!("{text}");
             return Ok(false);
         }
         std::fs::write(path, text + "\n").map_err(|e| CliError::file(path, e))?;

@@ -137,7 +137,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     std::fs::remove_file(&part).map_err(|e| CliError::file(&part, e))?;
     let weights = received.summary.weights.clone().unwrap_or_default();
     if args.json.write(&summary_json(&received))? {
-        println!(
+        say!(
             "{} samples at T = {} by {}: {:.1} effective ({:.2} %), k = {:.2}, log Z = {:.4} ± {:.4}",
             received.log_weights.len(),
             received.header.temperature,
@@ -148,16 +148,16 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
             weights.log_z,
             weights.log_z_standard_error,
         );
-        println!("{}", received.header.method_reason);
+        say!("{}", received.header.method_reason);
         if let Some(chains) = &received.summary.chains {
-            println!(
+            say!(
                 "chains: {:.1} samples for each independent one, {:.1} % of jumps to samples of the flow accepted",
                 chains.statistical_inefficiency,
                 100.0 * chains.jump_acceptance
             );
         }
         if let Some(sentence) = unverified(received.summary.coverage()) {
-            println!("{sentence}");
+            say!("{sentence}");
         }
     }
     if !weights.warning.is_empty() {

@@ -3,6 +3,7 @@
 use super::client::CliError;
 use crate::config::{Config, LogFormat, ServeOptions};
 use crate::server::Server;
+use std::io::Write;
 use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -29,7 +30,8 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     let server = Server::bind(config.server, config.listen, config.admin).await.map_err(|e| failed(&e))?;
     let (address, admin) = (server.address().map_err(|e| failed(&e))?, server.admin_address().map_err(|e| failed(&e))?);
     info!(%address, %admin, version = env!("CARGO_PKG_VERSION"), "serving");
-    println!("listening on {address}, admin on {admin}");
+    // The server runs, whether anybody reads this or not.
+    let _ = writeln!(std::io::stdout(), "listening on {address}, admin on {admin}");
     let shutdown = CancellationToken::new();
     tokio::spawn(wait_for_signals(shutdown.clone()));
     server.run(shutdown).await.map_err(|e| failed(&e))

@@ -82,12 +82,12 @@ pub(super) async fn run(command: Command) -> Result<(), CliError> {
                         vec![s.name.clone(), dimension, unit(s).into(), s.forces.join(", ")]
                     })
                     .collect();
-                println!("{}", table(&["system", "size", "energy", "forces"], &rows));
+                say!("{}", table(&["system", "size", "energy", "forces"], &rows));
             }
         }
         Command::Create { system, topology, server } => {
             let mut clients = server.connect().await?;
-            println!("{}", send_system(&mut clients, &system, topology.as_deref()).await?);
+            say!("{}", send_system(&mut clients, &system, topology.as_deref()).await?);
         }
         Command::Show { name, json, server } => {
             let mut clients = server.connect().await?;

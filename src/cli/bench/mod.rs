@@ -83,8 +83,8 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     let workloads = if args.workloads.is_empty() { Workload::value_variants() } else { &args.workloads };
     let measurements = measure(workloads, &setting).await?;
     if args.json.write(&measurements_json(&measurements, threads, &setting))? {
-        println!("{}", measurements_table(&measurements));
-        println!("{threads} threads, {}, conditioners in {}", device_name(&setting.device), setting.precision);
+        say!("{}", measurements_table(&measurements));
+        say!("{threads} threads, {}, conditioners in {}", device_name(&setting.device), setting.precision);
     }
     Ok(())
 }

@@ -48,9 +48,9 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     checks.extend(measurements.iter().map(runs));
     let failures: Vec<&Check> = checks.iter().filter(|c| !c.passed()).collect();
     if args.json.write(&report(&machine, &checks, &measurements, &setting))? {
-        println!("{machine}");
-        println!("{}", checks_table(&checks));
-        println!("{}", measurements_table(&measurements));
+        say!("{machine}");
+        say!("{}", checks_table(&checks));
+        say!("{}", measurements_table(&measurements));
     }
     if failures.is_empty() {
         eprintln!("all {} checks passed on {}", checks.len(), device_name(&setting.device));

@@ -37,7 +37,7 @@ struct Row {
 
 pub(super) async fn run(args: &Args, clients: &mut Clients) -> Result<(), CliError> {
     let begin = Instant::now();
-    println!("training on u = x⁴ − 6x² + x + ½y², from the energy alone");
+    say!("training on u = x⁴ − 6x² + x + ½y², from the energy alone");
     let [low, .., high] = TEMPERATURES;
     let task = v1::TrainingTask {
         system: "systems/double-well".into(),
@@ -46,7 +46,7 @@ pub(super) async fn run(args: &Args, clients: &mut Clients) -> Result<(), CliErr
         ..v1::TrainingTask::default()
     };
     let model = train(clients, task).await?;
-    println!("trained {model} in {:.0} s", begin.elapsed().as_secs_f64());
+    say!("trained {model} in {:.0} s", begin.elapsed().as_secs_f64());
 
     let mut streams = Vec::new();
     for temperature in TEMPERATURES {
@@ -119,11 +119,11 @@ fn print_table(rows: &[Row], seconds: f64) {
         })
         .collect();
     let header = ["τ", "ΔF right − left (kT)", "exact", "log Z", "exact", "ESS", "k"];
-    println!("{}", table(&header, &cells));
-    println!(
+    say!("{}", table(&header, &cells));
+    say!(
         "ΔF and log Z are of {FREE_ENERGY_SAMPLES} samples at each temperature, ESS and k of the {SAMPLES} that were streamed"
     );
-    println!("{seconds:.0} s in all; brackets are standard errors of the last digits");
+    say!("{seconds:.0} s in all; brackets are standard errors of the last digits");
 }
 
 fn row_json(row: &Row) -> serde_json::Value {
@@ -206,7 +206,7 @@ fn check(rows: &[Row]) -> Result<(), CliError> {
         wrong.push(format!("only {:.1} % of the samples at τ = {TRAINED} are effective", 100.0 * ess));
     }
     if wrong.is_empty() {
-        println!("all answers agree with the exact ones");
+        say!("all answers agree with the exact ones");
         return Ok(());
     }
     Err(CliError::failed(format!("the answers do not agree with the exact ones: {}", wrong.join("; "))))

@@ -38,7 +38,7 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> Result<(), CliError> {
     std::fs::create_dir_all(&args.output).map_err(|e| CliError::file(&args.output, e))?;
     let here = LocalServer::start(DeviceChoice::Auto, Precision::default()).await?;
-    println!("server on {}, its files in {}", here.server.server, here.folder.display());
+    say!("server on {}, its files in {}", here.server.server, here.folder.display());
     let mut clients = here.server.connect().await?;
     let result = if args.molecule {
         molecule::run(&args, &mut clients, &here.folder).await
@@ -58,5 +58,5 @@ async fn train(clients: &mut Clients, task: v1::TrainingTask) -> Result<String, 
 }
 
 fn written(path: &Path) {
-    println!("wrote {}", path.display());
+    say!("wrote {}", path.display());
 }

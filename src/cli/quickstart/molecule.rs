@@ -51,11 +51,11 @@ pub(super) async fn run(args: &Args, clients: &mut Clients, folder: &Path) -> Re
     let npz = file("alanine-dipeptide.npz", TRAJECTORY)?;
     let system = send_system(clients, &xml.to_string_lossy(), Some(&pdb)).await?;
     let dataset = send_dataset(clients, &npz.to_string_lossy(), &system, None, None).await?;
-    println!("sent {system} and {dataset}");
+    say!("sent {system} and {dataset}");
     let budget = Some(v1::Budget { steps: TRAINING_STEPS, ..v1::Budget::default() });
     let task = v1::TrainingTask { system, dataset, seed: args.seed, budget, ..v1::TrainingTask::default() };
     let model = train(clients, task).await?;
-    println!("trained {model} in {:.0} s", begin.elapsed().as_secs_f64());
+    say!("trained {model} in {:.0} s", begin.elapsed().as_secs_f64());
 
     let request = v1::StreamSamplesRequest {
         model: model.clone(),
@@ -65,7 +65,7 @@ pub(super) async fn run(args: &Args, clients: &mut Clients, folder: &Path) -> Re
     };
     let received = receive(clients, request, |_| Ok(())).await?;
     let weights = received.summary.weights.clone().unwrap_or_default();
-    println!(
+    say!(
         "{} samples at {TEMPERATURE} K: ESS {:.1} %, k = {:.2}, log Z = {}",
         weights.samples,
         100.0 * weights.effective_fraction,
@@ -97,8 +97,8 @@ pub(super) async fn run(args: &Args, clients: &mut Clients, folder: &Path) -> Re
         })
         .collect();
     let header = ["torsion", "bins below 5 kT", "largest deviation (kT)", "in joint standard errors"];
-    println!("{}", table(&header, &cells));
-    println!("{seconds:.0} s in all");
+    say!("{}", table(&header, &cells));
+    say!("{seconds:.0} s in all");
     let torsions: Vec<Value> = rows
         .iter()
         .map(|(name, c)| json!({ "torsion": name, "bins": c.bins, "largest_kt": c.largest, "sigma": c.largest_sigma }))
@@ -188,6 +188,6 @@ fn check(rows: &[(&str, Comparison)], ess: f64) -> Result<(), CliError> {
     if !enough {
         return Err(CliError::failed(format!("only {:.1} % of the samples are effective", 100.0 * ess)));
     }
-    println!("the profiles agree with replica exchange dynamics");
+    say!("the profiles agree with replica exchange dynamics");
     Ok(())
 }

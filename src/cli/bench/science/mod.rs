@@ -144,7 +144,7 @@ fn measure_all(args: &Args, device: &Device) -> Result<(), CliError> {
         if !to_output {
             // What has been measured is not lost with what comes after it.
             args.json.write(&rows_json(&all))?;
-            println!("{}", rows_table(&found.rows));
+            say!("{}", rows_table(&found.rows));
         }
         if let Some(folder) = &args.plots {
             // Nor is it lost with a plot: the first that failed is told of in the end.
