@@ -272,12 +272,44 @@ fn every_family_trains() {
     }
 }
 
+/// The plan of a molecule without data, of every length: the target cools, forces, and then own samples, one energy a row each.
+#[test]
+fn molecules_are_trained_from_their_energies_alone() {
+    let folder = format!("{}/tests/data/openmm/alanine-dipeptide-obc1", env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| std::fs::read_to_string(format!("{folder}/{file}")).unwrap();
+    let definition =
+        SystemDefinition::OpenMm { system_xml: read("system.xml"), topology_pdb: Some(read("topology.pdb")) };
+    let system = System::build(definition).unwrap();
+    for range in [None, Some(TemperatureRange { low: 300.0, high: 600.0 })] {
+        let mut plan = default_plan(&system, 300.0, range, false);
+        plan.fit_to(300);
+        let rows: u64 = plan.stages.iter().map(|stage| stage.steps * stage.batch as u64).sum();
+        let mut trainer = Trainer::new(plan, system.clone(), None, &Device::Cpu).unwrap();
+        let Outcome::Finished { card, .. } = run(&mut trainer, &mut Keeper::default()).unwrap() else {
+            panic!("it did not finish")
+        };
+        assert_eq!((card.steps, card.energy_evaluations), (300, rows));
+        // F is 176.6 kT at 300 K; so short a run came to 212, and over the range to 907.
+        let bound = card.course.last().unwrap().free_energy_bound.unwrap();
+        println!("{range:?}: F ≤ {bound}");
+        assert!((176.0..2000.0).contains(&bound), "{range:?}: {bound}");
+    }
+}
+
 /// A run whose patience ends it before its last step ends with the best weights, also when it is interrupted while these are
 /// measured.
 #[test]
 fn patience_ends_with_the_best_weights() {
+    // By kernels one variable holds all weights; without, each is one.
+    for kind in [ArchitectureKind::Spline, ArchitectureKind::Autoregressive] {
+        patience_ends_with_the_best_weights_of(kind);
+    }
+}
+
+fn patience_ends_with_the_best_weights_of(kind: ArchitectureKind) {
     let system = built_in("double-well");
     let mut plan = small_plan(&system);
+    plan.architecture.kind = kind;
     plan.stages[0].temperature_factor = Ramp::constant(1.0);
     plan.stages[0].learning_rate = Ramp::constant(2e-2);
     plan.validation.every = 1;

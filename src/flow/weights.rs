@@ -78,7 +78,8 @@ impl Weights {
         self.by_path(&self.variables.iter().map(gradient).collect::<Result<Vec<_>>>()?)
     }
 
-    /// The reverse of [`Weights::by_path`]: tensors shaped as the variables are, from parts by path.
+    /// The reverse of [`Weights::by_path`]: tensors shaped as the variables are, from parts by path, in memory of their own: parts
+    /// may be those of the variables, which training writes over.
     ///
     /// Fails if a part is missing or of another shape, and names it.
     pub fn joined(&self, mut parts: BTreeMap<String, Tensor>) -> Result<Vec<Tensor>> {
@@ -93,7 +94,7 @@ impl Weights {
         let join = |(mut parts, var): (Vec<(usize, Tensor)>, &Var)| {
             parts.sort_by_key(|(first, _)| *first);
             let parts: Vec<_> = parts.into_iter().map(|(_, part)| part).collect();
-            Tensor::cat(&parts, 0)?.reshape(var.shape())?.to_dtype(var.dtype())
+            Tensor::cat(&parts, 0)?.reshape(var.shape())?.to_dtype(var.dtype())?.copy()
         };
         of_variable.into_iter().zip(&self.variables).map(join).collect()
     }
@@ -101,8 +102,7 @@ impl Weights {
     /// Gives all weights new values, by path.
     pub fn set(&self, values: BTreeMap<String, Tensor>) -> Result<()> {
         let values = self.joined(values)?;
-        // A variable cannot be set to what shares its memory, as [`Weights::values`] do.
-        self.variables.iter().zip(&values).try_for_each(|(var, value)| var.set(&value.copy()?))
+        self.variables.iter().zip(&values).try_for_each(|(var, value)| var.set(value))
     }
 }
 

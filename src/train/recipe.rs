@@ -17,7 +17,8 @@ pub enum Recipe {
     /// The flow's own samples, weighted towards the target as far as they bear (constrained mass transport). Modes that the
     /// flow covers when it begins are not lost.
     Transport,
-    /// Reverse Kullback-Leibler divergence while the target cools down, with a little maximum likelihood if there are data.
+    /// Reverse Kullback-Leibler divergence while the target cools down, with a little maximum likelihood if there are data; of a
+    /// molecule without any, own samples after that.
     ReverseKl,
     /// Reverse Kullback-Leibler divergence at four times the temperature, then own samples weighted from there down
     /// (temperature-annealed Boltzmann generators).
@@ -165,14 +166,24 @@ impl Recipe {
             (Self::Likelihood, ..) => vec![stage(10 * long, 1.0, 0.0, 0.0, still, decay(fast, 1e-5))],
             // Trajectories are short for the dimension: trained on heavily, a flow learns their noise. A little of them
             // keeps it from forgetting what they have seen.
-            (Self::ReverseKl, true, data) => {
-                let ml = if data { 0.1 } else { 0.0 };
+            (Self::ReverseKl, true, true) => {
                 // Many temperatures are more to learn than one.
                 let (first, second) = if has_range { (6000, 30_000) } else { (4000, 20_000) };
                 vec![
                     stage(first, 0.0, 1.0, 0.0, cooling, flat(fast)),
-                    stage(second, ml, 1.0, 0.0, still, decay(fast, 1e-5)),
+                    stage(second, 0.1, 1.0, 0.0, still, decay(fast, 1e-5)),
                 ]
+            }
+            // Forces bring a flow near, in small batches and with a high rate. From there on its own samples have weights that
+            // bear, and lift the density where it is too low, which reverse KL hardly sees.
+            (Self::ReverseKl, true, false) => {
+                let own = if has_range { 40_000 } else { 20_000 };
+                let stages = [
+                    stage(2400, 0.0, 1.0, 0.0, cooling, flat(2.0 * fast)),
+                    stage(3000, 0.0, 1.0, 0.0, still, decay(2.0 * fast, fast)),
+                    stage(own, 0.0, 0.0, 1.0, still, decay(fast, 1e-5)),
+                ];
+                stages.map(|stage| Stage { batch: 256, ..stage }).to_vec()
             }
             (Self::ReverseKl, false, true) => {
                 vec![stage(500, 1.0, 0.0, 0.0, still, flat(fast)), stage(2500, 0.2, 1.0, 0.0, still, decay(fast, 1e-5))]
