@@ -88,6 +88,15 @@ fn kernels_of_pairs_are_the_field() {
         let frozen = Flow::from_weights(flow.spec().clone(), values, DType::F64, &Device::Cpu).unwrap();
         let mut random = Randoms::new(7, Purpose::Validation, 0);
         let n = 35;
+        // What kernels keep of weights they keep of those that stay: these are others afterwards.
+        let before = flow.apply_rows(&vec![0.3; d], Tau::REFERENCE, Direction::Forward).unwrap();
+        let doubled = weights.values().unwrap().into_iter().map(|(path, w)| (path, (w * 2.0).unwrap())).collect();
+        let kept = weights.values().unwrap().into_iter().map(|(path, w)| (path, w.copy().unwrap())).collect();
+        weights.set(doubled).unwrap();
+        let between = flow.apply_rows(&vec![0.3; d], Tau::REFERENCE, Direction::Forward).unwrap();
+        weights.set(kept).unwrap();
+        assert_ne!(between, before);
+        assert_eq!(flow.apply_rows(&vec![0.3; d], Tau::REFERENCE, Direction::Forward).unwrap(), before);
         let mut numbers = |count: usize| (0..count).map(|_| random.normal()).collect::<Vec<f64>>();
         let rows = numbers(n * d);
         let taus: Vec<f64> = numbers(n).into_iter().map(|x| (0.3 * x).clamp(-0.69, 0.69).exp()).collect();

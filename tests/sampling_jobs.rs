@@ -279,10 +279,13 @@ async fn interruptions_leave_no_trace_in_the_samples() {
     let stormy = v1::SamplingTask { dataset_id: "stormy".into(), ..long };
     let job = c.jobs.create_job(request(stormy)).await.unwrap().into_inner().name;
     for orderly in [true, false, true, false] {
-        // What is done is what counts, not the clock: the machine may have been taken from us in between.
-        while matches!(c.job(&job).await.state(), v1::JobState::Queued) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        // Not while it waits for its turn, which may take any time after a kill.
+        let turn = async {
+            while c.job(&job).await.state() == v1::JobState::Queued {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), turn).await.unwrap();
         tokio::time::sleep(Duration::from_millis(300)).await;
         if orderly {
             assert!(server.terminate());

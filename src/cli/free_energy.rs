@@ -125,9 +125,6 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         least_effective_fraction: args.least_effective_fraction,
     };
     let answer = estimate(&mut clients, request).await?;
-    if args.json.write(&answer_json(&answer))? {
-        print_answer(&answer);
-    }
     for warning in &answer.warnings {
         eprintln!("warning: {warning}");
     }
@@ -146,6 +143,9 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         for state in estimate.states.iter().filter(|s| s.probability.is_some_and(|p| p.value == 0.0)) {
             eprintln!("warning: T = {}: no sample was in state '{}'", estimate.temperature, state.name);
         }
+    }
+    if args.json.write(&answer_json(&answer))? {
+        print_answer(&answer);
     }
     Ok(())
 }

@@ -88,11 +88,11 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     let Some(answer) = last.filter(|answer| answer.r#final) else {
         return Err(CliError::failed("the server's stream ended without a final estimate"));
     };
-    if args.json.write(&answer_json(&answer))? {
-        print_answer(&answer);
-    }
     for warning in &answer.warnings {
         eprintln!("warning: {warning}");
+    }
+    if args.json.write(&answer_json(&answer))? {
+        print_answer(&answer);
     }
     Ok(())
 }

@@ -42,7 +42,7 @@ use std::process::ExitCode;
 /// Train normalizing flows on molecular potentials, and stream exactly weighted Boltzmann samples from them.
 ///
 /// Exit codes: 0 done; 1 failed; 2 wrong usage; 3 the server cannot be reached or is busy; 4 the server refused the
-/// request; 5 the job failed or was cancelled.
+/// request; 5 the job failed or was cancelled; 141 the reader of the output has left.
 #[derive(Debug, Parser)]
 #[command(name = "boltzflow", version, arg_required_else_help = true)]
 struct Cli {

@@ -136,6 +136,9 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     write_npz(output, file, &received, args.first_index)?;
     std::fs::remove_file(&part).map_err(|e| CliError::file(&part, e))?;
     let weights = received.summary.weights.clone().unwrap_or_default();
+    if !weights.warning.is_empty() {
+        eprintln!("warning: {}", weights.warning);
+    }
     if args.json.write(&summary_json(&received))? {
         say!(
             "{} samples at T = {} by {}: {:.1} effective ({:.2} %), k = {:.2}, log Z = {:.4} ± {:.4}",
@@ -159,9 +162,6 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         if let Some(sentence) = unverified(received.summary.coverage()) {
             say!("{sentence}");
         }
-    }
-    if !weights.warning.is_empty() {
-        eprintln!("warning: {}", weights.warning);
     }
     Ok(())
 }

@@ -19,7 +19,8 @@ pub(super) fn line(text: Arguments<'_>) {
         Ok(()) => {}
         Err(e) if e.kind() == ErrorKind::BrokenPipe => std::process::exit(READER_LEFT),
         Err(e) => {
-            eprintln!("error: standard output: {e}");
+            // They may be one and the same.
+            let _ = writeln!(std::io::stderr(), "error: standard output: {e}");
             std::process::exit(1);
         }
     }

@@ -13,18 +13,19 @@ use std::fmt::Debug;
 pub trait Bijector: Debug + Send + Sync {
     fn apply(&self, input: &Tensor, direction: Direction) -> Result<(Tensor, Tensor)>;
 
-    /// What [`Bijector::apply`] gives, within rounding, where nobody asks for gradients.
+    /// What [`Bijector::apply`] gives, within rounding, or the tolerance of an integration, where nobody asks for gradients: of
+    /// rows on the CPU.
     fn values(&self, input: &Tensor, direction: Direction) -> Result<(Tensor, Tensor)> {
         self.apply(input, direction)
     }
 
     /// Adds this bijector's stage to the program that the CPU runs, the same function as [`Bijector::apply`], and says
-    /// whether it has one. A flow with a bijector that has none runs by [`Bijector::apply`] on the CPU too.
+    /// whether it has one. A flow with a bijector that has none runs bijector by bijector on the CPU too.
     fn fuse(&self, _program: &mut ProgramBuilder) -> bool {
         false
     }
 
-    /// Chooses what a conditioner is computed in where [`Bijector::apply`] runs it.
+    /// Chooses what a conditioner is computed in where [`Bijector::apply`] or [`Bijector::values`] runs it.
     fn set_precision(&mut self, _precision: Precision) {}
 
     /// The bijector as the motion along a field, if that is what it is.

@@ -119,7 +119,7 @@ impl Flow {
         self
     }
 
-    /// Whether the CPU runs the flow by kernels.
+    /// Whether the CPU runs the flow as one program of kernels.
     pub fn is_fused(&self) -> bool {
         self.fused.is_some()
     }
@@ -257,7 +257,7 @@ impl Flow {
         Ok((wide.chunks_exact(d + 1).flat_map(|row| &row[..d]).copied().collect(), ladj))
     }
 
-    /// [`Flow::apply_rows`] by candle operations, on all rows at once.
+    /// [`Flow::apply_rows`] bijector by bijector, on all rows at once.
     fn apply_tensor(
         &self,
         rows: &[f64],
@@ -270,7 +270,7 @@ impl Flow {
         Ok((output.flatten_all()?.to_vec1()?, ladj.to_vec1()?))
     }
 
-    /// [`Flow::apply_tensor`] on parts of [`ROWS_OF_A_PART`] rows each, so that a row does not depend on its company.
+    /// [`Flow::apply_tensor`] on parts of a fixed number of rows, so that a row does not depend on its company.
     fn apply_in_parts(
         &self,
         rows: &[f64],

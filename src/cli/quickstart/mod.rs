@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 /// Example: boltzflow quickstart --json result.json
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Alanine dipeptide instead of the double well (about 20 minutes on two cores)
+    /// Alanine dipeptide instead of the double well (about 10 minutes on two cores)
     #[arg(long)]
     molecule: bool,
     /// Folder for plots

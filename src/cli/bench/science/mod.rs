@@ -144,11 +144,13 @@ fn measure_all(args: &Args, device: &Device) -> Result<(), CliError> {
         if !to_output {
             // What has been measured is not lost with what comes after it.
             args.json.write(&rows_json(&all))?;
-            say!("{}", rows_table(&found.rows));
         }
         if let Some(folder) = &args.plots {
             // Nor is it lost with a plot: the first that failed is told of in the end.
             drawn = drawn.and(plots::draw(folder, &all, found.shown.as_ref()));
+        }
+        if !to_output {
+            say!("{}", rows_table(&found.rows));
         }
     }
     if to_output {
