@@ -94,7 +94,7 @@ impl Args {
     }
 }
 
-/// Samples that are carried on by paths, at most: a hundred of them take as long as ten thousand that are not.
+/// Samples that are carried on by paths, at most: each takes as many evaluations as its path has, a thousand of the dimer's.
 const MOST_PATHS: usize = 4000;
 
 /// What is found out about a target.
