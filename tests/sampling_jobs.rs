@@ -271,7 +271,7 @@ async fn interruptions_leave_no_trace_in_the_samples() {
     let mut server = Process::start(folder.path());
     let mut c = Clients::connect(&server.url).await;
     let model = c.train(small_task(10)).await;
-    // Some seconds of work: enough to be interrupted once on a machine ten times as fast as two cores are.
+    // Two seconds at two million samples a second, which is fast for two cores: one interruption at least at five times that.
     let count = 5_000_000;
     let long = v1::SamplingTask { temperature: 1.2, ..task(&model, count) };
     let calm = kept(&mut c, v1::SamplingTask { dataset_id: "calm".into(), ..long.clone() }).await;
