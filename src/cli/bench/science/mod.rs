@@ -1,5 +1,6 @@
 //! `boltzflow bench science`: how good the flows are, on the benchmark targets of the literature.
 
+mod answers;
 mod measure;
 mod plots;
 mod reference;
@@ -13,6 +14,7 @@ use super::super::client::CliError;
 use super::super::output::{JsonArgs, duration};
 use crate::compute::{DeviceChoice, open_device};
 use crate::train::Recipe;
+use answers::Answers;
 use candle_core::Device;
 use clap::builder::PossibleValuesParser;
 use measure::{Histograms, Measured, Quantity, measure};
@@ -20,8 +22,9 @@ use plots::Shown;
 use report::{Row, rows, rows_table};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Instant;
-use target::{Reference, References, Regions, Target};
+use target::{Reference, Regions, Target};
 
 /// Train on benchmark targets and print what is reached beside exact and published values
 ///
@@ -43,7 +46,7 @@ use target::{Reference, References, Regions, Target};
 ///
 /// Values are medians over the seeds. stderr is the standard error of the median, √(π/2)·σ/√n, with σ = 1.4826·MAD of the
 /// seeds or the error that each has by its own number of samples, whichever is more; of one seed, the latter, where it is
-/// known. Alanine dipeptide begins with replica exchange, half an hour on two cores.
+/// known. Alanine dipeptide begins with replica exchange, half an hour on two cores; its two targets share it.
 ///
 /// The JSON is a list of rows {target, temperature, quantity, value, stderr, exact, published, published_by, seeds}, with
 /// null for what is not known or not a number.
@@ -137,8 +140,10 @@ fn measure_all(args: &Args, device: &Device) -> Result<(), CliError> {
     let mut lost = 0;
     let mut drawn = Ok(());
     let to_output = args.json.json.as_deref() == Some(Path::new("-"));
-    for target in targets::TARGETS.iter().filter(named) {
-        let found = measure_target(target, args, device)?;
+    let targets: Vec<&Target> = targets::TARGETS.iter().filter(named).collect();
+    let mut answers = Answers::new(targets.clone(), args.samples as usize);
+    for target in targets {
+        let found = measure_target(target, args, &mut answers, device)?;
         lost += found.failed;
         all.extend_from_slice(&found.rows);
         if !to_output {
@@ -167,14 +172,16 @@ fn rows_json(rows: &[Row]) -> Value {
     Value::Array(rows.iter().map(Row::json).collect())
 }
 
-fn measure_target(target: &'static Target, args: &Args, device: &Device) -> Result<Findings, CliError> {
+fn measure_target(
+    target: &'static Target,
+    args: &Args,
+    answers: &mut Answers<'_>,
+    device: &Device,
+) -> Result<Findings, CliError> {
     let system = target.system()?;
     let regions = (target.regions)(&system);
-    if matches!(target.references, References::ReplicaExchange(_)) {
-        eprintln!("{}: replica exchange, for the reference", target.name);
-    }
     let samples = args.samples as usize;
-    let references = target.references(&system, regions.as_ref(), samples)?;
+    let references = answers.of(target, &system, regions.as_ref())?;
     let samples = if target.paths.is_some() { samples.min(MOST_PATHS) } else { samples };
     let data = target.data(&system)?;
     // For each temperature what each run has measured.
@@ -221,7 +228,7 @@ fn measure_model(
     model: &crate::sample::Generator,
     target: &Target,
     regions: Option<&Regions>,
-    references: &[Reference],
+    references: &[Rc<Reference>],
     samples: usize,
     seed: u64,
 ) -> Result<Vec<(Vec<Measured>, Histograms)>, CliError> {

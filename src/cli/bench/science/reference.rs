@@ -257,8 +257,9 @@ mod tests {
         let target = TARGETS.iter().find(|t| t.name == name).unwrap();
         let system = target.system().unwrap();
         let regions = (target.regions)(&system);
-        let k = target.temperatures.iter().position(|&t| t == tau).unwrap();
-        target.references(&system, regions.as_ref(), 0).unwrap().swap_remove(k)
+        let References::Exact(reference) = target.references else { panic!("{name} has no exact reference") };
+        assert!(target.temperatures.contains(&tau), "{name} is not measured at {tau}");
+        reference(&system, regions.as_ref(), tau).unwrap()
     }
 
     fn samples(reference: &Reference) -> Vec<f64> {

@@ -168,21 +168,6 @@ impl Target {
         System::build(definition).map_err(|e| CliError::failed(format!("{}: {e}", self.name)))
     }
 
-    /// What is known at each of the temperatures, from `frames` frames of each where that takes a simulation.
-    pub fn references(
-        &self,
-        system: &System,
-        regions: Option<&Regions>,
-        frames: usize,
-    ) -> Result<Vec<Reference>, CliError> {
-        match self.references {
-            References::Exact(reference) => self.temperatures.iter().map(|&t| reference(system, regions, t)).collect(),
-            References::ReplicaExchange(ladder) => {
-                replica_exchange::references(system, regions, ladder, self.temperatures, frames)
-            }
-        }
-    }
-
     /// Frames to train on, and the energy evaluations that they took; nothing where the energy is all there is.
     pub fn data(&self, system: &System) -> Result<Option<(TrainingData, u64)>, CliError> {
         let References::ReplicaExchange(ladder) = self.references else { return Ok(None) };

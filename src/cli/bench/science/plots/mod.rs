@@ -10,6 +10,7 @@ use super::measure::Histograms;
 use super::report::Row;
 use super::target::{Reference, RegionKind, Regions, Target};
 use std::path::Path;
+use std::rc::Rc;
 
 /// A run of a target, beside what is known of it.
 pub(super) struct Shown {
@@ -32,7 +33,7 @@ impl Shown {
         target: &Target,
         seed: u64,
         regions: Option<&Regions>,
-        references: &[Reference],
+        references: &[Rc<Reference>],
         of_run: Vec<Histograms>,
     ) -> Self {
         let has_map = regions.is_some_and(|r| r.kind == RegionKind::Ramachandran);
