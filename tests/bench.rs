@@ -65,6 +65,17 @@ fn readers_that_leave_end_the_process_and_nothing_panics() {
     }
 }
 
+/// What a command is about goes on where nobody reads its remarks.
+#[test]
+fn nobody_has_to_read_remarks() {
+    let (reader, gone) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_boltzflow"));
+    command.args(["bench", "realnvp-2", "--device", "cpu", "--seconds", "0"]).stderr(gone);
+    let output = command.output().unwrap();
+    assert!(output.status.success() && text(&output.stdout).contains("realnvp-2"), "{}", text(&output.stdout));
+}
+
 /// Little training, and so no good flow; what is exact is exact all the same.
 #[test]
 fn targets_are_measured_beside_what_is_known_of_them() {

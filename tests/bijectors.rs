@@ -471,6 +471,27 @@ fn fused_kernels_equal_plain_expressions() {
     }
 }
 
+/// A flow that says that it computes in f32, though it was asked to round, has the bits of one that was not.
+#[test]
+fn flows_say_what_they_compute_in() {
+    let mut rounded = 0;
+    for (name, spec) in cases() {
+        let (flow, weights) = randomised(&spec, DType::F32);
+        let rows = inputs(&spec, 20);
+        let in_precision = |precision| {
+            let weights = weights.values().unwrap().into_iter().collect();
+            let flow = Flow::from_weights(flow.spec().clone(), weights, DType::F32, &DEVICE).unwrap();
+            let flow = flow.with_precision(precision);
+            (flow.precision(), flow.apply_rows(&rows, TAU, Direction::Forward).unwrap())
+        };
+        let (full, asked) = (in_precision(Precision::Full), in_precision(Precision::Bf16));
+        assert_eq!(full.0, "f32", "{name}");
+        assert!(asked.0 == "bf16" || asked.1 == full.1, "{name} says {}", asked.0);
+        rounded += u32::from(asked.0 == "bf16" && asked.1 != full.1);
+    }
+    assert!(rounded > 5, "{rounded}");
+}
+
 /// The bits of a row do not depend on the batch that it is in, nor on the number of threads.
 #[test]
 fn rows_do_not_know_their_batch() {

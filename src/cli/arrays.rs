@@ -23,7 +23,7 @@ pub(super) fn read_positions(path: &Path) -> Result<Array, CliError> {
         let bytes = std::fs::read(path).map_err(|e| CliError::file(path, e))?;
         let trajectory = trajectory::read(&bytes, format).map_err(|e| CliError::file(path, e))?;
         if let Some(lost) = &trajectory.lost {
-            eprintln!("warning: {}: {lost}; the whole frames before are used", path.display());
+            remark!("warning: {}: {lost}; the whole frames before are used", path.display());
         }
         let shape = vec![trajectory.frames(), trajectory.atoms, 3];
         return Ok(Array { numbers: trajectory.positions, shape });

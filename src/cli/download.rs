@@ -121,7 +121,7 @@ pub(super) async fn download(
     let all = frames.count();
     let (frames, indices) = frames.finite();
     if indices.len() < all {
-        eprintln!(
+        remark!(
             "note: {} of {all} frames, without weight, have no finite positions and are left out",
             all - indices.len()
         );
@@ -130,7 +130,7 @@ pub(super) async fn download(
     let trajectory = Trajectory { atoms, positions, times_ps: None, lost: None };
     let bytes = trajectory::write(&trajectory, format, topology.as_ref()).map_err(|e| CliError::file(output, e))?;
     std::fs::write(output, bytes).map_err(|e| CliError::file(output, e))?;
-    eprintln!("note: {format} rounds positions to {}; an .npz file has them as they are", precision(format));
+    remark!("note: {format} rounds positions to {}; an .npz file has them as they are", precision(format));
     if columns.is_empty() {
         return Ok(());
     }
@@ -138,7 +138,7 @@ pub(super) async fn download(
     beside.push(".npz");
     let beside = PathBuf::from(beside);
     let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
-    eprintln!("note: {} of the frames are in {}", names.join(", "), beside.display());
+    remark!("note: {} of the frames are in {}", names.join(", "), beside.display());
     write_npz(&beside, &dataset, &Frames { positions: Vec::new(), columns, shape }, indices, false)
 }
 

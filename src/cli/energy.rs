@@ -67,7 +67,7 @@ fn evaluate(args: &Args) -> Result<(), CliError> {
         return Err(CliError::file(&args.positions, reason));
     }
     if let Some(warning) = system.unit_warning(&numbers) {
-        eprintln!("warning: {}: {warning}", args.positions.display());
+        remark!("warning: {}: {warning}", args.positions.display());
     }
     let n = numbers.len() / d;
     let failed = |e: crate::energy::EnergyError| CliError::failed(e.to_string());

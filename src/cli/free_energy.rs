@@ -126,22 +126,22 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     };
     let answer = estimate(&mut clients, request).await?;
     for warning in &answer.warnings {
-        eprintln!("warning: {warning}");
+        remark!("warning: {warning}");
     }
     for estimate in &answer.estimates {
         let weights = estimate.weights.clone().unwrap_or_default();
         // Once for each temperature, whose estimates have the same samples.
         let first = answer.estimates.iter().find(|e| e.temperature == estimate.temperature);
         if first.is_some_and(|first| first.estimator == estimate.estimator) && !weights.warning.is_empty() {
-            eprintln!("warning: T = {}: {}", estimate.temperature, weights.warning);
+            remark!("warning: T = {}: {}", estimate.temperature, weights.warning);
         }
         let by_importance = estimate.estimator() == v1::FreeEnergyEstimator::Importance;
         if changed_weights && by_importance && estimate.truncated.is_none() {
             let name = method_name(estimate.method());
-            eprintln!("warning: T = {}: samples of {name} have no weights to smooth or truncate", estimate.temperature);
+            remark!("warning: T = {}: samples of {name} have no weights to smooth or truncate", estimate.temperature);
         }
         for state in estimate.states.iter().filter(|s| s.probability.is_some_and(|p| p.value == 0.0)) {
-            eprintln!("warning: T = {}: no sample was in state '{}'", estimate.temperature, state.name);
+            remark!("warning: T = {}: no sample was in state '{}'", estimate.temperature, state.name);
         }
     }
     if args.json.write(&answer_json(&answer))? {

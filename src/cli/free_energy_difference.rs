@@ -89,7 +89,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         return Err(CliError::failed("the server's stream ended without a final estimate"));
     };
     for warning in &answer.warnings {
-        eprintln!("warning: {warning}");
+        remark!("warning: {warning}");
     }
     if args.json.write(&answer_json(&answer))? {
         print_answer(&answer);

@@ -200,7 +200,7 @@ pub(super) async fn submit(clients: &mut Clients, task: Task, wait: bool, json: 
         ..v1::CreateJobRequest::default()
     };
     let job = clients.jobs.create_job(request).await?.into_inner();
-    eprintln!("{} is queued", job.name);
+    remark!("{} is queued", job.name);
     let job = if wait { follow(clients, &job.name, 0).await? } else { job };
     if json.write(&job_json(&job))? {
         say!("{}", product_name(&job));
@@ -270,10 +270,10 @@ fn simulation_line(p: &v1::SimulationProgress) -> String {
 }
 
 fn show(event: &v1::JobEvent, bar: &indicatif::ProgressBar, lines: bool) {
-    let say = |text: String| if lines { eprintln!("{text}") } else { bar.println(text) };
+    let say = |text: String| if lines { remark!("{text}") } else { bar.println(text) };
     let at = |step: i64, total: i64, text: String| {
         if lines {
-            eprintln!("step {step}/{total}: {text}");
+            remark!("step {step}/{total}: {text}");
         } else {
             bar.set_length(total.unsigned_abs());
             bar.set_position(step.unsigned_abs());

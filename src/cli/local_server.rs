@@ -38,7 +38,7 @@ impl LocalServer {
         let stop = shutdown.clone();
         let task = tokio::spawn(async move {
             if let Err(e) = server.run(stop).await {
-                eprintln!("the server failed: {e}");
+                remark!("the server failed: {e}");
             }
         });
         Ok(Self { server: ServerArgs { server: format!("http://{address}") }, folder, shutdown, task })
@@ -49,7 +49,7 @@ impl LocalServer {
         // What the server could not end by then, the end of the process ends.
         let _ = self.task.await;
         if let Err(e) = std::fs::remove_dir_all(&self.folder) {
-            eprintln!("warning: {}: {e}", self.folder.display());
+            remark!("warning: {}: {e}", self.folder.display());
         }
     }
 }

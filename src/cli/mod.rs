@@ -105,13 +105,13 @@ pub fn main() -> ExitCode {
     if let Some(set) = cli.instructions.map(Found::from)
         && !set.limit()
     {
-        eprintln!("error: this machine has no {}; leave --instructions out", set.name());
+        remark!("error: this machine has no {}; leave --instructions out", set.name());
         return ExitCode::from(2);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
-            eprintln!("error: no runtime: {e}");
+            remark!("error: no runtime: {e}");
             return ExitCode::FAILURE;
         }
     };
@@ -121,7 +121,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            remark!("error: {error}");
             ExitCode::from(error.exit_code())
         }
     }

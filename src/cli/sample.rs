@@ -137,7 +137,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     std::fs::remove_file(&part).map_err(|e| CliError::file(&part, e))?;
     let weights = received.summary.weights.clone().unwrap_or_default();
     if !weights.warning.is_empty() {
-        eprintln!("warning: {}", weights.warning);
+        remark!("warning: {}", weights.warning);
     }
     if args.json.write(&summary_json(&received))? {
         say!(

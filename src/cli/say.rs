@@ -1,4 +1,4 @@
-//! Lines on standard output, whose reader may have had enough of them.
+//! Lines on standard output and standard error, whose readers may have had enough of them.
 
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};
@@ -13,6 +13,13 @@ macro_rules! say {
     };
 }
 
+/// `remark!` that does not panic where nobody reads: what a command is about goes on without its remarks.
+macro_rules! remark {
+    ($($text:tt)*) => {
+        $crate::cli::say::beside(format_args!($($text)*))
+    };
+}
+
 pub(super) fn line(text: Arguments<'_>) {
     let written = writeln!(std::io::stdout().lock(), "{text}");
     match written {
@@ -20,8 +27,12 @@ pub(super) fn line(text: Arguments<'_>) {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => std::process::exit(READER_LEFT),
         Err(e) => {
             // They may be one and the same.
-            let _ = writeln!(std::io::stderr(), "error: standard output: {e}");
+            beside(format_args!("error: standard output: {e}"));
             std::process::exit(1);
         }
     }
+}
+
+pub(super) fn beside(text: Arguments<'_>) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

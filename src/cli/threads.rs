@@ -22,7 +22,7 @@ pub(super) fn settle() {
     let rayon = std::env::var_os(RAYON).unwrap_or(processors.into());
     let candle = std::env::var_os(CANDLE).unwrap_or("1".into());
     let error = start_again(&[(RAYON, &rayon), (CANDLE, &candle)]);
-    eprintln!("warning: cannot start again with {RAYON} and {CANDLE} set ({error}); computations may be slower");
+    remark!("warning: cannot start again with {RAYON} and {CANDLE} set ({error}); computations may be slower");
 }
 
 /// The number of threads that this process computes with; another one if it is wanted.

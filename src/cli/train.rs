@@ -209,7 +209,7 @@ pub(super) async fn send_dataset(
     let dataset = v1::Dataset { system: system.to_string(), temperature, display_name, ..v1::Dataset::default() };
     let created = upload(clients, &id, dataset, bytes, &shape).await;
     if let Ok(dataset) = &created {
-        dataset.warnings.iter().for_each(|w| eprintln!("warning: {}: {w}", dataset.name));
+        dataset.warnings.iter().for_each(|w| remark!("warning: {}: {w}", dataset.name));
     }
     unless_there(created.map(|d| d.name), name)
 }

@@ -44,8 +44,8 @@ impl Bijector for AdditiveCoupling {
         Ok((output, ladj))
     }
 
-    fn set_precision(&mut self, precision: Precision) {
-        self.conditioner.set_precision(precision);
+    fn set_precision(&mut self, precision: Precision) -> bool {
+        self.conditioner.set_precision(precision)
     }
 
     fn fuse(&self, program: &mut ProgramBuilder) -> bool {

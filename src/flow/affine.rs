@@ -33,8 +33,8 @@ impl Bijector for AffineCoupling {
         self.transform.apply(input, &self.conditioner.forward(input)?, direction)
     }
 
-    fn set_precision(&mut self, precision: Precision) {
-        self.conditioner.set_precision(precision);
+    fn set_precision(&mut self, precision: Precision) -> bool {
+        self.conditioner.set_precision(precision)
     }
 
     fn fuse(&self, program: &mut ProgramBuilder) -> bool {

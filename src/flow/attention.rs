@@ -137,12 +137,14 @@ impl AttentionConditioner {
         })
     }
 
-    /// Chooses what [`AttentionConditioner::forward`] multiplies in; weights in f64 are never rounded, nor is what tokens give
-    /// one another.
-    pub fn set_precision(&mut self, precision: Precision) {
-        if self.dtype == DType::F32 {
+    /// Chooses what [`AttentionConditioner::forward`] multiplies in, and says whether it does; weights in f64 are never rounded,
+    /// nor is what tokens give one another.
+    pub fn set_precision(&mut self, precision: Precision) -> bool {
+        let follows = self.dtype == DType::F32;
+        if follows {
             self.precision = precision;
         }
+        follows
     }
 
     /// Parameters (n, transformed · each) for columns x (n, columns).

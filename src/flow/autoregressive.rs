@@ -61,7 +61,7 @@ impl Bijector for Autoregressive {
         Ok((x, total))
     }
 
-    fn set_precision(&mut self, precision: Precision) {
-        self.conditioner.set_precision(precision);
+    fn set_precision(&mut self, precision: Precision) -> bool {
+        self.conditioner.set_precision(precision)
     }
 }

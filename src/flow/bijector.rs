@@ -25,8 +25,11 @@ pub trait Bijector: Debug + Send + Sync {
         false
     }
 
-    /// Chooses what a conditioner is computed in where [`Bijector::apply`] or [`Bijector::values`] runs it.
-    fn set_precision(&mut self, _precision: Precision) {}
+    /// Chooses what a conditioner is computed in where [`Bijector::apply`] or [`Bijector::values`] runs it, and says whether
+    /// there is one that follows.
+    fn set_precision(&mut self, _precision: Precision) -> bool {
+        false
+    }
 
     /// The bijector as the motion along a field, if that is what it is.
     fn as_continuous(&self) -> Option<&Continuous> {

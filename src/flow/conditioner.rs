@@ -295,14 +295,15 @@ impl Conditioner {
         Ok(Self::Network { features, layers, residual, precision: Precision::Full })
     }
 
-    /// Chooses what [`Conditioner::forward`] multiplies in; weights in f64 are never rounded.
-    pub fn set_precision(&mut self, chosen: Precision) {
+    /// Chooses what [`Conditioner::forward`] multiplies in, and says whether it does; weights in f64 are never rounded.
+    pub fn set_precision(&mut self, chosen: Precision) -> bool {
         match self {
             Self::Network { precision, layers, .. } if layers.iter().all(|l| l.weight.dtype() == DType::F32) => {
                 *precision = chosen;
+                true
             }
             Self::Attention(attention) => attention.set_precision(chosen),
-            Self::Network { .. } | Self::Constant(_) => {}
+            Self::Network { .. } | Self::Constant(_) => false,
         }
     }
 

@@ -111,11 +111,16 @@ impl Flow {
     /// The flow with its conditioners in another precision, where no gradient is asked for. Training is in that of the
     /// weights.
     pub fn with_precision(mut self, precision: Precision) -> Self {
-        match &mut self.fused {
-            Some(fused) => fused.set_precision(precision),
-            None => self.bijectors.iter_mut().for_each(|b| b.set_precision(precision)),
+        let follows = match &mut self.fused {
+            Some(fused) => {
+                fused.set_precision(precision);
+                true
+            }
+            None => self.bijectors.iter_mut().fold(false, |any, b| b.set_precision(precision) || any),
+        };
+        if follows {
+            self.precision = precision;
         }
-        self.precision = precision;
         self
     }
 

@@ -34,8 +34,8 @@ impl Bijector for SmoothCoupling {
         self.transform.apply(input, &self.conditioner.forward(input)?, direction)
     }
 
-    fn set_precision(&mut self, precision: Precision) {
-        self.conditioner.set_precision(precision);
+    fn set_precision(&mut self, precision: Precision) -> bool {
+        self.conditioner.set_precision(precision)
     }
 
     fn fuse(&self, program: &mut ProgramBuilder) -> bool {

@@ -93,11 +93,10 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
 pub(super) async fn measure(workloads: &[Workload], setting: &Setting) -> Result<Vec<Measurement>, CliError> {
     let mut measurements = Vec::new();
     for &workload in workloads {
-        eprint!("{} … ", workload.name());
-        // Without a terminal the words appear when they can.
-        let _ = std::io::stderr().flush();
+        // Nobody may be reading.
+        let _ = write!(std::io::stderr(), "{} … ", workload.name());
         let measurement = workload.measure(setting).await?;
-        eprintln!("{}", report::rate(&measurement));
+        remark!("{}", report::rate(&measurement));
         measurements.push(measurement);
     }
     Ok(measurements)

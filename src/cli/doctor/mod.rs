@@ -53,7 +53,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         say!("{}", measurements_table(&measurements));
     }
     if failures.is_empty() {
-        eprintln!("all {} checks passed on {}", checks.len(), device_name(&setting.device));
+        remark!("all {} checks passed on {}", checks.len(), device_name(&setting.device));
         return Ok(());
     }
     let names: Vec<String> = failures.iter().map(|c| format!("{} ({})", c.subject, c.quantity)).collect();

@@ -14,7 +14,7 @@ mod particle_field;
 
 use super::bijector::Bijector;
 use super::spec::{Columns, ContinuousSpec, FieldSpec};
-use crate::compute::Direction;
+use crate::compute::{Direction, Precision};
 use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 use free_field::FreeField;
@@ -135,6 +135,11 @@ impl Bijector for Continuous {
         })?;
         let x = self.wrapped(end.narrow(1, 0, d)?)?;
         Ok((Tensor::cat(&[&x, &told], 1)?, end.narrow(1, d, 1)?.squeeze(1)?))
+    }
+
+    /// A field is computed in the precision of its weights, but for tf32, which all products on a GPU are in or none.
+    fn set_precision(&mut self, precision: Precision) -> bool {
+        precision == Precision::Tf32
     }
 
     fn values(&self, input: &Tensor, direction: Direction) -> Result<(Tensor, Tensor)> {

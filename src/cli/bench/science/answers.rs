@@ -44,7 +44,7 @@ impl<'a> Answers<'a> {
         let simulated = match self.simulated.take().filter(|s| s.system == system.digest()) {
             Some(simulated) => simulated,
             None => {
-                eprintln!("{}: replica exchange, for the reference", target.name);
+                remark!("{}: replica exchange, for the reference", target.name);
                 let temperatures = self.asked(system, ladder)?;
                 let found = replica_exchange::references(system, regions, ladder, &temperatures, self.frames)?;
                 let found = temperatures.into_iter().zip(found.into_iter().map(Rc::new)).collect();

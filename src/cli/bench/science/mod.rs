@@ -191,7 +191,7 @@ fn measure_target(
     for seed in 0..args.seeds {
         let found = train::train(target, &system, seed, args.asked(), data.as_ref(), device).and_then(|model| {
             let card = &model.card;
-            eprintln!(
+            remark!(
                 "{}, seed {seed}: {} steps in {}, ESS {:.1} %",
                 target.name,
                 card.steps,
@@ -200,7 +200,7 @@ fn measure_target(
             );
             let begin = Instant::now();
             let measured = measure_model(&model, target, regions.as_ref(), &references, samples, seed)?;
-            eprintln!("{}, seed {seed}: measured in {}", target.name, duration(begin.elapsed().as_secs_f64()));
+            remark!("{}, seed {seed}: measured in {}", target.name, duration(begin.elapsed().as_secs_f64()));
             Ok(measured)
         });
         match found {
@@ -210,7 +210,7 @@ fn measure_target(
                 first.get_or_insert((seed, histograms));
             }
             Err(error) => {
-                eprintln!("{}, seed {seed}: {error}", target.name);
+                remark!("{}, seed {seed}: {error}", target.name);
                 failed += 1;
             }
         }

@@ -79,7 +79,7 @@ impl Observer for Watcher {
         }
         self.last = Instant::now();
         let ess = 100.0 * progress.weights.effective_fraction();
-        eprintln!(
+        remark!(
             "{}, seed {}: step {} of {}, ESS {ess:.1} %, {} to go",
             self.name,
             self.seed,
@@ -90,7 +90,7 @@ impl Observer for Watcher {
     }
 
     fn note(&mut self, sentence: String) {
-        eprintln!("{}, seed {}: {sentence}", self.name, self.seed);
+        remark!("{}, seed {}: {sentence}", self.name, self.seed);
     }
 
     fn checkpoint(&mut self, _: u64, _: Vec<u8>) -> Result<(), String> {
