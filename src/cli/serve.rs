@@ -58,7 +58,8 @@ async fn wait_for_signals(shutdown: CancellationToken) {
 fn start_logging(config: &Config) -> Result<(), CliError> {
     let filter = EnvFilter::try_new(&config.log).map_err(|e| CliError::failed(format!("log filter: {e}")))?;
     // A line that cannot be written is lost: saying so on the same stream would panic.
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     let started = match config.log_format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),

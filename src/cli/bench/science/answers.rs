@@ -52,7 +52,8 @@ impl<'a> Answers<'a> {
             }
         };
         let at = |temperature: &f64| {
-            let found = simulated.found.iter().find(|(t, _)| t == temperature).map(|(_, reference)| Rc::clone(reference));
+            let found =
+                simulated.found.iter().find(|(t, _)| t == temperature).map(|(_, reference)| Rc::clone(reference));
             found.ok_or_else(|| CliError::failed(format!("{}: {temperature} was not simulated", target.name)))
         };
         let references = target.temperatures.iter().map(at).collect();
