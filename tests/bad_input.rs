@@ -496,6 +496,12 @@ async fn jobs() {
             "replay.entropy"
         ),
         case!(
+            j.create_job(with(|t| t.stages[0].replay = Some(v1::Replay { wide_share: 0.95, ..v1::Replay::default() }))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "wide_share"
+        ),
+        case!(
             j.create_job(with(|t| {
                 t.stages[0].own_samples = Some(v1::Ramp { start: 1.0, end: 1.0, shape: 0 });
                 t.stages[0].batch = 65536;

@@ -117,6 +117,21 @@ fn one_flow_conditioned_on_temperature() {
     }
 }
 
+/// Samples of wide latents count by the density that they are drawn from: what a flow learns of them is the target, and not
+/// something wider.
+#[test]
+fn wide_own_samples_have_exact_weights() {
+    let system = built_in("double-well");
+    let mut plan = default_plan(&system, 1.0, None, false);
+    plan.stages[0].steps = 2000;
+    plan.stages[0].replay.wide_share = 0.5;
+    let model = finish(Trainer::new(plan, system, None, &Device::Cpu).unwrap());
+    let (ess, report) = estimate(&model, 1.0, 400, Vec::new());
+    println!("log Z {}, ESS {ess}", report.log_z.value);
+    assert!((report.log_z.value - 11.020467).abs() <= 0.02, "log Z is {}", report.log_z.value);
+    assert!(ess >= 0.97, "ESS is {ess}");
+}
+
 fn small_plan(system: &System) -> TrainingPlan {
     let mut plan = Recipe::ReverseKl.plan(system, 1.0, None, false);
     plan.architecture.couplings = 4;
@@ -137,12 +152,16 @@ fn interrupted_runs_end_with_the_same_bits() {
     let spline = small_plan(&system);
     let mut unfused = spline.clone();
     unfused.architecture.kind = ArchitectureKind::Autoregressive;
+    unfused.stages[0].own_samples = Ramp::constant(0.5);
+    unfused.stages[0].replay.generation = 7;
+    unfused.stages[0].replay.wide_share = 0.3;
     let mut everything = spline.clone();
     everything.temperature_range = Some(TemperatureRange { low: 0.5, high: 2.0 });
     everything.weight_average = Some(0.9);
     everything.patience = Some(1);
     everything.stages[0].own_samples = Ramp::constant(0.5);
     everything.stages[0].replay.generation = 7;
+    everything.stages[0].replay.wide_share = 0.3;
     everything.stages[0].log_variance = Ramp::constant(0.1);
     everything.stages[0].temperature_gradient = Ramp::constant(0.1);
     everything.stages[0].coordinate_entropy = Ramp::constant(0.1);

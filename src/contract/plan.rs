@@ -253,7 +253,9 @@ fn stage(i: usize, message: &v1::TrainingStage) -> Result<Stage, FieldError> {
 
 fn replay(field: &str, message: Option<&v1::Replay>) -> Result<Replay, FieldError> {
     let mut replay = Replay::default();
-    let Some(v1::Replay { generation, trust, entropy, every, annealing }) = message else { return Ok(replay) };
+    let Some(v1::Replay { generation, trust, entropy, every, wide_share, annealing }) = message else {
+        return Ok(replay);
+    };
     count(&format!("{field}.generation"), *generation, &mut replay.generation)?;
     count(&format!("{field}.every"), *every, &mut replay.every)?;
     replay.annealing = annealing.as_ref().map(|message| read_annealing(field, message)).transpose()?;
@@ -263,6 +265,7 @@ fn replay(field: &str, message: Option<&v1::Replay>) -> Result<Replay, FieldErro
         replay.transport.trust = Some(*trust);
     }
     replay.transport.entropy = (*entropy != 0.0).then_some(*entropy);
+    replay.wide_share = *wide_share;
     Ok(replay)
 }
 
@@ -394,6 +397,7 @@ fn replay_message(replay: &Replay) -> v1::Replay {
         trust: trust.unwrap_or(-1.0),
         entropy: entropy.unwrap_or(0.0),
         every: replay.every as i64,
+        wide_share: replay.wide_share,
         annealing,
     }
 }

@@ -64,6 +64,8 @@ pub enum Purpose {
     TrainingTemperature = 9,
     /// Latent variables of the samples that a flow is trained on by their weights.
     OwnSample = 10,
+    /// Which of these have latents that are wider, and these.
+    WideOwnSample = 31,
     /// Which of these are in a training batch.
     OwnBatch = 11,
     /// Latents that flow matching draws lines from.

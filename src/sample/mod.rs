@@ -20,6 +20,7 @@ mod population_tuning;
 mod populations;
 mod probe;
 mod resampling;
+mod wide_latents;
 
 pub use annealed::AnnealedPaths;
 pub use annealing::{
@@ -35,3 +36,4 @@ pub use population_tuning::{CONDITIONAL_FRACTIONS, PILOT_ROWS, PopulationGoal, T
 pub use populations::{POPULATIONS, Populations};
 pub use probe::{FEWEST_JUDGED, PROBES, Place, Probe};
 pub use resampling::{Together, WINDOWS, resampled};
+pub use wide_latents::WideLatents;

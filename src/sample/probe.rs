@@ -1,20 +1,17 @@
 //! Looking for what a flow's own samples cannot show: places that its target has and that it hardly makes.
 //!
 //! The weights w = p̃/q of n samples know nothing of a place that the flow makes less than once in n samples. If such places hold a
-//! part of the target, log Z is too small by it, and neither effective samples nor k̂ say so. Draws of wider latents go there: a
-//! defensive mixture (Hesterberg, Technometrics 37, 185 (1995)) of the flow's d Gaussian latents, in which a share s of them is drawn
-//! wider,
-//!
-//! h(z) = q_wide/q = ½·Σ_s Π_k [1 − s + s·g(z_k)],   g(z) = ½·Σ_a exp(½·z²/τ·(1 − 1/a²))/a,
-//!
-//! with s = 1/d and 1/√d, a = 1.5 and 2.5. The weights v = w/h of N such draws are exact too, and h is nowhere small: what the flow
-//! makes, they make. In the order of w, the largest first, draws come from places that the flow makes ever more of; those
-//! in which it makes one sample of n have 1/n of Σ 1/h. What these have of the target, Σ v over Σ v of all, less the 1/n that they have
-//! of the flow, is the share that n samples do not see if the one does not come. If it does, it is the one with the largest weight.
+//! part of the target, log Z is too small by it, and neither effective samples nor k̂ say so. Draws of wider latents go there
+//! (`wide_latents`), whose density is h times the flow's. The weights v = w/h of N such draws are exact too, and h is nowhere
+//! small: what the flow makes, they make. In the order of w, the largest first, draws come from places that the flow makes ever
+//! more of; those in which it makes one sample of n have 1/n of Σ 1/h. What these have of the target, Σ v over Σ v of all, less the
+//! 1/n that they have of the flow, is the share that n samples do not see if the one does not come. If it does, it is the one with
+//! the largest weight.
 
 use super::generator::Generator;
 use super::importance::{SampleError, SampleKey, SampleRun};
-use crate::flow::{Direction, Prior, PriorComponent, Tau};
+use super::wide_latents::WideLatents;
+use crate::flow::{Direction, Tau};
 use crate::math::{Purpose, Randoms, log_sum_exp};
 use rayon::prelude::*;
 
@@ -23,9 +20,6 @@ pub const PROBES: usize = 32_768;
 
 /// A probe says nothing of fewer samples: it takes many times as many evaluations as they did.
 pub const FEWEST_JUDGED: u64 = PROBES as u64 / 4;
-
-/// The widths of wide latents, in standard deviations of the prior.
-const WIDTHS: [f64; 2] = [1.5, 2.5];
 
 /// The seed of all probes. It is fixed, so that what is found is a property of the model and the temperature.
 const PROBE_SEED: u64 = 0x70_72_6f_62_65;
@@ -138,9 +132,9 @@ impl Generator {
     pub fn probed_positions(&self, key: &SampleKey, places: &[Place]) -> Result<Vec<f64>, SampleError> {
         let Some(wide) = WideLatents::of(self.flow.prior()) else { return Ok(Vec::new()) };
         let indices: Vec<u64> = places.iter().map(|place| place.index).collect();
-        let (latents, _) = wide.draw(self.latent_temperature(key), &indices);
-        let tau = Tau::One(self.latent_temperature(key));
-        let (coordinates, _) = self.flow.apply_rows(&latents, tau, Direction::Forward)?;
+        let tau = self.latent_temperature(key);
+        let latents = probing(&wide, tau, self.target.dimension(), &indices);
+        let (coordinates, _) = self.flow.apply_rows(&latents, Tau::One(tau), Direction::Forward)?;
         Ok(self.target.evaluate(&coordinates)?.positions)
     }
 
@@ -148,13 +142,14 @@ impl Generator {
     fn found(&self, key: &SampleKey, wide: &WideLatents<'_>, indices: &[u64]) -> Result<Vec<Found>, SampleError> {
         let tau = self.latent_temperature(key);
         let d = self.target.dimension();
-        let (latents, log_excess) = wide.draw(tau, indices);
+        let latents = probing(wide, tau, d, indices);
+        let log_excess: Vec<f64> = latents.par_chunks_exact(d).map(|z| wide.log_excess(tau, z)).collect();
         let (coordinates, ladj) = self.flow.apply_rows(&latents, Tau::One(tau), Direction::Forward)?;
         // Far out a flow may leave what f64 can hold. That is no place, but a draw like any.
         let is_finite: Vec<bool> = coordinates.chunks_exact(d).map(|y| y.iter().all(|y| y.is_finite())).collect();
         let rows = || latents.chunks_exact(d).zip(coordinates.chunks_exact(d)).zip(&ladj).zip(&is_finite);
         let kept = || rows().filter(|(_, finite)| **finite).map(|(row, _)| row);
-        let log_probs: Vec<f64> = kept().map(|((z, _), ladj)| wide.prior.log_prob(z, tau) - ladj).collect();
+        let log_probs: Vec<f64> = kept().map(|((z, _), ladj)| self.flow.prior().log_prob(z, tau) - ladj).collect();
         let latents = kept().flat_map(|((z, _), _)| z.iter().copied()).collect();
         let kept_coordinates: Vec<f64> = kept().flat_map(|((_, y), _)| y.iter().copied()).collect();
         let target = self.target.evaluate(&kept_coordinates)?;
@@ -169,86 +164,17 @@ impl Generator {
     }
 }
 
-/// The mixture.
-struct WideLatents<'a> {
-    prior: &'a Prior,
-    shares: [f64; 2],
-}
-
-impl<'a> WideLatents<'a> {
-    /// Nothing without Gaussian latents.
-    fn of(prior: &'a Prior) -> Option<Self> {
-        let gaussian = prior.components().iter().filter(|c| **c == PriorComponent::Gaussian).count();
-        let d = gaussian as f64;
-        (gaussian > 0).then(|| Self { prior, shares: [1.0 / d, 1.0 / d.sqrt()] })
-    }
-
-    /// Latents (n, d) of draws, and log h (n).
-    fn draw(&self, tau: f64, indices: &[u64]) -> (Vec<f64>, Vec<f64>) {
-        let d = self.prior.components().len();
-        let mut latents = vec![0.0; indices.len() * d];
-        let rows = indices.par_iter().zip(latents.par_chunks_mut(d));
-        let log_excess = rows.map(|(&index, row)| self.one(tau, index, row)).collect();
-        (latents, log_excess)
-    }
-
-    /// One draw and its log h.
-    fn one(&self, tau: f64, index: u64, latents: &mut [f64]) -> f64 {
-        let mut random = Randoms::new(PROBE_SEED, Purpose::Probe, index);
-        let share = if random.uniform() < 0.5 { self.shares[0] } else { self.shares[1] };
-        let mut log_products = [0.0; 2];
-        for (component, z) in self.prior.components().iter().zip(latents) {
-            *z = match component {
-                PriorComponent::Gaussian => {
-                    let is_wide = random.uniform() < share;
-                    let width = if random.uniform() < 0.5 { WIDTHS[0] } else { WIDTHS[1] };
-                    let x = random.normal() * if is_wide { width } else { 1.0 };
-                    let of_width = |a: f64| libm::exp(0.5 * x * x * (1.0 - 1.0 / (a * a))) / a;
-                    let g = 0.5 * (of_width(WIDTHS[0]) + of_width(WIDTHS[1]));
-                    for (log_product, share) in log_products.iter_mut().zip(self.shares) {
-                        *log_product += libm::log(1.0 - share + share * g);
-                    }
-                    x * tau.sqrt()
-                }
-                PriorComponent::Uniform { low, high } => low + (high - low) * random.uniform(),
-            };
-        }
-        let [a, b] = log_products;
-        libm::log(0.5) + a.max(b) + libm::log1p(libm::exp(-(a - b).abs()))
-    }
+/// Latents (n, d) of draws.
+fn probing(wide: &WideLatents<'_>, tau: f64, d: usize, indices: &[u64]) -> Vec<f64> {
+    let mut latents = vec![0.0; indices.len() * d];
+    let rows = indices.par_iter().zip(latents.par_chunks_mut(d));
+    rows.for_each(|(&index, z)| wide.draw(tau, &mut Randoms::new(PROBE_SEED, Purpose::Probe, index), z));
+    latents
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Of a normal prior with a uniform component ⟨1/h⟩ over the mixture is 1, and ⟨z²/h⟩ the variance, at any latent temperature.
-    /// Bounds are 4.5 standard errors of 50,000 draws: 1/h is below 4.
-    #[test]
-    fn draws_are_of_the_mixture() {
-        let uniform = PriorComponent::Uniform { low: -1.0, high: 3.0 };
-        let prior = Prior::product(vec![PriorComponent::Gaussian, uniform, PriorComponent::Gaussian]);
-        let wide = WideLatents::of(&prior).unwrap();
-        let tau = 0.6;
-        let n = 50_000;
-        let (latents, log_excess) = wide.draw(tau, &(0..n).collect::<Vec<u64>>());
-        for k in [0, 2] {
-            let (mut sums, mut squares) = ([0.0; 2], [0.0; 2]);
-            for (z, log_h) in latents.chunks(3).zip(&log_excess) {
-                let ratio = (-log_h).exp();
-                assert!(ratio < 4.0 && (-1.0..3.0).contains(&z[1]));
-                for (i, x) in [ratio, ratio * z[k] * z[k] / tau].into_iter().enumerate() {
-                    sums[i] += x / n as f64;
-                    squares[i] += x * x / n as f64;
-                }
-            }
-            for (mean, square) in sums.into_iter().zip(squares) {
-                let error = ((square - mean * mean) / n as f64).sqrt();
-                assert!((mean - 1.0).abs() < 4.5 * error, "{k}: {mean} ± {error}");
-            }
-        }
-        assert!(WideLatents::of(&Prior::uniform(2, 0.0, 1.0)).is_none());
-    }
 
     /// Draws of a flow that makes nine tenths of its target everywhere but in a place with a tenth, which it makes once in a
     /// million: of 10,000 samples none sees the place, and 100 million see it.

@@ -6,8 +6,12 @@ use super::replay::{Annealing, OwnBatch, RUNGS};
 use super::trainer::{TrainError, Trainer};
 use crate::flow::{Direction, Flow, FlowDraws, LatentAddress};
 use crate::math::{Purpose, Randoms};
-use crate::sample::{AnnealingPath, Goal, PathStarts, tuned};
+use crate::sample::{AnnealingPath, Goal, PathStarts, WideLatents, tuned};
 use candle_core::Tensor;
+use rayon::prelude::*;
+
+/// Rows whose latents are drawn by one task.
+const ROWS_PER_TASK: usize = 64;
 
 /// Addresses of a step.
 const ADDRESSES: u64 = 1 << 16;
@@ -48,7 +52,7 @@ impl Trainer {
             index: first + row as u64,
             tau: taus[rung(row)],
         };
-        let draws = self.draw(&(0..stage.batch).map(address).collect::<Vec<_>>())?;
+        let draws = self.own_or_wider(&(0..stage.batch).map(address).collect::<Vec<_>>(), stage.replay.wide_share)?;
         self.counters.samples += stage.batch as u64;
         match &stage.replay.annealing {
             None => {
@@ -67,6 +71,29 @@ impl Trainer {
             self.own.turn(&stage.replay.transport, self.target.system().scale(), &rungs, told);
         }
         Ok(())
+    }
+
+    /// Draws of the flow as it is, a share a of which, by chance, has wide latents instead; their log q is that of the mixture,
+    /// log q + log(1 − a + a·h), so that weights are exact.
+    fn own_or_wider(&self, addresses: &[LatentAddress], share: f64) -> Result<FlowDraws, TrainError> {
+        let Some(wide) = WideLatents::of(self.flow.prior()).filter(|_| share > 0.0) else {
+            return self.draw(addresses);
+        };
+        let d = self.target.dimension();
+        let mut latents = self.flow.prior().sample(addresses);
+        let rows = addresses.par_iter().zip(latents.par_chunks_mut(d)).with_min_len(ROWS_PER_TASK);
+        let excess: Vec<f64> = rows
+            .map(|(address, z)| {
+                let mut random = Randoms::new(address.seed, Purpose::WideOwnSample, address.index);
+                if random.uniform() < share {
+                    wide.draw(address.tau, &mut random, z);
+                }
+                libm::log(1.0 - share + share * libm::exp(wide.log_excess(address.tau, z)))
+            })
+            .collect();
+        let mut draws = self.carry(latents, addresses.iter().map(|address| address.tau).collect())?;
+        draws.log_probs.iter_mut().zip(excess).for_each(|(log_prob, excess)| *log_prob += excess);
+        Ok(draws)
     }
 
     /// Carries draws towards p̃²/q, each row at its own temperature, keeps their ends, and tunes the step sizes.

@@ -155,6 +155,7 @@ impl Recipe {
                     generation: 64,
                     every: 8,
                     transport: Transport { trust: Some(1.0), entropy: None },
+                    wide_share: 0.0,
                     annealing: Some(Annealing::default()),
                 };
                 vec![fab]

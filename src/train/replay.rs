@@ -27,6 +27,8 @@ pub struct Replay {
     /// A batch is drawn in every so many of these steps.
     pub every: u64,
     pub transport: Transport,
+    /// The share of samples whose Gaussian latents are wide: they go where the flow makes too little.
+    pub wide_share: f64,
     /// With it samples are carried towards p̃²/q before they are weighted.
     pub annealing: Option<Annealing>,
 }
@@ -42,6 +44,9 @@ pub struct Annealing {
 
 /// Rows evaluated for a batch: a run can be stopped between steps only.
 const MAX_ANNEALED: usize = 1 << 18;
+
+/// A tenth is of the flow as it is at least, so that weights are at most ten times p̃/q.
+const MOST_WIDE: f64 = 0.9;
 
 /// Temperatures of a range, in equal ratios, whose samples are weighted each by themselves.
 pub(super) const RUNGS: usize = 16;
@@ -244,7 +249,7 @@ impl Default for Annealing {
 impl Default for Replay {
     fn default() -> Self {
         let transport = Transport { trust: Some(0.5), entropy: None };
-        Self { generation: 64, every: 1, transport, annealing: None }
+        Self { generation: 64, every: 1, transport, wide_share: 0.0, annealing: None }
     }
 }
 
@@ -262,6 +267,12 @@ impl Replay {
             return Err(format!("every is {}; it must be from 1 to generation, {}", self.every, self.generation));
         }
         self.transport.check()?;
+        if !(0.0..=MOST_WIDE).contains(&self.wide_share) {
+            return Err(format!("wide_share is {}; it must be from 0 to {MOST_WIDE}", self.wide_share));
+        }
+        if self.wide_share > 0.0 && self.annealing.is_some() {
+            return Err("wide_share is of samples that are not carried on; leave it out with annealing".into());
+        }
         let Some(Annealing { path, step_size }) = self.annealing else { return Ok(()) };
         path.check().map_err(|reason| format!("annealing.{reason}"))?;
         if !STEP_SIZES.contains(&step_size) {
