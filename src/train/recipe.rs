@@ -176,13 +176,15 @@ impl Recipe {
                 ]
             }
             // Forces bring a flow near, in small batches and with a high rate. From there on its own samples have weights that
-            // bear, and lift the density where it is too low, which reverse KL hardly sees.
+            // bear, and lift the density where it is too low, which reverse KL hardly sees; some are drawn wider, so that what
+            // the flow has next to none of is among them.
             (Self::ReverseKl, true, false) => {
-                let own = if has_range { 40_000 } else { 20_000 };
+                let mut own = stage(if has_range { 40_000 } else { 20_000 }, 0.0, 0.0, 1.0, still, decay(fast, 1e-5));
+                own.replay.wide_share = 0.25;
                 let stages = [
                     stage(2400, 0.0, 1.0, 0.0, cooling, flat(2.0 * fast)),
                     stage(3000, 0.0, 1.0, 0.0, still, decay(2.0 * fast, fast)),
-                    stage(own, 0.0, 0.0, 1.0, still, decay(fast, 1e-5)),
+                    own,
                 ];
                 stages.map(|stage| Stage { batch: 256, ..stage }).to_vec()
             }
