@@ -496,6 +496,12 @@ async fn jobs() {
             "replay.entropy"
         ),
         case!(
+            j.create_job(with(|t| t.stages[0].replay = Some(v1::Replay { batches: 65537, ..v1::Replay::default() }))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "batches"
+        ),
+        case!(
             j.create_job(with(|t| t.stages[0].replay = Some(v1::Replay { wide_share: 0.95, ..v1::Replay::default() }))),
             InvalidArgument,
             "INVALID_FIELD",

@@ -414,7 +414,7 @@ async fn create_calls_are_safe_to_repeat() {
     let (stage, variable) = (all.stages[0], all.collective_variable.clone());
     let annealing = v1::Annealing { distributions: 5, moves: 2, leapfrog_steps: 3, step_size: 0.01 };
     all.stages[0].replay = Some(v1::Replay { every: 3, annealing: Some(annealing), ..v1::Replay::default() });
-    let wide = v1::Replay { wide_share: 0.3, ..v1::Replay::default() };
+    let wide = v1::Replay { batches: 2, wide_share: 0.3, ..v1::Replay::default() };
     all.stages.push(v1::TrainingStage { replay: Some(wide), ..stage });
     let architecture = all.architecture.get_or_insert_default();
     architecture.mixing = v1::Mixing::Lu.into();
@@ -436,7 +436,7 @@ async fn create_calls_are_safe_to_repeat() {
         (&first.stages[0].temperature_gradient, &first.collective_variable),
         (&stage.temperature_gradient, &variable)
     );
-    assert_eq!(first.stages[1].replay.map(|replay| replay.wide_share), Some(0.3));
+    assert_eq!(first.stages[1].replay.map(|replay| (replay.batches, replay.wide_share)), Some((2, 0.3)));
     assert_eq!(answered(&mut clients, first.clone()).await, first);
     let absent = clients.jobs.get_job(v1::GetJobRequest { name: fitted.name }).await.unwrap_err();
     assert_eq!(absent.code(), Code::NotFound);

@@ -162,6 +162,7 @@ fn interrupted_runs_end_with_the_same_bits() {
     everything.stages[0].own_samples = Ramp::constant(0.5);
     everything.stages[0].replay.generation = 7;
     everything.stages[0].replay.wide_share = 0.3;
+    everything.stages[0].replay.batches = 2;
     everything.stages[0].log_variance = Ramp::constant(0.1);
     everything.stages[0].temperature_gradient = Ramp::constant(0.1);
     everything.stages[0].coordinate_entropy = Ramp::constant(0.1);

@@ -161,6 +161,7 @@ struct Replay {
     every: i64,
     trust: f64,
     entropy: f64,
+    batches: i64,
     wide_share: f64,
     annealing: Option<Annealing>,
 }
@@ -303,6 +304,7 @@ impl Replay {
             every: self.every,
             trust: self.trust,
             entropy: self.entropy,
+            batches: self.batches,
             wide_share: self.wide_share,
             annealing: self.annealing.map(|a| v1::Annealing {
                 distributions: a.distributions,

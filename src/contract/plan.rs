@@ -253,11 +253,12 @@ fn stage(i: usize, message: &v1::TrainingStage) -> Result<Stage, FieldError> {
 
 fn replay(field: &str, message: Option<&v1::Replay>) -> Result<Replay, FieldError> {
     let mut replay = Replay::default();
-    let Some(v1::Replay { generation, trust, entropy, every, wide_share, annealing }) = message else {
+    let Some(v1::Replay { generation, trust, entropy, every, batches, wide_share, annealing }) = message else {
         return Ok(replay);
     };
     count(&format!("{field}.generation"), *generation, &mut replay.generation)?;
     count(&format!("{field}.every"), *every, &mut replay.every)?;
+    count(&format!("{field}.batches"), *batches, &mut replay.batches)?;
     replay.annealing = annealing.as_ref().map(|message| read_annealing(field, message)).transpose()?;
     if *trust < 0.0 {
         replay.transport.trust = None;
@@ -397,6 +398,7 @@ fn replay_message(replay: &Replay) -> v1::Replay {
         trust: trust.unwrap_or(-1.0),
         entropy: entropy.unwrap_or(0.0),
         every: replay.every as i64,
+        batches: replay.batches as i64,
         wide_share: replay.wide_share,
         annealing,
     }

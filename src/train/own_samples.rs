@@ -36,7 +36,7 @@ pub(super) fn loss(flow: &Flow, own: &OwnBatch) -> Result<Tensor, TrainError> {
 }
 
 impl Trainer {
-    /// Draws a batch of the flow as it is, where one is due; when a generation is whole, it is the one to train on.
+    /// Draws the flow as it is, where that is due; when a generation is whole, it is the one to train on.
     pub(super) fn keep_own_samples(&mut self, stage: &Stage, factor: f64) -> Result<(), TrainError> {
         if !self.counters.step.is_multiple_of(stage.replay.every) {
             return Ok(());
@@ -44,15 +44,28 @@ impl Trainer {
         self.own.gather(stage.replay.annealing.map(|_| factor));
         let rungs = self.rungs(factor);
         let taus = self.latent_temperatures(&rungs);
-        let first = self.counters.step * ADDRESSES;
-        let rung = |row: usize| (self.own.pending() + row) % rungs.len();
-        let address = |row: usize| LatentAddress {
-            seed: self.plan.seed,
-            purpose: Purpose::OwnSample,
-            index: first + row as u64,
-            tau: taus[rung(row)],
+        for batch in 0..stage.replay.batches {
+            let first = self.counters.step * ADDRESSES + batch * stage.batch as u64;
+            self.keep_batch(stage, first, &rungs, &taus)?;
+        }
+        if self.own.pending() as u64 >= stage.replay.samples(stage.batch) {
+            let told = self.plan.temperature_range.map(|_| taus.as_slice());
+            self.own.turn(&stage.replay.transport, self.target.system().scale(), &rungs, told);
+        }
+        Ok(())
+    }
+
+    /// Draws a batch whose addresses begin at `first`, its rows in turn at the temperature of each rung.
+    fn keep_batch(&mut self, stage: &Stage, first: u64, rungs: &[f64], taus: &[f64]) -> Result<(), TrainError> {
+        let begun = self.own.pending();
+        let of_rows = |of_rungs: &[f64]| -> Vec<f64> {
+            (begun..begun + stage.batch).map(|row| of_rungs[row % of_rungs.len()]).collect()
         };
-        let draws = self.own_or_wider(&(0..stage.batch).map(address).collect::<Vec<_>>(), stage.replay.wide_share)?;
+        let taus = of_rows(taus);
+        let address =
+            |(row, &tau)| LatentAddress { seed: self.plan.seed, purpose: Purpose::OwnSample, index: first + row, tau };
+        let addresses: Vec<_> = (0..).zip(&taus).map(address).collect();
+        let draws = self.own_or_wider(&addresses, stage.replay.wide_share)?;
         self.counters.samples += stage.batch as u64;
         match &stage.replay.annealing {
             None => {
@@ -60,15 +73,7 @@ impl Trainer {
                 self.own.add(draws, batch);
                 self.counters.energy_evaluations += stage.batch as u64;
             }
-            Some(annealing) => {
-                let of_rows = |of_rungs: &[f64]| (0..stage.batch).map(|row| of_rungs[rung(row)]).collect::<Vec<_>>();
-                let (temperatures, taus) = (of_rows(&rungs), of_rows(&taus));
-                self.anneal(annealing, draws, &temperatures, &taus)?;
-            }
-        }
-        if self.own.pending() as u64 >= stage.replay.samples(stage.batch) {
-            let told = self.plan.temperature_range.map(|_| taus.as_slice());
-            self.own.turn(&stage.replay.transport, self.target.system().scale(), &rungs, told);
+            Some(annealing) => self.anneal(annealing, draws, first, &of_rows(rungs), &taus)?,
         }
         Ok(())
     }
@@ -101,6 +106,7 @@ impl Trainer {
         &mut self,
         annealing: &Annealing,
         draws: FlowDraws,
+        first: u64,
         temperatures: &[f64],
         taus: &[f64],
     ) -> Result<(), TrainError> {
@@ -108,7 +114,6 @@ impl Trainer {
         if self.own.step_sizes.len() != length.distributions {
             self.own.step_sizes = vec![step_size; length.distributions];
         }
-        let first = self.counters.step * ADDRESSES;
         let random = |row: usize| Randoms::new(self.plan.seed, Purpose::OwnMove, first + row as u64);
         let starts = PathStarts {
             coordinates: draws.coordinates,

@@ -10,7 +10,7 @@ use crate::flow::{Architecture, ArchitectureKind, FlowSpec, TemperatureRange};
 use crate::thermo::BoundVariable;
 
 const MAX_STAGES: usize = 64;
-const MAX_BATCH: usize = 1 << 16;
+pub(super) const MAX_BATCH: usize = 1 << 16;
 
 /// Samples of a measurement.
 const MAX_VALIDATION: u64 = 1 << 20;
@@ -389,9 +389,17 @@ impl std::fmt::Display for Stage {
             ramp(&self.temperature_factor),
             ramp(&self.learning_rate),
         )?;
-        let Some(Annealing { path, .. }) = self.replay.annealing.filter(|_| self.keeps_samples()) else {
+        if !self.keeps_samples() {
             return Ok(());
-        };
+        }
+        let Replay { batches, wide_share, annealing, .. } = &self.replay;
+        if *batches > 1 {
+            write!(f, ", own samples drawn by {batches} batches")?;
+        }
+        if *wide_share > 0.0 {
+            write!(f, ", a share of {wide_share} of own samples from wide latents")?;
+        }
+        let Some(Annealing { path, .. }) = annealing else { return Ok(()) };
         write!(
             f,
             ", annealed over {} distributions of {} moves of {} leapfrog steps",

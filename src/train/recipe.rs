@@ -154,6 +154,7 @@ impl Recipe {
                 fab.replay = Replay {
                     generation: 64,
                     every: 8,
+                    batches: 1,
                     transport: Transport { trust: Some(1.0), entropy: None },
                     wide_share: 0.0,
                     annealing: Some(Annealing::default()),
@@ -176,10 +177,11 @@ impl Recipe {
                 ]
             }
             // Forces bring a flow near, in small batches and with a high rate. From there on its own samples have weights that
-            // bear, and lift the density where it is too low, which reverse KL hardly sees; some are drawn wider, so that what
-            // the flow has next to none of is among them.
+            // bear, and lift the density where it is too low, which reverse KL hardly sees; many are drawn, some of them wider,
+            // so that what the flow has next to none of is among them.
             (Self::ReverseKl, true, false) => {
                 let mut own = stage(if has_range { 40_000 } else { 20_000 }, 0.0, 0.0, 1.0, still, decay(fast, 1e-5));
+                own.replay.batches = 3;
                 own.replay.wide_share = 0.25;
                 let stages = [
                     stage(2400, 0.0, 1.0, 0.0, cooling, flat(2.0 * fast)),

@@ -9,6 +9,7 @@
 //! importance sampling bootstrap (FAB; Midgley et al., ICLR 2023). Of these the density of the flow at the path's end stays
 //! with them: p̃²/q moves on with q, and what a row is worth with it.
 
+use super::plan::MAX_BATCH;
 use super::transport::Transport;
 use crate::coords::TargetBatch;
 use crate::energy::EnergyScale;
@@ -24,8 +25,10 @@ use std::collections::BTreeMap;
 pub struct Replay {
     /// Steps in which a generation of samples is drawn, and in which it is then trained on.
     pub generation: u64,
-    /// A batch is drawn in every so many of these steps.
+    /// Samples are drawn in every so many of these steps,
     pub every: u64,
+    /// so many batches each time.
+    pub batches: u64,
     pub transport: Transport,
     /// The share of samples whose Gaussian latents are wide: they go where the flow makes too little.
     pub wide_share: f64,
@@ -249,14 +252,14 @@ impl Default for Annealing {
 impl Default for Replay {
     fn default() -> Self {
         let transport = Transport { trust: Some(0.5), entropy: None };
-        Self { generation: 64, every: 1, transport, wide_share: 0.0, annealing: None }
+        Self { generation: 64, every: 1, batches: 1, transport, wide_share: 0.0, annealing: None }
     }
 }
 
 impl Replay {
     /// Of the samples of a generation in batches of so many: how many they are.
     pub(super) fn samples(&self, batch: usize) -> u64 {
-        self.generation.div_ceil(self.every.max(1)).saturating_mul(batch as u64)
+        self.generation.div_ceil(self.every.max(1)).saturating_mul(self.batches).saturating_mul(batch as u64)
     }
 
     pub(super) fn check(&self, batch: usize) -> std::result::Result<(), String> {
@@ -265,6 +268,10 @@ impl Replay {
         }
         if !(1..=self.generation).contains(&self.every) {
             return Err(format!("every is {}; it must be from 1 to generation, {}", self.every, self.generation));
+        }
+        let most = (MAX_BATCH / batch.max(1)) as u64;
+        if !(1..=most).contains(&self.batches) {
+            return Err(format!("batches is {}; of {batch} rows it must be from 1 to {most}", self.batches));
         }
         self.transport.check()?;
         if !(0.0..=MOST_WIDE).contains(&self.wide_share) {
@@ -279,10 +286,11 @@ impl Replay {
             let (least, most) = (STEP_SIZES.start(), STEP_SIZES.end());
             return Err(format!("annealing.step_size is {step_size}; it must be from {least:e} to {most}"));
         }
-        let rows = batch.saturating_mul(path.evaluations());
+        let drawn = batch.saturating_mul(self.batches as usize);
+        let rows = drawn.saturating_mul(path.evaluations());
         if rows > MAX_ANNEALED {
             return Err(format!(
-                "annealing.distributions × moves × leapfrog_steps is {} for a batch of {batch}: {rows} evaluations in a step, \
+                "annealing.distributions × moves × leapfrog_steps is {} for {drawn} samples: {rows} evaluations in a step, \
                  at most {MAX_ANNEALED} are allowed; make paths or batches shorter",
                 path.evaluations()
             ));
