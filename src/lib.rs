@@ -23,6 +23,9 @@
 //! | [`compute`] | devices, and fused kernels as candle custom operations |
 //! | [`math`] | counter-based random numbers, log-sum-exp, special functions |
 
+// What is printed goes by `cli/say.rs`, which does not panic where nobody reads.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod cli;
 pub mod compute;
 pub mod config;

@@ -502,6 +502,29 @@ async fn jobs() {
             "batches"
         ),
         case!(
+            j.create_job(with(|t| t.stages[0].replay = Some(v1::Replay { batches: -1, ..v1::Replay::default() }))),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "batches"
+        ),
+        case!(
+            j.create_job(with(
+                |t| t.stages[0].replay = Some(v1::Replay { wide_share: f64::NAN, ..v1::Replay::default() })
+            )),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "wide_share"
+        ),
+        case!(
+            j.create_job(with(|t| {
+                let annealing = Some(v1::Annealing::default());
+                t.stages[0].replay = Some(v1::Replay { annealing, wide_share: 0.1, ..v1::Replay::default() });
+            })),
+            InvalidArgument,
+            "INVALID_FIELD",
+            "wide_share"
+        ),
+        case!(
             j.create_job(with(|t| t.stages[0].replay = Some(v1::Replay { wide_share: 0.95, ..v1::Replay::default() }))),
             InvalidArgument,
             "INVALID_FIELD",

@@ -13,7 +13,7 @@ use boltzflow::thermo::{
     WeightAccumulator,
 };
 use boltzflow::train::{
-    Annealing, Directive, Observer, Outcome, Progress, Ramp, RampShape, Recipe, Replay, Trainer, TrainingData,
+    Annealing, Directive, Observer, Outcome, Progress, Ramp, RampShape, Recipe, Replay, Stage, Trainer, TrainingData,
     TrainingPlan, VariableRange, default_plan, run,
 };
 use candle_core::Device;
@@ -292,7 +292,8 @@ fn every_family_trains() {
     }
 }
 
-/// The plan of a molecule without data, of every length: the target cools, forces, and then own samples, one energy a row each.
+/// The plan of a molecule without data, of every length: the target cools, forces, one energy a row each, and then own samples, of
+/// which more are drawn than are trained on.
 #[test]
 fn molecules_are_trained_from_their_energies_alone() {
     let folder = format!("{}/tests/data/openmm/alanine-dipeptide-obc1", env!("CARGO_MANIFEST_DIR"));
@@ -303,7 +304,8 @@ fn molecules_are_trained_from_their_energies_alone() {
     for range in [None, Some(TemperatureRange { low: 300.0, high: 600.0 })] {
         let mut plan = default_plan(&system, 300.0, range, false);
         plan.fit_to(300);
-        let rows: u64 = plan.stages.iter().map(|stage| stage.steps * stage.batch as u64).sum();
+        let drawn = |stage: &Stage| if stage.own_samples.end > 0.0 { stage.replay.batches } else { 1 };
+        let rows: u64 = plan.stages.iter().map(|stage| stage.steps * drawn(stage) * stage.batch as u64).sum();
         let mut trainer = Trainer::new(plan, system.clone(), None, &Device::Cpu).unwrap();
         let Outcome::Finished { card, .. } = run(&mut trainer, &mut Keeper::default()).unwrap() else {
             panic!("it did not finish")

@@ -43,30 +43,39 @@ impl Flow {
         if let Some(fused) = self.fused() {
             return fused.with_weights(Draw { prior: self.prior(), temperatures: self.temperatures(), addresses });
         }
-        let mut draws = FlowDraws::default();
-        for addresses in addresses.chunks(ROWS_OF_A_CALL) {
-            self.draw_by_operations(addresses, &mut draws)?;
-        }
-        Ok(draws)
+        let taus: Vec<f64> = addresses.iter().map(|address| address.tau).collect();
+        self.carry(self.prior().sample(addresses), &taus)
     }
 
-    /// Appends draws of up to [`ROWS_OF_A_CALL`] addresses by candle operations: on a device that is not the CPU as a batch
-    /// of just so many.
-    fn draw_by_operations(&self, addresses: &[LatentAddress], draws: &mut FlowDraws) -> Result<(), FlowError> {
-        let (n, d) = (addresses.len(), self.spec().dimension());
-        let mut padded = addresses.to_vec();
-        // On the CPU `apply_rows` sees to it.
-        if let Some(&last) = addresses.last().filter(|_| !self.device().is_cpu()) {
-            padded.resize(ROWS_OF_A_CALL, last);
+    /// Where latents z (n, d) lead at latent temperatures (n), whatever they were drawn from.
+    pub fn carry(&self, latents: Vec<f64>, taus: &[f64]) -> Result<FlowDraws, FlowError> {
+        let d = self.spec().dimension();
+        let (coordinates, ladj) = match self.device().is_cpu() {
+            // `apply_rows` sees to it that rows do not depend on their company, and to memory.
+            true => self.apply_rows(&latents, Tau::Each(taus), Direction::Forward)?,
+            false => self.in_whole_calls(&latents, taus)?,
+        };
+        let rows = latents.chunks_exact(d).zip(taus).zip(ladj);
+        let log_probs = rows.map(|((z, &tau), ladj)| self.prior().log_prob(z, tau) - ladj).collect();
+        Ok(FlowDraws { latents, coordinates, log_probs })
+    }
+
+    /// y (n, d) and ladj (n) by batches of [`ROWS_OF_A_CALL`], the last of which is filled up with its last row.
+    fn in_whole_calls(&self, latents: &[f64], taus: &[f64]) -> Result<(Vec<f64>, Vec<f64>), FlowError> {
+        let d = self.spec().dimension();
+        let (mut coordinates, mut ladj) = (Vec::with_capacity(latents.len()), Vec::with_capacity(taus.len()));
+        for (z, tau) in latents.chunks(ROWS_OF_A_CALL * d).zip(taus.chunks(ROWS_OF_A_CALL)) {
+            let n = tau.len();
+            let (mut z, mut tau) = (z.to_vec(), tau.to_vec());
+            for _ in n..ROWS_OF_A_CALL {
+                z.extend_from_within((n - 1) * d..n * d);
+                tau.push(tau[n - 1]);
+            }
+            let (y, of_rows) = self.apply_rows(&z, Tau::Each(&tau), Direction::Forward)?;
+            coordinates.extend_from_slice(&y[..n * d]);
+            ladj.extend_from_slice(&of_rows[..n]);
         }
-        let latents = self.prior().sample(&padded);
-        let taus: Vec<f64> = padded.iter().map(|a| a.tau).collect();
-        let (coordinates, ladj) = self.apply_rows(&latents, Tau::Each(&taus), Direction::Forward)?;
-        let log_probs = latents.chunks_exact(d).zip(addresses).zip(ladj);
-        draws.log_probs.extend(log_probs.map(|((z, a), ladj)| self.prior().log_prob(z, a.tau) - ladj));
-        draws.latents.extend_from_slice(&latents[..n * d]);
-        draws.coordinates.extend_from_slice(&coordinates[..n * d]);
-        Ok(())
+        Ok((coordinates, ladj))
     }
 }
 

@@ -127,14 +127,6 @@ impl FusedFlow {
         Self { program: Arc::new(program), weights, pool: Arc::default(), precision: Precision::Full }
     }
 
-    /// Whether the weights are f64, which are never rounded.
-    pub fn is_double(&self) -> bool {
-        match &self.weights {
-            FlowWeights::Trained(flat) => flat.dtype() == DType::F64,
-            FlowWeights::Frozen(parts, ..) => parts.first().is_some_and(|w| w.dtype() == DType::F64),
-        }
-    }
-
     /// Chooses what conditioners are computed in, where no gradient is asked for.
     pub fn set_precision(&mut self, precision: Precision) {
         self.precision = precision;

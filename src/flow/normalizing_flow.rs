@@ -41,6 +41,8 @@ pub struct Flow {
     device: Device,
     /// What runs on the CPU, if every bijector has a stage.
     fused: Option<FusedFlow>,
+    /// Of the weights.
+    dtype: DType,
     precision: Precision,
     #[cfg(feature = "cuda")]
     device_prior: std::sync::OnceLock<super::cuda::DevicePrior>,
@@ -67,7 +69,7 @@ impl Flow {
             true => FusedFlow::trainable(spec.columns().width(), &bijectors, &weights)?,
             false => None,
         };
-        Ok((Self::new(spec, bijectors, device, fused), weights))
+        Ok((Self::new(spec, bijectors, dtype, device, fused), weights))
     }
 
     /// A flow with the given weights, by path; it is not trainable, and keeps no graph of operations.
@@ -81,13 +83,20 @@ impl Flow {
         let vb = VarBuilder::from_backend(Box::new(Loaded { tensors: weights }), dtype, device.clone());
         let bijectors = bijectors(&spec, vb, device).map_err(|e| FlowError::Weights(e.to_string()))?;
         let fused = if device.is_cpu() { FusedFlow::frozen(spec.columns().width(), &bijectors) } else { None };
-        Ok(Self::new(spec, bijectors, device, fused))
+        Ok(Self::new(spec, bijectors, dtype, device, fused))
     }
 
-    fn new(spec: FlowSpec, bijectors: Vec<Box<dyn Bijector>>, device: &Device, fused: Option<FusedFlow>) -> Self {
+    fn new(
+        spec: FlowSpec,
+        bijectors: Vec<Box<dyn Bijector>>,
+        dtype: DType,
+        device: &Device,
+        fused: Option<FusedFlow>,
+    ) -> Self {
         Self {
             spec,
             bijectors,
+            dtype,
             device: device.clone(),
             fused,
             precision: Precision::Full,
@@ -131,8 +140,8 @@ impl Flow {
 
     /// What conditioners are computed in, where no gradient is asked for, by name: f64 where the weights are.
     pub fn precision(&self) -> String {
-        match &self.fused {
-            Some(fused) if fused.is_double() => "f64".into(),
+        match self.dtype {
+            DType::F64 => "f64".into(),
             _ => self.precision.to_string(),
         }
     }

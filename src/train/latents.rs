@@ -1,7 +1,7 @@
 //! The temperatures and latents of a step, and draws of the flow as it is: functions of the seed and the step's number.
 
 use super::trainer::{TrainError, Trainer};
-use crate::flow::{Direction, FlowDraws, LatentAddress, Tau};
+use crate::flow::{FlowDraws, LatentAddress};
 use crate::math::{Purpose, Randoms};
 use candle_core::Tensor;
 
@@ -49,14 +49,11 @@ impl Trainer {
     }
 
     /// The same of latents (n, d) at latent temperatures (n).
-    pub(super) fn carry(&self, latents: Vec<f64>, taus: Vec<f64>) -> Result<FlowDraws, TrainError> {
-        let (coordinates, ladj) = match self.has_kernels() {
-            true => self.flow.apply_rows(&latents, Tau::Each(&taus), Direction::Forward)?,
-            false => self.unaveraged()?.apply_rows(&latents, Tau::Each(&taus), Direction::Forward)?,
-        };
-        let rows = latents.chunks_exact(self.target.dimension()).zip(&taus).zip(ladj);
-        let log_probs = rows.map(|((z, tau), ladj)| self.flow.prior().log_prob(z, *tau) - ladj).collect();
-        Ok(FlowDraws { latents, coordinates, log_probs })
+    pub(super) fn carry(&self, latents: Vec<f64>, taus: &[f64]) -> Result<FlowDraws, TrainError> {
+        Ok(match self.has_kernels() {
+            true => self.flow.carry(latents, taus)?,
+            false => self.unaveraged()?.carry(latents, taus)?,
+        })
     }
 
     /// Whether the flow in training can be drawn from as it is: operations on weights that can be trained keep all that they

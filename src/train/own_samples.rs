@@ -5,7 +5,7 @@ use super::plan::Stage;
 use super::replay::{Annealing, OwnBatch, RUNGS};
 use super::trainer::{TrainError, Trainer};
 use crate::flow::{Direction, Flow, FlowDraws, LatentAddress};
-use crate::math::{Purpose, Randoms};
+use crate::math::{Purpose, Randoms, log_sum_exp};
 use crate::sample::{AnnealingPath, Goal, PathStarts, WideLatents, tuned};
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -65,12 +65,12 @@ impl Trainer {
         let address =
             |(row, &tau)| LatentAddress { seed: self.plan.seed, purpose: Purpose::OwnSample, index: first + row, tau };
         let addresses: Vec<_> = (0..).zip(&taus).map(address).collect();
-        let draws = self.own_or_wider(&addresses, stage.replay.wide_share)?;
+        let (draws, excess) = self.own_or_wider(&addresses, stage.replay.wide_share)?;
         self.counters.samples += stage.batch as u64;
         match &stage.replay.annealing {
             None => {
                 let batch = self.target.evaluate(&draws.coordinates)?;
-                self.own.add(draws, batch);
+                self.own.add(draws, excess, batch);
                 self.counters.energy_evaluations += stage.batch as u64;
             }
             Some(annealing) => self.anneal(annealing, draws, first, &of_rows(rungs), &taus)?,
@@ -78,27 +78,26 @@ impl Trainer {
         Ok(())
     }
 
-    /// Draws of the flow as it is, a share a of which, by chance, has wide latents instead; their log q is that of the mixture,
-    /// log q + log(1 − a + a·h), so that weights are exact.
-    fn own_or_wider(&self, addresses: &[LatentAddress], share: f64) -> Result<FlowDraws, TrainError> {
+    /// Draws of the flow as it is, a share a of which, by chance, has wide latents instead, and the log of how much likelier than
+    /// the flow makes it each is drawn, log(1 − a + a·h), so that weights are exact.
+    fn own_or_wider(&self, addresses: &[LatentAddress], share: f64) -> Result<(FlowDraws, Vec<f64>), TrainError> {
         let Some(wide) = WideLatents::of(self.flow.prior()).filter(|_| share > 0.0) else {
-            return self.draw(addresses);
+            return Ok((self.draw(addresses)?, vec![0.0; addresses.len()]));
         };
-        let d = self.target.dimension();
+        let (d, narrow) = (self.target.dimension(), (1.0 - share).ln());
         let mut latents = self.flow.prior().sample(addresses);
         let rows = addresses.par_iter().zip(latents.par_chunks_mut(d)).with_min_len(ROWS_PER_TASK);
-        let excess: Vec<f64> = rows
+        let excess = rows
             .map(|(address, z)| {
                 let mut random = Randoms::new(address.seed, Purpose::WideOwnSample, address.index);
                 if random.uniform() < share {
                     wide.draw(address.tau, &mut random, z);
                 }
-                libm::log(1.0 - share + share * libm::exp(wide.log_excess(address.tau, z)))
+                log_sum_exp(&[narrow, share.ln() + wide.log_excess(address.tau, z)])
             })
             .collect();
-        let mut draws = self.carry(latents, addresses.iter().map(|address| address.tau).collect())?;
-        draws.log_probs.iter_mut().zip(excess).for_each(|(log_prob, excess)| *log_prob += excess);
-        Ok(draws)
+        let taus: Vec<f64> = addresses.iter().map(|address| address.tau).collect();
+        Ok((self.carry(latents, &taus)?, excess))
     }
 
     /// Carries draws towards p̃²/q, each row at its own temperature, keeps their ends, and tunes the step sizes.

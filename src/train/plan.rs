@@ -6,7 +6,7 @@ use super::replay::{Annealing, Replay};
 use super::schedule::Ramp;
 use crate::coords::CoordinateChoice;
 use crate::energy::System;
-use crate::flow::{Architecture, ArchitectureKind, FlowSpec, TemperatureRange};
+use crate::flow::{Architecture, ArchitectureKind, FlowSpec, PriorComponent, TemperatureRange};
 use crate::thermo::BoundVariable;
 
 const MAX_STAGES: usize = 64;
@@ -216,21 +216,30 @@ impl TrainingPlan {
             let bytes = samples.saturating_mul(16 * (d as u64 + 5));
             if samples > MAX_GENERATION {
                 return Err(format!(
-                    "stages[{i}].replay.generation is of more than {MAX_GENERATION} samples; make it or the batch smaller"
+                    "stages[{i}].replay.generation is of more than {MAX_GENERATION} samples; make it, its \
+                     batches or the batch smaller"
                 ));
             }
             if bytes > MAX_KEPT_BYTES {
                 return Err(format!(
                     "stages[{i}].replay.generation keeps samples of {bytes} bytes, at most {MAX_KEPT_BYTES} are allowed; \
-                     make generations or batches smaller"
+                     make generations shorter, or batches smaller or fewer"
                 ));
             }
         }
         Ok(())
     }
 
-    /// That batches of the plan's flow fit into memory; the message names the field.
+    /// That batches of the plan's flow fit into memory, and that it has the latents that stages widen; the message names the
+    /// field.
     pub fn check_flow(&self, spec: &FlowSpec) -> Result<(), String> {
+        let is_gaussian = spec.prior.components().contains(&PriorComponent::Gaussian);
+        if let Some(i) = self.stages.iter().position(|s| !is_gaussian && s.keeps_samples() && s.replay.wide_share > 0.0)
+        {
+            return Err(format!(
+                "stages[{i}].replay.wide_share is of Gaussian latents, and this flow has none; leave it out"
+            ));
+        }
         let of_attention = spec.attention_numbers_of_a_row();
         for (i, stage) in self.stages.iter().enumerate().filter(|_| of_attention > 0) {
             let most = MAX_EVALUATED / of_attention;

@@ -182,6 +182,8 @@ impl Recipe {
             (Self::ReverseKl, true, false) => {
                 let mut own = stage(if has_range { 40_000 } else { 20_000 }, 0.0, 0.0, 1.0, still, decay(fast, 1e-5));
                 own.replay.batches = 3;
+                own.replay.generation =
+                    (own.replay.generation * KEPT_WHOLE / system.dimension().max(1) as u64).clamp(8, 64);
                 own.replay.wide_share = 0.25;
                 let stages = [
                     stage(2400, 0.0, 1.0, 0.0, cooling, flat(2.0 * fast)),
@@ -227,6 +229,9 @@ impl Recipe {
         }
     }
 }
+
+/// Coordinates of the largest molecule that keeps whole generations of own samples; of larger ones they would take too much memory.
+const KEPT_WHOLE: u64 = 300;
 
 /// What a flow has to be able to do, where the potential is a known one.
 #[derive(Clone, Copy, PartialEq)]

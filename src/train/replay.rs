@@ -63,6 +63,8 @@ struct Pending {
     energies: Vec<f64>,
     ladj: Vec<f64>,
     log_probs: Vec<f64>,
+    /// log h (n): they were drawn from h·q; nothing if they were annealed.
+    excess: Vec<f64>,
     /// log w of the paths (n), if samples were annealed; then the coordinates are those at their ends.
     log_weights: Vec<f64>,
     /// The temperature factor that they were annealed at.
@@ -112,12 +114,13 @@ impl Buffer {
         self.pending.energies.len()
     }
 
-    /// Adds samples of the flow.
-    pub fn add(&mut self, draws: FlowDraws, target: TargetBatch) {
+    /// Adds samples of h·q, q being the flow, with log h.
+    pub fn add(&mut self, draws: FlowDraws, excess: Vec<f64>, target: TargetBatch) {
         self.pending.coordinates.extend(draws.coordinates);
         self.pending.energies.extend(target.energies);
         self.pending.ladj.extend(target.ladj);
         self.pending.log_probs.extend(draws.log_probs);
+        self.pending.excess.extend(excess);
     }
 
     /// Adds ends of annealed paths.
@@ -142,7 +145,7 @@ impl Buffer {
     pub fn turn(&mut self, transport: &Transport, scale: EnergyScale, temperatures: &[f64], taus: Option<&[f64]>) {
         let annealed_at = self.pending.annealed_at;
         let next = Pending { annealed_at, ..Pending::default() };
-        let Pending { coordinates, energies, ladj, log_probs, log_weights, .. } =
+        let Pending { coordinates, energies, ladj, log_probs, excess, log_weights, .. } =
             std::mem::replace(&mut self.pending, next);
         let rungs = temperatures.len();
         let mut weights = vec![0.0; energies.len()];
@@ -153,7 +156,8 @@ impl Buffer {
                 None => rows().map(|r| (ladj[r] - energies[r] / kt, log_probs[r])).unzip(),
                 Some(_) => rows().map(|r| (log_weights[r], 0.0)).unzip(),
             };
-            rows().zip(transport.weights(&target, &present)).for_each(|(r, w)| weights[r] = w);
+            let excess: Vec<f64> = rows().filter_map(|r| excess.get(r).copied()).collect();
+            rows().zip(transport.weights(&target, &present, &excess)).for_each(|(r, w)| weights[r] = w);
         }
         let mut sum = 0.0;
         let cumulative = weights.into_iter().map(|w| {
@@ -194,6 +198,7 @@ impl Buffer {
             ("pending.energies", &pending.energies),
             ("pending.ladj", &pending.ladj),
             ("pending.log_probs", &pending.log_probs),
+            ("pending.excess", &pending.excess),
             ("pending.log_weights", &pending.log_weights),
             ("pending.annealed_at", &annealed_at),
             ("active.coordinates", &active.coordinates),
@@ -216,6 +221,7 @@ impl Buffer {
             energies: take("pending.energies")?,
             ladj: take("pending.ladj")?,
             log_probs: take("pending.log_probs")?,
+            excess: take("pending.excess")?,
             log_weights: take("pending.log_weights")?,
             annealed_at: take("pending.annealed_at")?.first().copied(),
         };
@@ -230,6 +236,7 @@ impl Buffer {
         let fits = pending.coordinates.len() == n * d
             && pending.ladj.len() == n
             && pending.log_probs.len() == n
+            && pending.excess.len() == if pending.annealed_at.is_some() { 0 } else { n }
             && pending.log_weights.len() == if pending.annealed_at.is_some() { n } else { 0 }
             && active.coordinates.len() == m * d
             && (active.taus.is_empty() || active.taus.len() == m)

@@ -19,6 +19,7 @@ pub(super) struct Answers<'a> {
 struct Simulated {
     /// The digest of the system.
     system: String,
+    ladder: &'static [f64],
     found: Vec<(f64, Rc<Reference>)>,
 }
 
@@ -41,14 +42,14 @@ impl<'a> Answers<'a> {
             }
             References::ReplicaExchange(ladder) => ladder,
         };
-        let simulated = match self.simulated.take().filter(|s| s.system == system.digest()) {
+        let simulated = match self.simulated.take().filter(|s| s.system == system.digest() && s.ladder == ladder) {
             Some(simulated) => simulated,
             None => {
                 remark!("{}: replica exchange, for the reference", target.name);
                 let temperatures = self.asked(system, ladder)?;
                 let found = replica_exchange::references(system, regions, ladder, &temperatures, self.frames)?;
                 let found = temperatures.into_iter().zip(found.into_iter().map(Rc::new)).collect();
-                Simulated { system: system.digest().to_string(), found }
+                Simulated { system: system.digest().to_string(), ladder, found }
             }
         };
         let at = |temperature: &f64| {
@@ -78,6 +79,7 @@ impl<'a> Answers<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::target::{Samples, TrainedOn};
     use super::super::targets::TARGETS;
     use super::*;
 
@@ -100,15 +102,32 @@ mod tests {
         }
     }
 
-    /// DW4's reference is simulated once, however often it is asked for.
+    /// Two targets of DW4 with temperatures of their own: one simulation has those of both.
     #[test]
     fn what_has_been_simulated_is_not_simulated_again() {
-        let target = TARGETS.iter().find(|t| t.name == "dw4").unwrap();
-        let system = target.system().unwrap();
-        let mut answers = Answers::new(vec![target, target], 64);
-        let first = answers.of(target, &system, None).unwrap();
-        let second = answers.of(target, &system, None).unwrap();
-        assert!(first.iter().zip(&second).all(|(a, b)| Rc::ptr_eq(a, b)));
-        assert_eq!(first.len(), target.temperatures.len());
+        let dw4 = |temperatures| Target {
+            name: "dw4",
+            trained_at: 1.0,
+            temperatures,
+            regions: |_| None,
+            references: References::ReplicaExchange(&[1.0, 1.5, 2.0]),
+            trained_on: TrainedOn::Nothing,
+            paths: None,
+            published: &[],
+        };
+        let (cold, warm) = (dw4(&[1.0, 1.5]), dw4(&[1.5, 2.0]));
+        let system = cold.system().unwrap();
+        let frames = |reference: &Reference| match &reference.samples {
+            Samples::Frames(frames) => frames.positions.clone(),
+            _ => panic!("there are no frames"),
+        };
+        let mut alone = Answers::new(vec![&warm], 64);
+        let alone = alone.of(&warm, &system, None).unwrap();
+        let mut answers = Answers::new(vec![&cold, &warm], 64);
+        let of_cold = answers.of(&cold, &system, None).unwrap();
+        let of_warm = answers.of(&warm, &system, None).unwrap();
+        assert!(Rc::ptr_eq(&of_cold[1], &of_warm[0]) && of_cold.len() == 2);
+        assert!(of_warm.iter().zip(&alone).all(|(a, b)| frames(a) == frames(b)));
+        assert_ne!(frames(&of_warm[0]), frames(&of_warm[1]));
     }
 }
