@@ -12,7 +12,6 @@
 //! Samples may be of a density h·qᵢ instead, which reaches further: their weights are q/(h·qᵢ), and both bounds are of qᵢ all
 //! the same. (Those of h·qᵢ would keep q as wide as that, and make it wider with each step.)
 
-use crate::math::log_sum_exp;
 use rayon::prelude::*;
 
 /// Bounds of a step, in nats; absent is unbounded.
@@ -39,8 +38,8 @@ struct Samples<'a> {
     present: &'a [f64],
     /// log h (n), all finite; empty where samples are of qᵢ.
     excess: &'a [f64],
-    /// log Σ 1/h: what samples count for of qᵢ.
-    log_count: f64,
+    /// Σ 1/h: how many samples of qᵢ they count for.
+    count: f64,
 }
 
 /// What weights of given multipliers come to.
@@ -53,34 +52,29 @@ struct Step {
 
 impl<'a> Samples<'a> {
     fn new(target: &'a [f64], present: &'a [f64], excess: &'a [f64]) -> Self {
-        let log_count = match excess.is_empty() {
-            true => (present.len() as f64).ln(),
-            false => log_sum_exp(&excess.iter().map(|excess| -excess).collect::<Vec<_>>()),
+        let count = match excess.is_empty() {
+            true => present.len() as f64,
+            false => excess.iter().map(|excess| (-excess).exp()).sum(),
         };
-        Self { target, present, excess, log_count }
+        Self { target, present, excess, count }
     }
 
-    /// log q/qᵢ = (log p̃ − (1+η) log qᵢ)/(1+λ+η) (n) up to a constant, −∞ where either is not finite.
-    fn tilts(&self, lambda: f64, eta: f64) -> Vec<f64> {
+    /// log w = (log p̃ − (1+η) log qᵢ)/(1+λ+η) − log h, −∞ where either density is not finite.
+    fn log_weights(&self, lambda: f64, eta: f64) -> Vec<f64> {
         let share = 1.0 / (1.0 + lambda + eta);
-        let tilt = |(p, q): (&f64, &f64)| share * (p - (1.0 + eta) * q);
-        let finite = |tilt: f64| if tilt.is_finite() { tilt } else { f64::NEG_INFINITY };
-        self.target.par_iter().zip(self.present).with_min_len(1024).map(|pair| finite(tilt(pair))).collect()
-    }
-
-    /// Logarithms of the weights of samples of h·qᵢ, by their density relative to qᵢ.
-    fn log_weights(&self, mut tilts: Vec<f64>) -> Vec<f64> {
-        tilts.iter_mut().zip(self.excess).for_each(|(tilt, excess)| *tilt -= excess);
-        tilts
+        let weight = |(p, q): (&f64, &f64)| share * (p - (1.0 + eta) * q);
+        let finite = |w: f64| if w.is_finite() { w } else { f64::NEG_INFINITY };
+        let pairs = self.target.par_iter().zip(self.present).with_min_len(1024);
+        let mut weights: Vec<f64> = pairs.map(|pair| finite(weight(pair))).collect();
+        weights.iter_mut().zip(self.excess).for_each(|(w, excess)| *w -= excess);
+        weights
     }
 
     fn step(&self, lambda: f64, eta: f64) -> Step {
-        let tilts = self.tilts(lambda, eta);
-        let (weights, log_sum) = normalised(self.log_weights(tilts.clone()));
-        let log_mean = log_sum - self.log_count;
+        let weights = normalised(self.log_weights(lambda, eta));
         let (mut divergence, mut cross) = (0.0, 0.0);
-        for ((w, tilt), q) in weights.iter().zip(tilts).zip(self.present).filter(|((w, _), _)| **w > 0.0) {
-            divergence += w * (tilt - log_mean);
+        for (row, (w, q)) in weights.iter().zip(self.present).enumerate().filter(|(_, (w, _))| **w > 0.0) {
+            divergence += w * ((self.count * w).ln() + self.excess.get(row).unwrap_or(&0.0));
             cross -= w * q;
         }
         Step { divergence, entropy: cross - divergence }
@@ -123,17 +117,17 @@ fn least(holds: impl Fn(f64) -> bool) -> f64 {
     high.exp()
 }
 
-/// Weights of sum one, all zero if none is finite, and the logarithm of the sum that they had.
-fn normalised(mut log_weights: Vec<f64>) -> (Vec<f64>, f64) {
+/// Weights of sum one; all zero if none is finite.
+fn normalised(mut log_weights: Vec<f64>) -> Vec<f64> {
     let largest = log_weights.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     if !largest.is_finite() {
         log_weights.fill(0.0);
-        return (log_weights, f64::NEG_INFINITY);
+        return log_weights;
     }
     log_weights.par_iter_mut().with_min_len(1024).for_each(|w| *w = (*w - largest).exp());
     let sum: f64 = log_weights.iter().sum();
     log_weights.iter_mut().for_each(|w| *w /= sum);
-    (log_weights, largest + sum.ln())
+    log_weights
 }
 
 impl Transport {
@@ -148,7 +142,7 @@ impl Transport {
                 least(|eta| samples.step(samples.lambda(self.trust, eta), eta).entropy >= entropy - bound)
             }
         };
-        normalised(samples.log_weights(samples.tilts(samples.lambda(self.trust, eta), eta))).0
+        normalised(samples.log_weights(samples.lambda(self.trust, eta), eta))
     }
 
     pub(super) fn check(&self) -> Result<(), String> {
