@@ -120,13 +120,14 @@ impl Flow {
     /// The flow with its conditioners in another precision, where no gradient is asked for. Training is in that of the
     /// weights.
     pub fn with_precision(mut self, precision: Precision) -> Self {
-        let follows = match &mut self.fused {
+        let mut follows = false;
+        match &mut self.fused {
             Some(fused) => {
                 fused.set_precision(precision);
-                true
+                follows = true;
             }
-            None => self.bijectors.iter_mut().fold(false, |any, b| b.set_precision(precision) || any),
-        };
+            None => self.bijectors.iter_mut().for_each(|b| follows |= b.set_precision(precision)),
+        }
         if follows {
             self.precision = precision;
         }
